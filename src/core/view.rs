@@ -1,0 +1,85 @@
+//! What the API shows, as owned values: the core answers questions about itself here and nowhere else.
+
+use crate::ids::{ClusterId, NodeId, TaskId};
+use crate::model::node::{Liveness, NodeFact, NodePolicy};
+use crate::model::record::{Hlc, RevisionId, Term};
+use crate::model::rollout::Rollout;
+use crate::model::service::{Revision, Service};
+use crate::model::spec::ServiceSpec;
+use crate::model::task::{Task, TaskStatus};
+use std::sync::Arc;
+
+#[derive(Debug, Clone)]
+pub struct ServiceView {
+    pub service: Service,
+    /// `Version.Index`: moved by operators' writes only.
+    pub index: Hlc,
+    /// The revision that its slots are to run: `service.current`, or what an automatic rollback went back to.
+    pub effective: RevisionId,
+    /// Docker's ServiceSpec of the effective revision, to the letter.
+    pub spec_json: String,
+    pub spec: Arc<ServiceSpec>,
+    /// Docker's PreviousSpec.
+    pub previous_json: Option<String>,
+    /// The rollout of `service.current`, if it needed one.
+    pub rollout: Option<Rollout>,
+    /// A manual or automatic rollback; the rollout is shown as one.
+    pub running: u32,
+    pub desired: u32,
+    /// Set while no majority of the electorate is known to hold the last write: "held by 1 of 5 nodes".
+    pub pending: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct RevisionView {
+    /// 1 is the oldest kept.
+    pub number: u32,
+    pub revision: Revision,
+    pub current: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct TaskView {
+    pub task: Task,
+    pub index: Hlc,
+    pub status: Option<TaskStatus>,
+    pub service_name: String,
+    pub spec_json: Option<String>,
+    pub spec: Option<Arc<ServiceSpec>>,
+    /// Runs what the service's effective revision asks for (Docker's `_up-to-date` filter).
+    pub up_to_date: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct NodeView {
+    pub id: NodeId,
+    /// `None` until the node's own record has arrived.
+    pub fact: Option<NodeFact>,
+    pub policy: NodePolicy,
+    /// `Version.Index`: that of the policy.
+    pub index: Hlc,
+    pub liveness: Liveness,
+    pub is_self: bool,
+    pub is_holder: bool,
+    pub is_voter: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct ClusterView {
+    pub id: ClusterId,
+    pub node: NodeId,
+    pub created: crate::time::Wall,
+    pub join_secret: String,
+    pub index: Hlc,
+    pub voters: Vec<NodeId>,
+    pub electorate_epoch: u32,
+    /// Who holds the lease, as far as this node knows, and under which term.
+    pub holder: Option<(NodeId, Term)>,
+    /// A majority of the electorate is alive in this node's eyes.
+    pub has_quorum: bool,
+    pub records: usize,
+    /// Set while the disk refuses writes.
+    pub disk_trouble: Option<String>,
+    pub refused_records: u64,
+    pub tasks_here: Vec<TaskId>,
+}

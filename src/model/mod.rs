@@ -1,0 +1,11 @@
+//! The vocabulary everything else speaks: services, tasks, nodes, rollouts, what an engine is asked and reports,
+//! and the keys and values of the replicated records. Data and its own rules only; no planning, no replication.
+
+pub mod container;
+pub mod lease;
+pub mod node;
+pub mod record;
+pub mod rollout;
+pub mod service;
+pub mod spec;
+pub mod task;

@@ -1,0 +1,4 @@
+//! The only impure code: sockets, disk, clocks, engines, the HTTP API. It drives the core and decides nothing
+//! that the core could decide.
+
+pub mod handle;

@@ -1,0 +1,114 @@
+//! Every message between two members. Who sent it is known from the connection's certificate and never read
+//! from the message itself.
+
+use crate::ids::NodeId;
+use crate::model::lease::Electorate;
+use crate::model::record::{Record, Term};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// author -> highest sequence number up to which nothing is missing.
+pub type Digest = BTreeMap<NodeId, u64>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// A foca packet.
+    Gossip(Vec<u8>),
+    /// The sender's whole member table; `reply` asks for the receiver's in turn.
+    Members {
+        members: Vec<MemberEntry>,
+        reply: bool,
+    },
+    /// The sender stops on purpose and means to be back within the restart grace; or leaves for good.
+    Leaving {
+        for_good: bool,
+    },
+
+    /// What the sender holds, durably. The receiver answers with a `Delta` if it has more, and with its own
+    /// `Digest` (`reply` false) if it lacks something.
+    Digest {
+        digest: Digest,
+        reply: bool,
+    },
+    /// Records above the digest it was asked with; after merging, the receiver holds all up to `upto`.
+    /// `more` asks the receiver to send its digest again.
+    Delta {
+        base: Digest,
+        records: Vec<Record>,
+        upto: Digest,
+        more: bool,
+    },
+    /// New records, pushed as they are written: contiguous sequence numbers per author.
+    Push {
+        records: Vec<Record>,
+    },
+    /// The sender holds, durably, everything of these authors up to these numbers.
+    PushAck {
+        held: Digest,
+    },
+    /// "Tell me when you hold `author`'s writes up to `seq` and your routes follow them."
+    SeenAsk {
+        author: NodeId,
+        seq: u64,
+    },
+    Seen {
+        author: NodeId,
+        seq: u64,
+    },
+
+    Lease(LeaseMessage),
+}
+
+/// One member as membership knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberEntry {
+    pub node: NodeId,
+    pub addr: SocketAddr,
+    /// Which life of the node this is; only grows.
+    pub bump: u64,
+    /// foca's own counter within that life.
+    pub incarnation: u16,
+    pub state: MemberState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberState {
+    Alive,
+    Suspect,
+    Down,
+}
+
+/// The lease protocol, "QL": PaxosLease (Trencseni, Gazso, Reinhardt 2012) with durable promises and a versioned electorate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaseMessage {
+    Prepare {
+        ballot: Term,
+        electorate: Electorate,
+    },
+    Promise {
+        ballot: Term,
+    },
+    /// Refused: this electorate is later than yours.
+    Newer {
+        electorate: Electorate,
+    },
+    /// Refused: a grant to `holder` lives for about this much longer, or a higher ballot was promised.
+    Held {
+        promised: Term,
+        holder: Option<NodeId>,
+        remaining_ms: u32,
+    },
+    Propose {
+        ballot: Term,
+        seq: u64,
+        electorate: Electorate,
+    },
+    Accepted {
+        ballot: Term,
+        seq: u64,
+    },
+    Release {
+        ballot: Term,
+    },
+}
