@@ -25,15 +25,17 @@ pub enum Message {
         for_good: bool,
     },
 
-    /// What the sender holds, durably. The receiver answers with a `Delta` if it has more, and with its own
-    /// `Digest` (`reply` false) if it lacks something.
-    Digest {
+    /// What the sender holds, durably: the receiver answers with a `Delta`, and asks `in_return` if it lacks
+    /// something itself (a question in return is never returned).
+    Ask {
+        nonce: u64,
         digest: Digest,
-        reply: bool,
+        in_return: bool,
     },
-    /// Records above the digest it was asked with; after merging, the receiver holds all up to `upto`.
-    /// `more` asks the receiver to send its digest again.
+    /// Records above `base`, which is the digest of the question `nonce`; after merging, the asker holds all up to
+    /// `upto`. Without `more`, `upto` is all that the sender holds; with it, the asker asks again.
     Delta {
+        nonce: u64,
         base: Digest,
         records: Vec<Record>,
         upto: Digest,

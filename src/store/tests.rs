@@ -1,0 +1,287 @@
+use super::*;
+use crate::ids::ClusterId;
+use crate::model::node::{Availability, NodePolicy};
+use crate::model::record::ClusterSettings;
+use crate::time::Mono;
+use proptest::prelude::*;
+
+fn node(n: u8) -> NodeId {
+    NodeId::from_u128(u128::from(n))
+}
+
+fn at(ms: u64) -> Now {
+    Now { mono: Mono(ms * 1000), wall: Wall(1_700_000_000_000 + ms) }
+}
+
+/// Nodes, what their disks hold, and the messages between them, delivered when the test says so.
+struct Net {
+    stores: BTreeMap<NodeId, Store>,
+    disks: BTreeMap<NodeId, BTreeMap<Vec<u8>, Vec<u8>>>,
+    wires: Vec<(NodeId, NodeId, Message)>,
+    now: u64,
+}
+
+impl Net {
+    fn new(count: u8) -> Self {
+        let ids = (1..=count).map(node);
+        let stores = ids.clone().map(|id| (id, Store::load(id, []).unwrap())).collect();
+        Self { stores, disks: ids.map(|id| (id, BTreeMap::new())).collect(), wires: Vec::new(), now: 0 }
+    }
+
+    fn now(&mut self) -> Now {
+        self.now += 1;
+        at(self.now)
+    }
+
+    /// Applies a node's outputs: its disk, its messages, its pushes to all others.
+    fn settle(&mut self, id: NodeId) {
+        let others: Vec<NodeId> = self.stores.keys().copied().filter(|n| *n != id).collect();
+        while let Some(output) = self.stores.get_mut(&id).unwrap().poll_output() {
+            match output {
+                Output::Persist(writes) => {
+                    let disk = self.disks.get_mut(&id).unwrap();
+                    for (key, value) in writes {
+                        match value {
+                            Some(value) => disk.insert(key, value),
+                            None => disk.remove(&key),
+                        };
+                    }
+                }
+                Output::Send { to, message } => self.wires.push((id, to, message)),
+                Output::Push(records) => {
+                    self.wires.extend(others.iter().map(|to| (id, *to, Message::Push { records: records.clone() })));
+                }
+                Output::Changed(_) | Output::Rewound { .. } | Output::Refused { .. } => {}
+            }
+        }
+    }
+
+    fn write(&mut self, id: NodeId, label: &str) {
+        let now = self.now();
+        let policy =
+            NodePolicy { labels: BTreeMap::from([(label.to_owned(), String::new())]), ..NodePolicy::new(node(200)) };
+        let change = (Key::NodePolicy(node(200)), Some(Value::NodePolicy(policy)));
+        let fact =
+            (Key::Cluster, Some(Value::Cluster(ClusterSettings { created: Wall(0), join_secret: label.to_owned() })));
+        self.stores.get_mut(&id).unwrap().write(vec![change, fact], Term::ZERO, now);
+        self.settle(id);
+    }
+
+    fn deliver(&mut self, wire: usize) {
+        let (from, to, message) = self.wires.swap_remove(wire);
+        let now = self.now();
+        let store = self.stores.get_mut(&to).unwrap();
+        match message {
+            Message::Ask { nonce, digest, in_return } => store.handle_ask(from, nonce, &digest, in_return, now),
+            Message::Delta { nonce, base, records, upto, more } => {
+                store.handle_delta(from, Delta { nonce, base, records, upto, more }, now);
+            }
+            Message::Push { records } => drop(store.handle_push(from, records, now)),
+            Message::PushAck { held } => store.handle_push_ack(from, &held),
+            other => panic!("{other:?}"),
+        }
+        self.settle(to);
+    }
+
+    fn deliver_all(&mut self) {
+        for _ in 0..10_000 {
+            if self.wires.is_empty() {
+                return;
+            }
+            self.deliver(0);
+        }
+        panic!("the exchange does not come to rest");
+    }
+
+    /// Every pair exchanges once, then all is delivered.
+    fn exchange(&mut self) {
+        let ids: Vec<NodeId> = self.stores.keys().copied().collect();
+        for _ in 0..2 {
+            for (from, to) in ids.iter().flat_map(|a| ids.iter().map(move |b| (*a, *b))).filter(|(a, b)| a != b) {
+                self.stores.get_mut(&from).unwrap().ask(to, 0);
+                self.settle(from);
+            }
+            self.deliver_all();
+        }
+    }
+
+    fn restart(&mut self, id: NodeId) {
+        let store = Store::load(id, &self.disks[&id]).unwrap();
+        self.stores.insert(id, store);
+    }
+
+    fn assert_equal(&self) {
+        let mut stores = self.stores.values();
+        let first = stores.next().unwrap();
+        for store in stores {
+            assert_eq!(first.records, store.records);
+            assert_eq!(first.digest, store.digest);
+        }
+    }
+}
+
+#[test]
+fn a_push_reaches_everyone_and_a_lost_one_is_pulled() {
+    let mut net = Net::new(3);
+    net.write(node(1), "a");
+    net.deliver_all();
+    net.assert_equal();
+    net.write(node(1), "b");
+    net.wires.clear();
+    net.write(node(1), "c");
+    // The gap makes the receivers ask; nobody's digest skips what was lost.
+    net.deliver_all();
+    net.assert_equal();
+}
+
+#[test]
+fn survives_its_own_restart() {
+    let mut net = Net::new(2);
+    net.write(node(1), "a");
+    net.deliver_all();
+    let before = net.stores[&node(2)].records.clone();
+    net.restart(node(2));
+    assert_eq!(net.stores[&node(2)].records, before);
+    assert_eq!(net.stores[&node(2)].held(node(1)), 2);
+}
+
+#[test]
+fn a_disk_put_back_to_an_earlier_state_loses_nothing_and_reuses_no_number() {
+    let mut net = Net::new(3);
+    net.write(node(1), "a");
+    net.deliver_all();
+    let old = net.disks[&node(1)].clone();
+    net.write(node(1), "b");
+    net.deliver_all();
+    net.disks.insert(node(1), old);
+    net.restart(node(1));
+    // Before it has heard from anyone it writes under numbers that the others know otherwise.
+    net.write(node(1), "after the restore");
+    net.deliver_all();
+    net.exchange();
+    net.assert_equal();
+    let Some(Value::Cluster(settings)) = net.stores[&node(3)].get(&Key::Cluster) else { panic!() };
+    assert_eq!(settings.join_secret, "after the restore");
+}
+
+#[test]
+fn a_record_from_the_far_future_is_refused() {
+    let mut net = Net::new(2);
+    let late = at(limits::MAX_CLOCK_DRIFT.as_millis() as u64 + 10_000);
+    let change = (Key::Cluster, Some(Value::Cluster(ClusterSettings { created: Wall(0), join_secret: "x".into() })));
+    net.stores.get_mut(&node(1)).unwrap().write(vec![change], Term::ZERO, late);
+    net.settle(node(1));
+    net.deliver_all();
+    assert_eq!(net.stores[&node(2)].get(&Key::Cluster), None);
+    assert_eq!(net.stores[&node(2)].refused(), 1);
+}
+
+#[test]
+fn nobody_else_writes_a_nodes_status_and_a_removal_is_final() {
+    let mut net = Net::new(2);
+    let removed = NodePolicy { removed: true, ..NodePolicy::new(node(9)) };
+    let now = net.now();
+    let store = net.stores.get_mut(&node(1)).unwrap();
+    store.write(vec![(Key::NodePolicy(node(9)), Some(Value::NodePolicy(removed)))], Term::ZERO, now);
+    net.settle(node(1));
+    net.deliver_all();
+    let back = NodePolicy { availability: Availability::Drain, ..NodePolicy::new(node(9)) };
+    let now = net.now();
+    let record = Record {
+        key: Key::NodePolicy(node(9)),
+        value: Some(Value::NodePolicy(back)),
+        stamp: Stamp { term: Term::ZERO, hlc: Hlc::new(now.wall, 7), author: node(1) },
+        seq: 2,
+    };
+    let status = Record {
+        key: Key::TaskStatus(TaskId::from_u128(1)),
+        value: Some(Value::TaskStatus(TaskStatus::new(TaskId::from_u128(1), node(2), now.wall))),
+        stamp: Stamp { term: Term::ZERO, hlc: Hlc::new(now.wall, 8), author: node(1) },
+        seq: 3,
+    };
+    let store = net.stores.get_mut(&node(2)).unwrap();
+    assert!(store.handle_push(node(1), vec![record, status], now).is_empty());
+    let Some(Value::NodePolicy(policy)) = store.get(&Key::NodePolicy(node(9))) else { panic!() };
+    assert!(policy.removed);
+    assert_eq!(store.status(TaskId::from_u128(1)), None);
+}
+
+#[test]
+fn tombstones_go_only_when_old_and_seen_by_all() {
+    let mut net = Net::new(2);
+    let service = ServiceId::of_name(ClusterId::from_u128(1), "web");
+    let now = net.now();
+    net.stores.get_mut(&node(1)).unwrap().write(vec![(Key::Service(service), None)], Term::ZERO, now);
+    net.settle(node(1));
+    let members = [node(1), node(2)];
+    let later = at(limits::TOMBSTONE_RETENTION.as_millis() as u64 + 1_000);
+    let store = net.stores.get_mut(&node(1)).unwrap();
+    assert_eq!(store.collect_tombstones(&members, later), 0, "node 2 has not said that it has it");
+    net.deliver_all();
+    let store = net.stores.get_mut(&node(1)).unwrap();
+    assert_eq!(store.collect_tombstones(&members, now), 0, "too young");
+    assert_eq!(store.collect_tombstones(&members, later), 1);
+    net.settle(node(1));
+    net.exchange();
+    assert!(net.stores[&node(1)].records.is_empty(), "node 2's tombstone must not come back");
+}
+
+#[test]
+fn a_big_state_travels_in_several_deltas() {
+    let mut net = Net::new(2);
+    let now = net.now();
+    let changes = (0..5_000u128)
+        .map(|n| {
+            let id = NodeId::from_u128(1_000 + n);
+            (Key::NodePolicy(id), Some(Value::NodePolicy(NodePolicy::new(id))))
+        })
+        .collect();
+    net.stores.get_mut(&node(1)).unwrap().write(changes, Term::ZERO, now);
+    net.settle(node(1));
+    net.wires.clear();
+    net.exchange();
+    net.assert_equal();
+    assert_eq!(net.stores[&node(2)].len(), 5_000);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    /// Whatever is lost, doubled, reordered or restarted on the way: once the network works, all agree, and the
+    /// later write of each key has won.
+    #[test]
+    fn replicas_converge(steps in proptest::collection::vec((0u8..6, 1u8..5, any::<u16>()), 1..120)) {
+        let mut net = Net::new(4);
+        let mut last = None;
+        for (kind, who, pick) in steps {
+            let pick = usize::from(pick);
+            match kind {
+                0 => {
+                    let label = format!("{}", net.now);
+                    net.write(node(who), &label);
+                    last = Some(label);
+                }
+                1 | 2 if !net.wires.is_empty() => net.deliver(pick % net.wires.len()),
+                3 if !net.wires.is_empty() => drop(net.wires.swap_remove(pick % net.wires.len())),
+                4 if !net.wires.is_empty() => {
+                    let twice = net.wires[pick % net.wires.len()].clone();
+                    net.wires.push(twice);
+                }
+                5 => net.restart(node(who)),
+                _ => {
+                    let to = node(1 + (pick % 4) as u8);
+                    if to != node(who) {
+                        net.stores.get_mut(&node(who)).unwrap().ask(to, 0);
+                        net.settle(node(who));
+                    }
+                }
+            }
+        }
+        net.deliver_all();
+        net.exchange();
+        net.assert_equal();
+        if let Some(label) = last {
+            let Some(Value::Cluster(settings)) = net.stores[&node(1)].get(&Key::Cluster) else { panic!() };
+            prop_assert_eq!(&settings.join_secret, &label);
+        }
+    }
+}
