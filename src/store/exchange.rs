@@ -97,7 +97,7 @@ impl Store {
         }
         self.send(from, Message::PushAck { held });
         if gap {
-            self.ask(from);
+            self.ask(from, 0);
         }
         fresh
     }
