@@ -1,35 +1,513 @@
 //! The only composer of the pure parts. An event goes in with the time, effects come out in order; nothing
-//! here blocks, fails, reads a clock, a file or a random device. *Persist before send* is decided here.
+//! here blocks, fails, reads a clock, a file or a random device. *Persist before send* is decided here
+//! ([`outbox`]).
+//!
+//! [`Core::handle`] gives the event to the part it concerns and then lets the parts' outputs flow into each
+//! other until all are at rest: membership tells the lease who lives, the store tells everybody what changed,
+//! the worker's statuses become records, the lease holder plans.
 
+mod boot;
 pub mod face;
+mod leader;
+mod outbox;
+mod replication;
+mod requests;
+#[cfg(test)]
+mod tests;
 pub mod view;
+mod views;
+mod withdraw;
 
-use crate::ids::{NodeId, ServiceId};
-use view::*;
+pub use boot::BootError;
 
-/// (being written: the face the shell programs against)
-pub struct Core {}
+use crate::ids::{ClusterId, NodeId, TaskId};
+use crate::lease::{self, Lease};
+use crate::limits;
+use crate::membership::{self, Membership};
+use crate::model::container::EngineInfo;
+use crate::model::node::{EngineState, Liveness, NodeFact, NodePolicy};
+use crate::model::record::{Key, RevisionId, Term, Value};
+use crate::model::spec::{self, PublishMode, ServiceSpec};
+use crate::model::task::TaskStatus;
+use crate::routes::{self, Endpoint, RouteTable};
+use crate::store::{self, Store};
+use crate::time::{Mono, Now};
+use crate::wire::codec;
+use crate::wire::message::Message;
+use crate::worker::{self, Assignment, Worker};
+use face::{Effect, Event, MeshEvent, Notice, PersistId, Timing};
+use outbox::Outbox;
+use rand::rngs::ChaCha8Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Keys on disk beside the store's: one value each.
+const DISK_BUMP: &[u8] = b"bump";
+const DISK_LEASE: &[u8] = b"lease";
+const DISK_MEMBERS: &[u8] = b"members";
+
+/// One random live node is asked for what we lack this often.
+const EXCHANGE_EVERY: Duration = Duration::from_millis(1_000);
+/// Housekeeping: persisting the member table, collecting tombstones.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+
+pub struct Core {
+    cluster: ClusterId,
+    me: NodeId,
+    addr: SocketAddr,
+    timing: Timing,
+    outbox: Outbox,
+    rng: ChaCha8Rng,
+    membership: Membership,
+    /// Until this is durable our identity must not be seen: gossip waits for it.
+    bump_persist: PersistId,
+    store: Store,
+    lease: Lease,
+    worker: Worker,
+    fact: NodeFact,
+    leading: Option<leader::Leading>,
+    specs: BTreeMap<RevisionId, Arc<ServiceSpec>>,
+    statuses: Vec<TaskStatus>,
+    pending: Vec<requests::PendingWrite>,
+    withdrawals: withdraw::Withdrawals,
+    routes: Routes,
+    removed: BTreeSet<NodeId>,
+    /// A disk that was put back may have forgotten promises: until then this node votes on nothing.
+    muted_until: Option<Mono>,
+    members_persisted: Vec<u8>,
+    next_exchange: Mono,
+    next_tidy: Mono,
+    stopping: Option<Mono>,
+    liveness_dirty: bool,
+    /// When the last event came: what questions about holding a lease are answered with.
+    last_now: Mono,
+}
+
+/// The table that the data plane was last given, and how far it has come.
+struct Routes {
+    version: u64,
+    applied: u64,
+    table: Arc<RouteTable>,
+    dirty: bool,
+}
 
 impl Core {
-    pub fn services(&self) -> Vec<ServiceView> {
-        Vec::new()
+    /// The next instant at which [`Event::Wake`] is due.
+    pub fn deadline(&self) -> Option<Mono> {
+        let parts = [self.membership.deadline(), self.lease.deadline(), self.worker.deadline(), self.outbox.deadline()];
+        let own = [Some(self.next_exchange), Some(self.next_tidy), self.stopping, self.withdrawals.deadline()];
+        let leader = self.leading.as_ref().and_then(leader::Leading::deadline);
+        let pending = self.pending.iter().map(|p| p.deadline).min();
+        parts.into_iter().chain(own).flatten().chain(leader).chain(pending).min()
     }
-    pub fn service(&self, _id: ServiceId) -> Option<ServiceView> {
-        None
+
+    /// To be drained after every call of [`Core::handle`], and after the boot.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.outbox.poll()
     }
-    pub fn revisions(&self, _id: ServiceId) -> Vec<RevisionView> {
-        Vec::new()
+
+    pub fn handle(&mut self, event: Event, now: Now) {
+        self.last_now = now.mono;
+        match event {
+            Event::Message { from, bytes } => self.handle_message(from, &bytes, now),
+            Event::LinkLost { node } => self.membership.hint_unreachable(node, now.mono),
+            Event::Wake => {}
+            Event::Persisted(id) => self.outbox.persisted(id),
+            Event::PersistFailed { id, why } => {
+                self.notice(Notice::Warning(format!("disk write failed: {why}")));
+                self.outbox.persist_failed(id, why, now.mono);
+            }
+            Event::Engine(event) => self.worker.handle_engine(event, now),
+            Event::Mesh(event) => self.handle_mesh(event, now),
+            Event::Request { id, request } => self.handle_request(id, request, now),
+        }
+        self.handle_timers(now);
+        self.settle(now);
     }
-    pub fn tasks(&self) -> Vec<TaskView> {
-        Vec::new()
+
+    fn handle_timers(&mut self, now: Now) {
+        let due = |at: Option<Mono>| at.is_some_and(|at| at <= now.mono);
+        if due(self.membership.deadline()) {
+            self.membership.handle_deadline(now.mono);
+        }
+        if due(self.lease.deadline()) {
+            self.lease.handle_deadline(now.mono);
+        }
+        if due(self.worker.deadline()) {
+            self.worker.handle_deadline(now);
+        }
+        self.outbox.handle_deadline(now.mono);
+        if self.muted_until.is_some_and(|until| until <= now.mono) {
+            self.muted_until = None;
+        }
+        if due(Some(self.next_exchange)) {
+            self.next_exchange = now.mono + self.jittered(EXCHANGE_EVERY);
+            self.exchange_with_someone();
+        }
+        if due(Some(self.next_tidy)) {
+            self.next_tidy = now.mono + TIDY_EVERY;
+            self.tidy(now);
+        }
+        self.resend_withdrawals(now);
+        if due(self.stopping) {
+            self.stopping = None;
+            self.outbox.push(Effect::Stopped);
+        }
     }
-    pub fn nodes(&self) -> Vec<NodeView> {
-        Vec::new()
+
+    /// Lets outputs flow between the parts until none has any more.
+    fn settle(&mut self, now: Now) {
+        loop {
+            let mut busy = false;
+            for message in self.outbox.release() {
+                self.lease.handle(self.me, message, now.mono);
+                busy = true;
+            }
+            while let Some(output) = self.membership.poll_output() {
+                self.on_membership(output, now);
+                busy = true;
+            }
+            if std::mem::take(&mut self.liveness_dirty) {
+                let live = self.liveness();
+                self.lease.set_live(&live, now.mono);
+            }
+            while let Some(output) = self.lease.poll_output() {
+                self.on_lease(output, now);
+                busy = true;
+            }
+            while let Some(output) = self.worker.poll_output() {
+                self.on_worker(output, now);
+                busy = true;
+            }
+            self.write_statuses(now);
+            while let Some(output) = self.store.poll_output() {
+                self.on_store(output, now);
+                busy = true;
+            }
+            busy |= self.lead(now);
+            busy |= self.publish_routes();
+            busy |= self.check_withdrawals(now);
+            busy |= self.answer_seen();
+            self.check_pending(now);
+            if !busy {
+                return;
+            }
+        }
     }
-    pub fn node(&self, _id: NodeId) -> Option<NodeView> {
-        None
+
+    fn on_membership(&mut self, output: membership::Output, now: Now) {
+        match output {
+            membership::Output::Send { to, addr, message, datagram } => {
+                let effect = Effect::Send { to, addr, datagram, bytes: codec::encode(&message) };
+                if self.outbox.is_durable(self.bump_persist) {
+                    self.outbox.push_now(effect);
+                } else {
+                    self.outbox.push(effect);
+                }
+            }
+            membership::Output::Changed { node, from, to } => self.on_liveness(node, from, to, now),
+            membership::Output::Bump(bump) => {
+                self.bump_persist = self.outbox.persist(vec![(DISK_BUMP.to_vec(), Some(codec::encode(&bump)))]);
+            }
+            membership::Output::AddrChanged { .. } => self.routes.dirty = true,
+        }
     }
-    pub fn cluster(&self) -> ClusterView {
-        unreachable!()
+
+    fn on_liveness(&mut self, node: NodeId, from: Option<Liveness>, to: Liveness, now: Now) {
+        self.routes.dirty = true;
+        self.liveness_dirty = true;
+        self.plan_soon();
+        let was_up = from.is_some_and(|l| matches!(l, Liveness::Alive | Liveness::Suspect));
+        match to {
+            Liveness::Alive if !was_up => {
+                self.notice(Notice::NodeUp(node));
+                self.ask(node);
+            }
+            Liveness::Away | Liveness::Down => {
+                self.withdrawals.node_gone(node);
+                if to == Liveness::Down {
+                    self.notice(Notice::NodeDown(node));
+                }
+            }
+            Liveness::Alive | Liveness::Suspect => {}
+        }
+        if to == Liveness::Alive {
+            self.resend_unacknowledged(node, now);
+        }
+    }
+
+    /// Every member that has not been removed, this node included.
+    fn liveness(&self) -> BTreeMap<NodeId, Liveness> {
+        let others = self.membership.members().map(|m| (m.node, m.liveness));
+        let mut all: BTreeMap<NodeId, Liveness> = others.filter(|(node, _)| !self.removed.contains(node)).collect();
+        all.insert(self.me, Liveness::Alive);
+        all
+    }
+
+    fn on_lease(&mut self, output: lease::Output, now: Now) {
+        match output {
+            lease::Output::Persist(durable) => {
+                self.outbox.persist(vec![(DISK_LEASE.to_vec(), Some(codec::encode(&durable)))]);
+            }
+            lease::Output::Send { to, message } if to == self.me => self.outbox.loop_back(message),
+            lease::Output::Send { to, message } => self.send(to, &Message::Lease(message)),
+            lease::Output::Acquired(term) => self.start_leading(term, now),
+            lease::Output::Lost(term) => self.stop_leading(term),
+            lease::Output::Electorate(electorate) => {
+                self.notice(Notice::ElectorateChanged { voters: electorate.voters.iter().copied().collect() });
+                if let Some(term) = self.lease.held(now.mono) {
+                    self.store.write(vec![(Key::Electorate, Some(Value::Electorate(electorate)))], term, now);
+                }
+            }
+        }
+    }
+
+    fn on_worker(&mut self, output: worker::Output, now: Now) {
+        match output {
+            worker::Output::Engine { op, what } => self.outbox.push(Effect::Engine { op, what }),
+            worker::Output::Status(status) => self.statuses.push(status),
+            worker::Output::Withdraw(task) => self.withdraw(task, now),
+            worker::Output::AwaitDrained(task) => self.outbox.push_now(Effect::AwaitDrained { task }),
+            worker::Output::EngineState { state, info } => self.on_engine_state(state, info, now),
+        }
+    }
+
+    fn on_engine_state(&mut self, state: EngineState, info: Option<EngineInfo>, now: Now) {
+        self.fact.engine = state;
+        if let Some(info) = info {
+            self.fact.engine_version = info.version;
+            self.fact.os = info.os;
+            self.fact.arch = info.arch;
+            self.fact.nano_cpus = info.nano_cpus;
+            self.fact.memory_bytes = info.memory_bytes;
+            self.fact.engine_labels = info.labels;
+        }
+        self.write_fact(now);
+    }
+
+    /// Writes this node's fact if it says something new.
+    fn write_fact(&mut self, now: Now) {
+        let key = Key::NodeFact(self.me);
+        let value = Value::NodeFact(self.fact.clone());
+        if self.store.get(&key) != Some(&value) {
+            self.store.write(vec![(key, Some(value))], Term::ZERO, now);
+        }
+    }
+
+    fn write_statuses(&mut self, now: Now) {
+        // The last word on each task is enough: what came between never left this node.
+        let latest: BTreeMap<TaskId, TaskStatus> = self.statuses.drain(..).map(|status| (status.task, status)).collect();
+        let changes: Vec<_> = latest
+            .into_values()
+            .filter(|status| self.store.task(status.task).is_some() && self.store.status(status.task) != Some(status))
+            .map(|status| (Key::TaskStatus(status.task), Some(Value::TaskStatus(status))))
+            .collect();
+        for (_, value) in &changes {
+            if let Some(Value::TaskStatus(status)) = value {
+                let (task, phase, error) = (status.task, status.phase.as_str(), status.error.clone());
+                self.outbox.push_now(Effect::Notice(Notice::TaskStatus { task, phase, error }));
+            }
+        }
+        if !changes.is_empty() {
+            self.store.write(changes, Term::ZERO, now);
+        }
+    }
+
+    fn on_store(&mut self, output: store::Output, now: Now) {
+        match output {
+            store::Output::Persist(writes) => drop(self.outbox.persist(writes)),
+            store::Output::Send { to, message } => self.send(to, &message),
+            store::Output::Push(records) => self.push_records(records),
+            store::Output::Changed(key) => self.on_changed(key, now),
+            store::Output::Rewound { had, peers_have } => {
+                let text = format!("this node's disk was put back: it had {had} of its own {peers_have} writes; it votes on nothing for a while");
+                self.notice(Notice::Warning(text));
+                self.muted_until = Some(now.mono + self.timing.lease_acceptor * 2);
+            }
+            store::Output::Refused { author, why } => {
+                self.notice(Notice::Warning(format!("refused a record by node {author}: {why}")));
+            }
+        }
+    }
+
+    fn on_changed(&mut self, key: Key, now: Now) {
+        match key {
+            Key::Task(id) => {
+                self.routes.dirty = true;
+                self.plan_soon();
+                self.assign(id, now);
+            }
+            Key::TaskStatus(_) | Key::Service(_) | Key::Rollout(_) => {
+                self.routes.dirty = true;
+                self.plan_soon();
+            }
+            Key::Revision(_, revision) => {
+                self.plan_soon();
+                let waiting: Vec<TaskId> =
+                    self.store.tasks().filter(|t| t.node == Some(self.me) && t.revision == revision).map(|t| t.id).collect();
+                for task in waiting {
+                    self.assign(task, now);
+                }
+            }
+            Key::NodeFact(_) => self.plan_soon(),
+            Key::NodePolicy(node) => {
+                self.plan_soon();
+                self.check_removal(node, now);
+            }
+            Key::Electorate => {
+                if let Some(Value::Electorate(electorate)) = self.store.get(&Key::Electorate) {
+                    self.lease.learn(electorate.clone(), now.mono);
+                }
+            }
+            Key::Cluster => {}
+        }
+    }
+
+    /// Hands a task to the worker, if it is this node's.
+    fn assign(&mut self, id: TaskId, now: Now) {
+        let Some(task) = self.store.task(id) else {
+            self.worker.forget(id, now);
+            return;
+        };
+        if task.node != Some(self.me) {
+            return;
+        }
+        let revision = self.store.revision(task.service, task.revision);
+        let auth = revision.and_then(|r| r.registry_auth.clone());
+        let task = task.clone();
+        let spec = self.spec(task.service, task.revision);
+        let service_name = match (self.store.service(task.service), &spec) {
+            (Some(service), _) => service.name.clone(),
+            (None, Some(spec)) => spec.name.clone(),
+            (None, None) => String::new(),
+        };
+        let recorded = self.store.status(id).filter(|s| s.node == self.me).cloned();
+        self.worker.assign(Assignment { task, service_name, spec, auth, recorded }, now);
+    }
+
+    /// The checked form of a revision, if its record is here. What a record holds was checked before it was written,
+    /// so one that doesn't parse is from a newer version or a liar: its service stays as it is.
+    fn spec(&mut self, service: crate::ids::ServiceId, id: RevisionId) -> Option<Arc<ServiceSpec>> {
+        if let Some(spec) = self.specs.get(&id) {
+            return Some(spec.clone());
+        }
+        let parsed = spec::parse(&self.store.revision(service, id)?.spec_json);
+        match parsed {
+            Ok(spec) => {
+                let spec = Arc::new(spec);
+                self.specs.insert(id, spec.clone());
+                Some(spec)
+            }
+            Err(error) => {
+                self.notice(Notice::Warning(format!("can't read a revision of service {service}: {error}")));
+                None
+            }
+        }
+    }
+
+    fn policy(&self, node: NodeId) -> NodePolicy {
+        match self.store.get(&Key::NodePolicy(node)) {
+            Some(Value::NodePolicy(policy)) => policy.clone(),
+            _ => NodePolicy::new(node),
+        }
+    }
+
+    /// A node that an operator removed is no member any more, here and at once.
+    fn check_removal(&mut self, node: NodeId, now: Now) {
+        if !self.policy(node).removed || !self.removed.insert(node) {
+            return;
+        }
+        if node == self.me {
+            self.notice(Notice::Removed);
+            self.stopping.get_or_insert(now.mono + Duration::from_millis(500));
+            return;
+        }
+        self.membership.remove(node);
+        self.store.forget_peer(node);
+        self.withdrawals.node_gone(node);
+        self.liveness_dirty = true;
+        self.outbox.push_now(Effect::Ban(self.removed.clone()));
+    }
+
+    fn handle_mesh(&mut self, event: MeshEvent, now: Now) {
+        match event {
+            MeshEvent::Applied { version } => self.routes.applied = self.routes.applied.max(version),
+            MeshEvent::Drained { task } => self.worker.handle_drained(task, now),
+            MeshEvent::Blocked(ports) => {
+                self.fact.blocked_ports = ports;
+                self.write_fact(now);
+            }
+        }
+    }
+
+    /// Recomputes the endpoint table after what it rests on has changed. True if it is another.
+    fn publish_routes(&mut self) -> bool {
+        if !std::mem::take(&mut self.routes.dirty) {
+            return false;
+        }
+        let live = self.liveness();
+        let endpoints: Vec<Endpoint> = self
+            .store
+            .tasks()
+            .filter_map(|task| {
+                let service = self.store.service(task.service);
+                let ports = service.map_or_else(Vec::new, |s| s.ports.clone());
+                let ports: Vec<_> = ports.into_iter().filter(|p| p.mode == PublishMode::Ingress).collect();
+                let node = task.node?;
+                let local = if node == self.me { self.worker.observed(task.id) } else { None };
+                if ports.is_empty() {
+                    return None;
+                }
+                let liveness = live.get(&node).copied().unwrap_or(Liveness::Down);
+                Some(Endpoint {
+                    task: task.id,
+                    node,
+                    node_addr: self.address(node)?,
+                    routable: routes::is_routable(task, self.store.status(task.id), liveness),
+                    suspect: liveness != Liveness::Alive,
+                    ports,
+                    local_ip: local.and_then(|c| c.address),
+                })
+            })
+            .collect();
+        let table = routes::table(endpoints.into_iter(), self.me);
+        if table == *self.routes.table {
+            return false;
+        }
+        self.routes.version += 1;
+        self.routes.table = Arc::new(table);
+        let effect = Effect::Publish { version: self.routes.version, table: self.routes.table.clone() };
+        self.outbox.push_now(effect);
+        true
+    }
+
+    fn address(&self, node: NodeId) -> Option<SocketAddr> {
+        if node == self.me { Some(self.addr) } else { self.membership.member(node).map(|m| m.addr) }
+    }
+
+    fn tidy(&mut self, now: Now) {
+        let table = codec::encode(&self.membership.table());
+        if table != self.members_persisted {
+            self.members_persisted.clone_from(&table);
+            self.outbox.persist(vec![(DISK_MEMBERS.to_vec(), Some(table))]);
+        }
+        let members: Vec<NodeId> = self.store.nodes().into_iter().filter(|n| !self.removed.contains(n)).collect();
+        self.store.collect_tombstones(&members, now);
+        let known: BTreeSet<RevisionId> = self.store.services().flat_map(|s| self.store.revisions(s.id)).map(|r| r.id).collect();
+        self.specs.retain(|id, _| known.contains(id));
+        self.routes.dirty = true;
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.outbox.push_now(Effect::Notice(notice));
+    }
+
+    fn jittered(&mut self, period: Duration) -> Duration {
+        use rand::RngExt;
+        period.mul_f64(self.rng.random_range(0.8..1.2))
     }
 }
+
+const _: () = assert!(limits::PUSH_TO_ALL_NODES >= 5, "every voter gets every push");

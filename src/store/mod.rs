@@ -157,6 +157,11 @@ impl Store {
         self.digest.get(&author).copied().unwrap_or(0)
     }
 
+    /// The number of this node's last write.
+    pub fn own_seq(&self) -> u64 {
+        self.own
+    }
+
     /// `node` is known to hold `author`'s writes up to `seq`.
     pub fn peer_holds(&self, node: NodeId, author: NodeId, seq: u64) -> bool {
         let held = if node == self.me { Some(&self.digest) } else { self.peers.get(&node) };
@@ -184,6 +189,16 @@ impl Store {
         let at = |hlc, author| Key::Revision(service, RevisionId { hlc, author });
         let all = at(Hlc(0), NodeId::from_u128(0))..=at(Hlc(u64::MAX), NodeId::from_u128(u128::MAX));
         self.values(all).filter_map(|v| if let Value::Revision(r) = v { Some(r) } else { None })
+    }
+
+    /// Every revision of every service, even of those that are gone; oldest first within a service.
+    pub fn all_revisions(&self) -> impl Iterator<Item = (ServiceId, RevisionId)> {
+        let bound = |service, n| {
+            let id = RevisionId { hlc: Hlc(n), author: NodeId::from_u128(if n == 0 { 0 } else { u128::MAX }) };
+            Key::Revision(ServiceId::from_u128(service), id)
+        };
+        let all = bound(0, 0)..=bound(u128::MAX, u64::MAX);
+        self.values(all).filter_map(|v| if let Value::Revision(r) = v { Some((r.service, r.id)) } else { None })
     }
 
     pub fn revision(&self, service: ServiceId, id: RevisionId) -> Option<&Revision> {

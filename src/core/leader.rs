@@ -1,0 +1,214 @@
+//! The lease holder's turn: read a majority of the electorate first, then plan and write decisions under the term,
+//! for as long as the lease is held and not a moment longer (DESIGN 5, rule R5 of the protocol).
+
+use super::*;
+use crate::ids::ServiceId;
+use crate::model::record::RevisionId;
+use crate::schedule::NodeInfo;
+use crate::service::{self, Change, Memory, ServiceState, View};
+use rand::RngExt;
+
+/// A voter that hasn't answered the first question is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_millis(400);
+/// Changes that come close together are planned for together.
+const PLAN_DEBOUNCE: Duration = Duration::from_millis(5);
+
+pub(super) struct Leading {
+    term: Term,
+    /// Distinguishes answers to this term's question from older ones still on their way.
+    nonce: u64,
+    caught_up_with: BTreeSet<NodeId>,
+    ask_at: Option<Mono>,
+    plan_at: Option<Mono>,
+    memory: Memory,
+}
+
+impl Leading {
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        [self.ask_at, self.plan_at].into_iter().flatten().min()
+    }
+}
+
+impl Core {
+    pub(super) fn start_leading(&mut self, term: Term, now: Now) {
+        self.notice(Notice::LeaseAcquired { term: term.round });
+        self.leading = Some(Leading {
+            term,
+            nonce: self.rng.random_range(1..u64::MAX),
+            caught_up_with: BTreeSet::new(),
+            ask_at: Some(now.mono),
+            plan_at: None,
+            memory: Memory::default(),
+        });
+    }
+
+    pub(super) fn stop_leading(&mut self, term: Term) {
+        self.notice(Notice::LeaseLost { term: term.round });
+        self.leading = None;
+    }
+
+    /// Something that planning rests on has changed.
+    pub(super) fn plan_soon(&mut self) {
+        if let Some(leading) = &mut self.leading {
+            let soon = Mono(0);
+            leading.plan_at = Some(leading.plan_at.map_or(soon, |at| at.min(soon)));
+        }
+    }
+
+    /// A voter's answer to this term's question has been merged whole.
+    pub(super) fn note_answer(&mut self, from: NodeId, nonce: u64) {
+        if let Some(leading) = self.leading.as_mut().filter(|l| l.nonce == nonce) {
+            leading.caught_up_with.insert(from);
+        }
+    }
+
+    /// One step as the holder; true if something was written.
+    pub(super) fn lead(&mut self, now: Now) -> bool {
+        let Some(mut leading) = self.leading.take() else { return false };
+        if self.lease.held(now.mono) != Some(leading.term) {
+            // Not ours at this moment: decide nothing. The lease itself says when it is lost.
+            self.leading = Some(leading);
+            return false;
+        }
+        let ready = self.catch_up(&mut leading, now);
+        let due = leading.plan_at.is_some_and(|at| at <= now.mono);
+        let wrote = ready && due && self.plan(&mut leading, now);
+        self.leading = Some(leading);
+        wrote
+    }
+
+    /// True once a majority of the electorate has given all it holds.
+    fn catch_up(&mut self, leading: &mut Leading, now: Now) -> bool {
+        let Some(ask_at) = leading.ask_at else { return true };
+        let electorate = self.lease.electorate();
+        if electorate.is_majority(leading.caught_up_with.iter().chain([&self.me])) {
+            leading.ask_at = None;
+            leading.plan_at = Some(now.mono);
+            return true;
+        }
+        if ask_at <= now.mono {
+            let silent: Vec<NodeId> =
+                electorate.voters.iter().copied().filter(|v| *v != self.me && !leading.caught_up_with.contains(v)).collect();
+            for voter in silent {
+                self.store.ask(voter, leading.nonce);
+            }
+            leading.ask_at = Some(now.mono + ASK_AGAIN);
+        }
+        false
+    }
+
+    fn plan(&mut self, leading: &mut Leading, now: Now) -> bool {
+        self.load_specs();
+        let nodes = self.node_infos();
+        let plan = {
+            let view = self.planning_view(&nodes);
+            let rng = &mut self.rng;
+            service::plan(&view, &mut leading.memory, now, &mut || TaskId::from_u128(rng.random()))
+        };
+        leading.plan_at = plan.wake.map(|wake| wake.max(now.mono + PLAN_DEBOUNCE));
+        let mut changes = Vec::with_capacity(plan.changes.len());
+        let mut forgotten = Vec::new();
+        for change in plan.changes {
+            match change {
+                Change::PutTask(task) => changes.push((Key::Task(task.id), Some(Value::Task(task)))),
+                Change::RemoveTask(id) => {
+                    changes.push((Key::Task(id), None));
+                    forgotten.push((Key::TaskStatus(id), None));
+                }
+                Change::PutRollout(rollout) => {
+                    self.tell_rollout(&rollout);
+                    changes.push((Key::Rollout(rollout.service), Some(Value::Rollout(rollout))));
+                }
+                Change::RemoveRollout(service) => changes.push((Key::Rollout(service), None)),
+            }
+        }
+        self.sweep(&mut changes, &mut forgotten);
+        let wrote = !changes.is_empty() || !forgotten.is_empty();
+        self.store.write(changes, leading.term, now);
+        self.store.write(forgotten, Term::ZERO, now);
+        wrote
+    }
+
+    fn tell_rollout(&mut self, rollout: &crate::model::rollout::Rollout) {
+        if self.store.rollout(rollout.service).is_none_or(|old| old.state != rollout.state) {
+            let (service, state, message) = (rollout.service, rollout.state.as_str(), rollout.message.clone());
+            self.notice(Notice::RolloutState { service, state, message });
+        }
+    }
+
+    /// What nothing refers to any more: rollouts and revisions of services that are gone, revisions beyond the
+    /// history's length, statuses whose task is gone.
+    fn sweep(&self, decisions: &mut Vec<(Key, Option<Value>)>, facts: &mut Vec<(Key, Option<Value>)>) {
+        let stale = |r: &&crate::model::rollout::Rollout| self.store.service(r.service).is_none();
+        decisions.extend(self.store.rollouts().filter(stale).map(|r| (Key::Rollout(r.service), None)));
+        let in_use: BTreeSet<RevisionId> = self.store.tasks().map(|t| t.revision).collect();
+        let mut of_service: BTreeMap<ServiceId, Vec<RevisionId>> = BTreeMap::new();
+        for (service, revision) in self.store.all_revisions() {
+            of_service.entry(service).or_default().push(revision);
+        }
+        for (service, revisions) in of_service {
+            let named: Vec<RevisionId> = match self.store.service(service) {
+                Some(s) => [Some(s.current), s.previous].into_iter().flatten().collect(),
+                None => Vec::new(),
+            };
+            let keep = if named.is_empty() { 0 } else { limits::MAX_REVISIONS };
+            let excess = revisions.len().saturating_sub(keep);
+            let oldest = revisions.into_iter().take(excess).filter(|r| !named.contains(r) && !in_use.contains(r));
+            facts.extend(oldest.map(|r| (Key::Revision(service, r), None)));
+        }
+        let already: BTreeSet<Key> = facts.iter().map(|(key, _)| key.clone()).collect();
+        let orphaned = self.store.statuses().filter(|s| self.store.task(s.task).is_none()).map(|s| Key::TaskStatus(s.task));
+        facts.extend(orphaned.filter(|key| !already.contains(key)).map(|key| (key, None)));
+    }
+
+    fn load_specs(&mut self) {
+        let mut wanted: Vec<(ServiceId, RevisionId)> = self.store.tasks().map(|t| (t.service, t.revision)).collect();
+        for service in self.store.services() {
+            wanted.push((service.id, service.current));
+            wanted.extend(service.previous.map(|r| (service.id, r)));
+        }
+        for rollout in self.store.rollouts() {
+            wanted.push((rollout.service, rollout.to));
+            wanted.extend(rollout.from.map(|r| (rollout.service, r)));
+        }
+        wanted.retain(|(_, revision)| !self.specs.contains_key(revision));
+        for (service, revision) in wanted {
+            self.spec(service, revision);
+        }
+    }
+
+    pub(super) fn node_infos(&self) -> BTreeMap<NodeId, NodeInfo> {
+        let live = self.liveness();
+        let info = |id: NodeId| match self.store.get(&Key::NodeFact(id)) {
+            Some(Value::NodeFact(fact)) => {
+                let liveness = live.get(&id).copied().unwrap_or(Liveness::Down);
+                Some((id, NodeInfo { id, fact: fact.clone(), policy: self.policy(id), liveness }))
+            }
+            _ => None,
+        };
+        self.store.nodes().into_iter().filter_map(info).collect()
+    }
+
+    fn planning_view<'a>(&'a self, nodes: &'a BTreeMap<NodeId, NodeInfo>) -> View<'a> {
+        let mut services: BTreeMap<ServiceId, ServiceState<'a>> = BTreeMap::new();
+        for service in self.store.services() {
+            let rollout = self.store.rollout(service.id);
+            services.insert(service.id, ServiceState { service, specs: BTreeMap::new(), rollout, tasks: Vec::new() });
+        }
+        let mut orphans = Vec::new();
+        for task in self.store.tasks() {
+            let status = self.store.status(task.id);
+            match services.get_mut(&task.service) {
+                Some(state) => state.tasks.push((task, status)),
+                None => orphans.push((task, status)),
+            }
+        }
+        for state in services.values_mut() {
+            let named = [Some(state.service.current), state.service.previous, state.rollout.map(|r| r.to)];
+            let named = named.into_iter().chain([state.rollout.and_then(|r| r.from)]).flatten();
+            let all: BTreeSet<RevisionId> = named.chain(state.tasks.iter().map(|(t, _)| t.revision)).collect();
+            state.specs = all.into_iter().filter_map(|id| Some((id, self.specs.get(&id)?.clone()))).collect();
+        }
+        View { services, nodes, orphans }
+    }
+}

@@ -1,0 +1,111 @@
+//! Messages between members, and who is told what: pushes to all in small clusters, to a random few in big ones;
+//! a random node asked every second; acknowledgements counted for the writes that operators wait for.
+
+use super::*;
+use crate::model::record::Record;
+use crate::store::Delta;
+use rand::seq::IteratorRandom;
+
+impl Core {
+    pub(super) fn handle_message(&mut self, from: NodeId, bytes: &[u8], now: Now) {
+        if self.removed.contains(&from) || from == self.me {
+            return;
+        }
+        let message = match codec::decode::<Message>(bytes, limits::MAX_MESSAGE_BYTES) {
+            Ok(message) => message,
+            Err(error) => {
+                self.notice(Notice::Warning(format!("dropped a message from node {from}: {error}")));
+                return;
+            }
+        };
+        match message {
+            Message::Gossip(packet) => self.membership.handle_gossip(from, &packet, now.mono),
+            Message::Members { members, reply } => self.membership.handle_members(from, members, reply, now.mono),
+            Message::Leaving { for_good } => self.membership.handle_leaving(from, for_good, now.mono),
+            Message::Ask { nonce, digest, in_return } => self.store.handle_ask(from, nonce, &digest, in_return, now),
+            Message::Delta { nonce, base, records, upto, more } => {
+                self.store.handle_delta(from, Delta { nonce, base, records, upto, more }, now);
+                if !more {
+                    self.note_answer(from, nonce);
+                }
+            }
+            Message::Push { records } => {
+                let fresh = self.store.handle_push(from, records, now);
+                self.pass_on(from, fresh);
+            }
+            Message::PushAck { held } => self.store.handle_push_ack(from, &held),
+            Message::SeenAsk { author, seq } => self.handle_seen_ask(from, author, seq),
+            Message::Seen { author, seq } => self.handle_seen(from, author, seq),
+            Message::Lease(_) if self.muted_until.is_some() => {}
+            Message::Lease(message) => self.lease.handle(from, message, now.mono),
+        }
+    }
+
+    /// To a member, behind every write issued so far; nothing if its address isn't known.
+    pub(super) fn send(&mut self, to: NodeId, message: &Message) {
+        let Some(addr) = self.address(to) else { return };
+        self.outbox.push(Effect::Send { to, addr, datagram: false, bytes: codec::encode(message) });
+    }
+
+    pub(super) fn ask(&mut self, node: NodeId) {
+        self.store.ask(node, 0);
+    }
+
+    fn reachable(&self) -> impl Iterator<Item = NodeId> {
+        let live = self.membership.members().filter(|m| m.liveness <= Liveness::Suspect);
+        live.map(|m| m.node).filter(|n| *n != self.me && !self.removed.contains(n))
+    }
+
+    /// Asks one live node for what we lack: a voter that an operator's write still waits for, else any.
+    pub(super) fn exchange_with_someone(&mut self) {
+        let live: BTreeSet<NodeId> = self.reachable().collect();
+        let owing: Vec<NodeId> = self.voters_owing().filter(|n| live.contains(n)).collect();
+        let chosen =
+            if owing.is_empty() { live.into_iter().choose(&mut self.rng) } else { owing.into_iter().choose(&mut self.rng) };
+        if let Some(node) = chosen {
+            self.ask(node);
+        }
+    }
+
+    /// New records of ours: at once to all, or in a big cluster to the voters and a random few who pass them on.
+    pub(super) fn push_records(&mut self, records: Vec<Record>) {
+        let live: Vec<NodeId> = self.reachable().collect();
+        let mut targets: BTreeSet<NodeId> = if live.len() <= limits::PUSH_TO_ALL_NODES {
+            live.into_iter().collect()
+        } else {
+            let few = fan_out(live.len());
+            live.into_iter().sample(&mut self.rng, few).into_iter().collect()
+        };
+        targets.extend(self.lease.electorate().voters.iter().filter(|v| **v != self.me));
+        self.push_to(&targets, records);
+    }
+
+    /// In a big cluster what is new here is passed on, once.
+    fn pass_on(&mut self, from: NodeId, records: Vec<Record>) {
+        let live: Vec<NodeId> = self.reachable().filter(|n| *n != from).collect();
+        if records.is_empty() || live.len() < limits::PUSH_TO_ALL_NODES {
+            return;
+        }
+        let few = fan_out(live.len());
+        let targets = live.into_iter().sample(&mut self.rng, few).into_iter().collect();
+        self.push_to(&targets, records);
+    }
+
+    fn push_to(&mut self, targets: &BTreeSet<NodeId>, records: Vec<Record>) {
+        if targets.is_empty() {
+            return;
+        }
+        // Bound each message; a chunk holds contiguous numbers, as the records come in order.
+        for chunk in records.chunks(64) {
+            let message = Message::Push { records: chunk.to_vec() };
+            for node in targets {
+                self.send(*node, &message);
+            }
+        }
+    }
+}
+
+/// About two times ln n: with one passing on at first sight, all but a few of n nodes hear of it; the rest pull.
+fn fan_out(nodes: usize) -> usize {
+    (2.0 * (nodes.max(2) as f64).ln()).ceil() as usize
+}

@@ -1,0 +1,366 @@
+//! What operators ask for: checked whole before anything is written, written all or none, answered when a majority
+//! of the electorate holds it durably, or with a warning when that can't be had soon (DESIGN rule 4).
+
+use super::face::{Accepted, Refused, Reply, Request, RequestId};
+use super::*;
+use crate::ids::ServiceId;
+use crate::model::node::Availability;
+use crate::model::record::{ClusterSettings, Hlc};
+use crate::model::service::{Revision, Service};
+use crate::model::spec::{Mode, PublishedPort};
+
+/// Where "any port" is chosen from; Swarm's range.
+const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
+/// A command doesn't wait for voters that are known to be gone, only this long for those that may still answer.
+const NO_QUORUM_WAIT: Duration = Duration::from_millis(60);
+/// From the goodbye to the end, so that both still get out.
+const STOP_LINGER: Duration = Duration::from_millis(200);
+
+/// Written and durable-or-soon here; the operator waits to hear that it is safe.
+pub(super) struct PendingWrite {
+    request: RequestId,
+    accepted: Accepted,
+    /// The last of our writes that it consists of.
+    seq: u64,
+    persist: PersistId,
+    pub(super) deadline: Mono,
+}
+
+type Changes = Vec<(Key, Option<Value>)>;
+
+impl Core {
+    pub(super) fn handle_request(&mut self, id: RequestId, request: Request, now: Now) {
+        if self.removed.contains(&self.me) {
+            let gone = "this node was removed from the cluster: start it with a fresh data directory and --join";
+            self.reply(id, Err(Refused::Unavailable(gone.to_owned())));
+            return;
+        }
+        let outcome = match request {
+            Request::CreateService { spec_json, auth } => self.create_service(spec_json, auth, now),
+            Request::UpdateService { id, version, spec_json, auth } => self.update_service(id, version, spec_json, auth, now),
+            Request::RollbackService { id, version, to } => self.roll_back(id, version, to, now),
+            Request::RemoveService { id } => self.remove_service(id),
+            Request::UpdateNode { id, version, availability, labels } => self.update_node(id, version, availability, labels),
+            Request::RemoveNode { id, force } => self.remove_node(id, force),
+            Request::RotateToken { secret } => self.rotate_token(secret),
+            Request::Recover => self.recover(now),
+            Request::Stop => self.stop(now),
+        };
+        match outcome {
+            Ok((object, key, changes)) => self.accept(id, object, &key, changes, now),
+            Err(refused) => self.reply(id, Err(refused)),
+        }
+    }
+
+    fn accept(&mut self, request: RequestId, object: String, key: &Key, changes: Changes, now: Now) {
+        self.store.write(changes, Term::ZERO, now);
+        // The store's outputs hold the write itself; only behind it does the gate know about it.
+        while let Some(output) = self.store.poll_output() {
+            self.on_store(output, now);
+        }
+        let quorum = self.has_quorum();
+        let patience = if quorum { limits::WRITE_TIMEOUT } else { NO_QUORUM_WAIT };
+        let index = self.store.record(key).map_or(Hlc(0), |r| r.stamp.hlc);
+        self.pending.push(PendingWrite {
+            request,
+            accepted: Accepted { id: object, index, warnings: Vec::new() },
+            seq: self.store.own_seq(),
+            persist: self.outbox.last_persist(),
+            deadline: now.mono + patience,
+        });
+    }
+
+    fn reply(&mut self, id: RequestId, reply: Reply) {
+        self.outbox.push_now(Effect::Reply { id, reply });
+    }
+
+    /// Answers the writes that are safe by now, or have waited long enough.
+    pub(super) fn check_pending(&mut self, now: Now) {
+        let mut at = 0;
+        while at < self.pending.len() {
+            let write = &self.pending[at];
+            let durable = self.outbox.is_durable(write.persist);
+            let holders = self.holders(write.seq, durable);
+            let electorate = self.lease.electorate();
+            let safe = durable && electorate.is_majority(&holders);
+            if !safe && now.mono < write.deadline {
+                at += 1;
+                continue;
+            }
+            let mut write = self.pending.swap_remove(at);
+            let reply = if safe {
+                Ok(write.accepted)
+            } else if let (false, Some(why)) = (durable, self.outbox.trouble()) {
+                Err(Refused::Unavailable(format!("this node can't write its disk ({why}): free space or use another node")))
+            } else {
+                write.accepted.warnings.push(self.held_by(write.seq));
+                Ok(write.accepted)
+            };
+            self.reply(write.request, reply);
+        }
+    }
+
+    /// The voters, and this node, that hold our writes up to `seq`.
+    fn holders(&self, seq: u64, durable_here: bool) -> BTreeSet<NodeId> {
+        let voters = self.lease.electorate().voters.iter().copied();
+        let mut holders: BTreeSet<NodeId> =
+            voters.filter(|v| *v != self.me && self.store.peer_holds(*v, self.me, seq)).collect();
+        if durable_here {
+            holders.insert(self.me);
+        }
+        holders
+    }
+
+    pub(super) fn held_by(&self, seq: u64) -> String {
+        let nodes = self.liveness().len();
+        let others = self.membership.members().filter(|m| self.store.peer_holds(m.node, self.me, seq)).count();
+        format!("pending: held by {} of {nodes} nodes; spreads when they return", others + 1)
+    }
+
+    /// Voters that have not yet acknowledged what an operator waits for.
+    pub(super) fn voters_owing(&self) -> impl Iterator<Item = NodeId> {
+        let seq = self.pending.iter().map(|p| p.seq).max();
+        let voters = self.lease.electorate().voters.iter().copied();
+        voters.filter(move |v| *v != self.me && seq.is_some_and(|seq| !self.store.peer_holds(*v, self.me, seq)))
+    }
+
+    /// A node came back: what it missed goes to it at once if somebody waits for it.
+    pub(super) fn resend_unacknowledged(&mut self, node: NodeId, _now: Now) {
+        if self.voters_owing().any(|v| v == node) {
+            self.ask(node);
+        }
+    }
+
+    pub(super) fn has_quorum(&self) -> bool {
+        let live = self.liveness();
+        let reachable: Vec<NodeId> = live.into_iter().filter(|(_, l)| *l <= Liveness::Suspect).map(|(n, _)| n).collect();
+        self.lease.electorate().is_majority(&reachable)
+    }
+
+    // ---- services
+
+    fn create_service(&mut self, spec_json: String, auth: Option<String>, now: Now) -> Result<(String, Key, Changes), Refused> {
+        let spec = parse(&spec_json)?;
+        let id = ServiceId::of_name(self.cluster, &spec.name);
+        if self.store.service(id).is_some() {
+            return Err(Refused::Conflict(format!("name conflicts with an existing object: service {} already exists", spec.name)));
+        }
+        let ports = self.assign_ports(id, &spec.ports, &[])?;
+        let revision = self.new_revision(now);
+        let service = Service {
+            id,
+            name: spec.name,
+            created: now.wall,
+            updated: now.wall,
+            current: revision,
+            previous: None,
+            rolled_back: false,
+            ports,
+        };
+        let record = Revision { service: id, id: revision, spec_json, registry_auth: auth, created: now.wall };
+        Ok((id.to_string(), Key::Service(id), revision_and_service(record, service)))
+    }
+
+    fn update_service(
+        &mut self,
+        id: ServiceId,
+        version: Option<Hlc>,
+        spec_json: String,
+        auth: Option<String>,
+        now: Now,
+    ) -> Result<(String, Key, Changes), Refused> {
+        let mut service = self.service_at(id, version)?;
+        let spec = parse(&spec_json)?;
+        if spec.name != service.name {
+            return Err(Refused::Invalid(format!("Name: renaming services is not supported ({} -> {})", service.name, spec.name)));
+        }
+        let effective = self.effective_revision(&service);
+        if let Some(current) = self.spec(id, effective) {
+            if std::mem::discriminant(&current.mode) != std::mem::discriminant(&spec.mode) {
+                return Err(Refused::Invalid("Mode: service mode change is not allowed".to_owned()));
+            }
+        }
+        service.ports = self.assign_ports(id, &spec.ports, &service.ports)?;
+        service.updated = now.wall;
+        let old = self.store.revision(id, effective);
+        let auth = auth.or_else(|| old.and_then(|r| r.registry_auth.clone()));
+        let paused = self.store.rollout(id).is_some_and(|r| r.to == service.current && (r.state.is_paused() || r.state.is_rollback()));
+        // Unlike Swarm's, a write that changes nothing leaves the rollback target alone.
+        if !paused && old.is_some_and(|r| r.spec_json == spec_json && r.registry_auth == auth) {
+            return Ok((id.to_string(), Key::Service(id), vec![(Key::Service(id), Some(Value::Service(service)))]));
+        }
+        let revision = self.new_revision(now);
+        service.previous = Some(effective);
+        service.current = revision;
+        service.rolled_back = false;
+        let record = Revision { service: id, id: revision, spec_json, registry_auth: auth, created: now.wall };
+        Ok((id.to_string(), Key::Service(id), revision_and_service(record, service)))
+    }
+
+    fn roll_back(
+        &mut self,
+        id: ServiceId,
+        version: Option<Hlc>,
+        to: Option<RevisionId>,
+        now: Now,
+    ) -> Result<(String, Key, Changes), Refused> {
+        let mut service = self.service_at(id, version)?;
+        let effective = self.effective_revision(&service);
+        let target = match to {
+            Some(to) => to,
+            None => service.previous.filter(|p| *p != effective).ok_or_else(|| no_previous(&service.name))?,
+        };
+        let Some(spec) = self.spec(id, target) else { return Err(no_previous(&service.name)) };
+        service.ports = self.assign_ports(id, &spec.ports, &service.ports)?;
+        service.previous = Some(effective);
+        service.current = target;
+        service.rolled_back = true;
+        service.updated = now.wall;
+        Ok((id.to_string(), Key::Service(id), vec![(Key::Service(id), Some(Value::Service(service)))]))
+    }
+
+    fn remove_service(&mut self, id: ServiceId) -> Result<(String, Key, Changes), Refused> {
+        self.service_at(id, None)?;
+        Ok((id.to_string(), Key::Service(id), vec![(Key::Service(id), None)]))
+    }
+
+    fn service_at(&self, id: ServiceId, version: Option<Hlc>) -> Result<Service, Refused> {
+        let service = self.store.service(id).ok_or_else(|| Refused::NotFound(format!("service {id} not found")))?;
+        if version.is_some() && version != self.store.index(&Key::Service(id)) {
+            return Err(Refused::OutOfSequence);
+        }
+        Ok(service.clone())
+    }
+
+    /// What the service's slots are to run: what an automatic rollback went back to, or the operators' choice.
+    pub(super) fn effective_revision(&self, service: &Service) -> RevisionId {
+        let rollout = self.store.rollout(service.id).filter(|r| r.to == service.current);
+        rollout.map_or(service.current, |r| r.target(service.rolled_back))
+    }
+
+    fn new_revision(&mut self, now: Now) -> RevisionId {
+        RevisionId { hlc: self.store.tick(now), author: self.me }
+    }
+
+    /// Gives every ingress port of 0 a number, the one it had if it had one, and refuses what another service has.
+    fn assign_ports(&self, id: ServiceId, wanted: &[PublishedPort], had: &[PublishedPort]) -> Result<Vec<PublishedPort>, Refused> {
+        let others = self.store.services().filter(|s| s.id != id);
+        let mut taken: BTreeMap<(spec::Protocol, u16), &str> = BTreeMap::new();
+        for service in others {
+            let ingress = service.ports.iter().filter(|p| p.mode == PublishMode::Ingress);
+            taken.extend(ingress.map(|p| ((p.protocol, p.published), service.name.as_str())));
+        }
+        let mut ports = wanted.to_vec();
+        for port in ports.iter().filter(|p| p.mode == PublishMode::Ingress && p.published != 0) {
+            if let Some(other) = taken.get(&(port.protocol, port.published)) {
+                let text = format!("EndpointSpec.Ports: port '{}' is already in use by service '{other}' as an ingress port", port.published);
+                return Err(Refused::Invalid(text));
+            }
+        }
+        let fixed: Vec<(spec::Protocol, u16)> = ports.iter().map(|p| (p.protocol, p.published)).collect();
+        let mut chosen: BTreeSet<(spec::Protocol, u16)> = fixed.into_iter().collect();
+        for port in ports.iter_mut().filter(|p| p.mode == PublishMode::Ingress && p.published == 0) {
+            let same = |p: &&PublishedPort| p.mode == port.mode && p.protocol == port.protocol && p.target == port.target;
+            let before = had.iter().find(same).map(|p| p.published);
+            let free = |n: &u16| !taken.contains_key(&(port.protocol, *n)) && !chosen.contains(&(port.protocol, *n));
+            let number = before.into_iter().chain(DYNAMIC_PORTS).find(free);
+            port.published = number.ok_or_else(|| Refused::Conflict("no free port left in 30000-32767".to_owned()))?;
+            chosen.insert((port.protocol, port.published));
+        }
+        Ok(ports)
+    }
+
+    // ---- nodes and the cluster
+
+    fn update_node(
+        &mut self,
+        id: NodeId,
+        version: Option<Hlc>,
+        availability: Option<Availability>,
+        labels: Option<BTreeMap<String, String>>,
+    ) -> Result<(String, Key, Changes), Refused> {
+        self.known_node(id)?;
+        let key = Key::NodePolicy(id);
+        if version.is_some() && version != Some(self.store.index(&key).unwrap_or_default()) {
+            return Err(Refused::OutOfSequence);
+        }
+        let old = self.policy(id);
+        let policy = NodePolicy {
+            availability: availability.unwrap_or(old.availability),
+            labels: labels.unwrap_or_else(|| old.labels.clone()),
+            ..old
+        };
+        Ok((id.to_string(), key.clone(), vec![(key, Some(Value::NodePolicy(policy)))]))
+    }
+
+    fn remove_node(&mut self, id: NodeId, force: bool) -> Result<(String, Key, Changes), Refused> {
+        self.known_node(id)?;
+        let down = id != self.me && self.membership.member(id).is_none_or(|m| m.liveness == Liveness::Down);
+        if !down && !force {
+            return Err(Refused::Invalid(format!("node {id} is not down and can't be removed: stop its agent first, or use --force")));
+        }
+        let policy = NodePolicy { removed: true, ..self.policy(id) };
+        let key = Key::NodePolicy(id);
+        Ok((id.to_string(), key.clone(), vec![(key, Some(Value::NodePolicy(policy)))]))
+    }
+
+    fn known_node(&self, id: NodeId) -> Result<(), Refused> {
+        let known = self.store.nodes().contains(&id) && !self.removed.contains(&id);
+        if known { Ok(()) } else { Err(Refused::NotFound(format!("node {id} not found"))) }
+    }
+
+    fn rotate_token(&mut self, secret: String) -> Result<(String, Key, Changes), Refused> {
+        let Some(Value::Cluster(settings)) = self.store.get(&Key::Cluster) else {
+            return Err(Refused::Unavailable("the cluster's settings have not reached this node yet: try again".to_owned()));
+        };
+        let settings = ClusterSettings { join_secret: secret, ..settings.clone() };
+        Ok((self.cluster.to_string(), Key::Cluster, vec![(Key::Cluster, Some(Value::Cluster(settings)))]))
+    }
+
+    fn recover(&mut self, now: Now) -> Result<(String, Key, Changes), Refused> {
+        if self.has_quorum() {
+            let text = "a majority of the voters is alive: there is nothing to recover";
+            return Err(Refused::Invalid(text.to_owned()));
+        }
+        let live: Vec<NodeId> =
+            self.liveness().into_iter().filter(|(_, l)| *l <= Liveness::Suspect).map(|(node, _)| node).collect();
+        // This node first, then as many others as make a full electorate of odd size.
+        let size = match live.len() {
+            0..=2 => 1,
+            3 | 4 => 3,
+            _ => 5,
+        };
+        let others = live.into_iter().filter(|n| *n != self.me).take(size - 1);
+        let voters: BTreeSet<NodeId> = others.chain([self.me]).collect();
+        self.lease.recover(voters, now.mono);
+        Ok((self.cluster.to_string(), Key::Electorate, Vec::new()))
+    }
+
+    fn stop(&mut self, now: Now) -> Result<(String, Key, Changes), Refused> {
+        self.lease.release(now.mono);
+        self.membership.leave(false, now.mono);
+        self.stopping.get_or_insert(now.mono + STOP_LINGER);
+        Ok((self.me.to_string(), Key::NodeFact(self.me), Vec::new()))
+    }
+}
+
+fn parse(spec_json: &str) -> Result<ServiceSpec, Refused> {
+    spec::parse(spec_json).map_err(|error| Refused::Invalid(error.to_string()))
+}
+
+fn no_previous(name: &str) -> Refused {
+    Refused::Invalid(format!("service {name} does not have a previous spec"))
+}
+
+fn revision_and_service(revision: Revision, service: Service) -> Changes {
+    let key = Key::Revision(revision.service, revision.id);
+    vec![(key, Some(Value::Revision(revision))), (Key::Service(service.id), Some(Value::Service(service)))]
+}
+
+/// How many replicas a spec asks for; a global service's is counted by the caller.
+pub(super) fn replicas(spec: &ServiceSpec) -> Option<u32> {
+    match spec.mode {
+        Mode::Replicated(n) => Some(n),
+        Mode::Global => None,
+    }
+}

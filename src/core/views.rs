@@ -1,0 +1,164 @@
+//! Answers to the API's questions.
+
+use super::view::*;
+use super::*;
+use crate::ids::ServiceId;
+use crate::model::service::Service;
+use crate::model::task::TaskPhase;
+use crate::time::Wall;
+
+impl Core {
+    pub fn services(&self) -> Vec<ServiceView> {
+        let mut counts: BTreeMap<ServiceId, (u32, u32)> = BTreeMap::new();
+        for task in self.store.tasks().filter(|t| t.desired.is_live()) {
+            let (running, wanted) = counts.entry(task.service).or_default();
+            *wanted += 1;
+            *running += u32::from(self.runs(task));
+        }
+        let view = |s: &Service| self.service_view(s, counts.get(&s.id).copied().unwrap_or_default());
+        self.store.services().filter_map(view).collect()
+    }
+
+    pub fn service(&self, id: ServiceId) -> Option<ServiceView> {
+        let live = self.store.tasks().filter(|t| t.service == id && t.desired.is_live());
+        let count = live.fold((0, 0), |(running, wanted), t| (running + u32::from(self.runs(t)), wanted + 1));
+        self.service_view(self.store.service(id)?, count)
+    }
+
+    /// Running, and on a node that is there: unlike Swarm's, our count leaves out the dead.
+    fn runs(&self, task: &crate::model::task::Task) -> bool {
+        let here = task.node.is_some_and(|n| n == self.me || self.membership.member(n).is_some_and(|m| m.liveness != Liveness::Down));
+        here && self.store.status(task.id).is_some_and(|s| s.phase == TaskPhase::Running)
+    }
+
+    /// `None` until the revision's record has arrived too.
+    fn service_view(&self, service: &Service, (running, live): (u32, u32)) -> Option<ServiceView> {
+        let effective = self.effective_revision(service);
+        let revision = self.store.revision(service.id, effective)?;
+        let spec = match self.specs.get(&effective) {
+            Some(spec) => spec.clone(),
+            None => Arc::new(spec::parse(&revision.spec_json).ok()?),
+        };
+        let record = self.store.record(&Key::Service(service.id))?;
+        let rollout = self.store.rollout(service.id).filter(|r| r.to == service.current).cloned();
+        let previous = service.previous.and_then(|p| self.store.revision(service.id, p));
+        Some(ServiceView {
+            index: record.stamp.hlc,
+            effective,
+            spec_json: revision.spec_json.clone(),
+            previous_json: previous.map(|r| r.spec_json.clone()),
+            rollout,
+            running,
+            desired: requests::replicas(&spec).unwrap_or(live),
+            spec,
+            pending: self.pending_note(record.stamp.author, record.seq),
+            service: service.clone(),
+        })
+    }
+
+    /// What to tell of a write that no majority of the electorate is known to hold.
+    fn pending_note(&self, author: NodeId, seq: u64) -> Option<String> {
+        let electorate = self.lease.electorate();
+        let holders: Vec<NodeId> = electorate.voters.iter().copied().filter(|v| self.store.peer_holds(*v, author, seq)).collect();
+        // Of others' writes the news that voters hold them may be under way; without a quorum it is no news at all.
+        let doubtful = author == self.me || !self.has_quorum();
+        if electorate.is_majority(&holders) || !doubtful {
+            return None;
+        }
+        let all = self.liveness();
+        let held = all.keys().filter(|n| self.store.peer_holds(**n, author, seq)).count();
+        Some(format!("pending: held by {held} of {} nodes", all.len()))
+    }
+
+    pub fn revisions(&self, id: ServiceId) -> Vec<RevisionView> {
+        let Some(service) = self.store.service(id) else { return Vec::new() };
+        let effective = self.effective_revision(service);
+        let numbered = self.store.revisions(id).zip(1..);
+        numbered.map(|(r, number)| RevisionView { number, revision: r.clone(), current: r.id == effective }).collect()
+    }
+
+    pub fn tasks(&self) -> Vec<TaskView> {
+        let effective: BTreeMap<ServiceId, RevisionId> =
+            self.store.services().map(|s| (s.id, self.effective_revision(s))).collect();
+        self.store.tasks().map(|task| self.task_view(task, effective.get(&task.service).copied())).collect()
+    }
+
+    fn task_view(&self, task: &crate::model::task::Task, effective: Option<RevisionId>) -> TaskView {
+        let spec = self.specs.get(&task.revision).cloned();
+        let wanted = effective.and_then(|id| self.specs.get(&id));
+        let up_to_date = Some(task.revision) == effective
+            || matches!((wanted, &spec), (Some(wanted), Some(spec)) if !wanted.needs_replacement(spec));
+        let name = self.store.service(task.service).map(|s| s.name.clone());
+        TaskView {
+            index: self.store.index(&Key::Task(task.id)).unwrap_or_default(),
+            status: self.store.status(task.id).cloned(),
+            service_name: name.or_else(|| spec.as_ref().map(|s| s.name.clone())).unwrap_or_default(),
+            spec_json: self.store.revision(task.service, task.revision).map(|r| r.spec_json.clone()),
+            spec,
+            up_to_date,
+            task: task.clone(),
+        }
+    }
+
+    pub fn nodes(&self) -> Vec<NodeView> {
+        let live = self.liveness();
+        let holder = self.holder().map(|(node, _)| node);
+        let view = |id: NodeId| {
+            let fact = match self.store.get(&Key::NodeFact(id)) {
+                Some(Value::NodeFact(fact)) => Some(fact.clone()),
+                _ => None,
+            };
+            NodeView {
+                id,
+                fact,
+                policy: self.policy(id),
+                index: self.store.index(&Key::NodePolicy(id)).unwrap_or_default(),
+                liveness: live.get(&id).copied().unwrap_or(Liveness::Down),
+                is_self: id == self.me,
+                is_holder: holder == Some(id),
+                is_voter: self.lease.electorate().voters.contains(&id),
+            }
+        };
+        self.store.nodes().into_iter().filter(|n| !self.removed.contains(n)).map(view).collect()
+    }
+
+    pub fn node(&self, id: NodeId) -> Option<NodeView> {
+        self.nodes().into_iter().find(|n| n.id == id)
+    }
+
+    /// Who holds the lease, as far as this node knows: by its own grants, else by who wrote the electorate last.
+    fn holder(&self) -> Option<(NodeId, Term)> {
+        let now = self.last_now;
+        let recorded = || match self.store.record(&Key::Electorate) {
+            Some(record) if record.stamp.term != Term::ZERO => Some((record.stamp.term.node, record.stamp.term)),
+            _ => None,
+        };
+        let holder = self.lease.holder(now).or_else(recorded)?;
+        // A holder that is down holds nothing any more.
+        let live = holder.0 == self.me || self.membership.member(holder.0).is_some_and(|m| m.liveness <= Liveness::Suspect);
+        live.then_some(holder)
+    }
+
+    pub fn cluster(&self) -> ClusterView {
+        let (created, join_secret) = match self.store.get(&Key::Cluster) {
+            Some(Value::Cluster(settings)) => (settings.created, settings.join_secret.clone()),
+            _ => (Wall(0), String::new()),
+        };
+        let electorate = self.lease.electorate();
+        ClusterView {
+            id: self.cluster,
+            node: self.me,
+            created,
+            join_secret,
+            index: self.store.index(&Key::Cluster).unwrap_or_default(),
+            voters: electorate.voters.iter().copied().collect(),
+            electorate_epoch: electorate.id.epoch,
+            holder: self.holder(),
+            has_quorum: self.has_quorum(),
+            records: self.store.len(),
+            disk_trouble: self.outbox.trouble().map(str::to_owned),
+            refused_records: self.store.refused(),
+            tasks_here: self.store.tasks().filter(|t| t.node == Some(self.me)).map(|t| t.id).collect(),
+        }
+    }
+}
