@@ -37,15 +37,15 @@ use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
 Examples:
-  peer start                                               the first node of a cluster
-  peer start --join 10.0.0.1 --token \"$TOKEN\"              every further node
+  peer start                                      the first node of a cluster
+  peer start --join 10.0.0.1 --token \"$TOKEN\"     every further node
   peer service create --name web --replicas 3 -p 80:8080 nginx
   peer service update --image nginx:1.29 web
   peer service ls
-  peer -H unix:///tmp/peer.sock node ls                    another agent on this machine";
+  peer -H unix:///tmp/peer.sock node ls           another agent on this machine";
 
 #[derive(Debug, Parser)]
-#[command(name = "peer", version, about = "Docker Swarm without managers", after_help = EXAMPLES)]
+#[command(name = "peer", bin_name = "peer", version, about = "Docker Swarm without managers", after_help = EXAMPLES)]
 #[command(arg_required_else_help = true, max_term_width = 120)]
 struct Cli {
     #[command(subcommand)]
@@ -97,7 +97,9 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
 }
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Option<String>), clap::Error> {
-    let mut command = with_host(Cli::command());
+    let mut command = with_host(Cli::command()).mut_subcommand("service", |service| {
+        service.mut_subcommand("create", with_any_values).mut_subcommand("update", with_any_values)
+    });
     command.build();
     let matches = command.try_get_matches_from_mut(args)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
@@ -120,6 +122,14 @@ fn with_host(command: clap::Command) -> clap::Command {
     let arg = if taken { arg } else { arg.long("host") };
     let is_root = command.get_name() == "peer";
     command.arg(if is_root { arg.env("PEER_HOST") } else { arg }).mut_subcommands(with_host)
+}
+
+/// Lets values begin with a hyphen, as the docker CLI does: `--args "-v"`, `--env-add -X=1`.
+fn with_any_values(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| {
+        let takes_one = arg.get_action().takes_values() && !arg.is_positional() && !arg.is_require_equals_set();
+        arg.allow_hyphen_values(takes_one)
+    })
 }
 
 /// The innermost command that was given one says it.
@@ -174,6 +184,7 @@ mod tests {
     fn misuse_is_two_and_help_is_none() {
         assert_eq!(parsed("peer service create --update-delay 5 nginx").unwrap_err().exit_code(), 2);
         assert_eq!(parsed("peer service frobnicate").unwrap_err().exit_code(), 2);
+        assert_eq!(parsed("peer service create --update-delay -1s nginx").unwrap_err().exit_code(), 2);
         assert_eq!(parsed("peer service create --help").unwrap_err().exit_code(), 0);
     }
 }

@@ -41,7 +41,7 @@ pub enum Doing {
 pub async fn wait(wait: &Wait<'_>, client: &Client, console: &mut Console) -> Result<(), CliError> {
     let mut follow = Follow::new(wait, client);
     let interrupted = tokio::select! {
-        result = follow.to_the_end(console) => return result,
+        result = follow.run(console) => return result,
         _ = tokio::signal::ctrl_c() => CliError::interrupted(),
     };
     console.line("Operation continuing in background.")?;
@@ -91,14 +91,15 @@ impl<'a> Follow<'a> {
         Self { wait, client, screen, converged: None, looks: 0, rolled_back: None, heard: Instant::now() }
     }
 
-    async fn to_the_end(&mut self, console: &mut Console) -> Result<(), CliError> {
+    async fn run(&mut self, console: &mut Console) -> Result<(), CliError> {
         loop {
             match self.look(console).await {
                 Ok(Look::Converged) => return self.end(console),
                 Ok(Look::GoOn) => self.heard = Instant::now(),
                 Err(Trouble::Api(ApiError::Unreachable { .. })) if self.heard.elapsed() < PATIENCE => {}
                 Err(Trouble::Api(error @ ApiError::Unreachable { .. })) => {
-                    let hint = format!("the cluster goes on with it; look again with: peer service ps {}", self.wait.shown);
+                    let hint =
+                        format!("the cluster goes on with it; look again with: peer service ps {}", self.wait.shown);
                     return Err(CliError::from(error).hint(hint));
                 }
                 Err(Trouble::Api(error)) if error.is_not_found() => {

@@ -5,7 +5,7 @@ use super::ports::Ports;
 use super::settings::Settings;
 use super::values::{self, Ulimit};
 use crate::cli::error::CliError;
-use crate::cli::json::{Object, child, put, put_list, put_texts};
+use crate::cli::json::{Object, child, put, put_list, put_text, put_texts};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -13,9 +13,11 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Examples:
   peer service create --name web --replicas 3 --publish 80:8080 nginx:1.29
-  peer service create --name db --mount type=volume,source=data,target=/data --constraint node.labels.disk==ssd postgres
-  peer service create --name agent --mode global --update-order start-first ghcr.io/acme/agent:7 --verbose
-  peer service create -d --name api --health-cmd 'curl -f localhost' --update-failure-action rollback acme/api";
+  peer service create --name db --mount type=volume,source=data,target=/data \\
+      --constraint node.labels.disk==ssd postgres:18
+  peer service create --name agent --mode global acme/agent:7 --verbose
+  peer service create -d --name api --health-cmd 'curl -f localhost' \\
+      --update-order start-first --update-failure-action rollback acme/api:3";
 
 /// Create a service and wait until its tasks run
 #[derive(Debug, Args)]
@@ -91,7 +93,7 @@ impl Create {
     /// The spec; the image as it was typed.
     pub fn spec(&self) -> Result<Object, CliError> {
         let mut spec = Object::new();
-        put(&mut spec, "Name", self.name.as_deref().unwrap_or_default());
+        put_text(&mut spec, "Name", self.name.as_deref().unwrap_or_default());
         put(&mut spec, "Labels", map(&self.label));
         let mode = if self.mode == "global" { json!({ "Global": {} }) } else { json!({ "Replicated": {} }) };
         put(&mut spec, "Mode", mode);
@@ -100,11 +102,19 @@ impl Create {
         put(task, "Resources", json!({ "Limits": {}, "Reservations": {} }));
         let placement = child(task, "Placement");
         put_texts(placement, "Constraints", self.constraint.clone());
-        put_list(placement, "Preferences", self.placement_pref.iter().map(|attribute| values::spread_json(attribute)).collect());
+        put_list(
+            placement,
+            "Preferences",
+            self.placement_pref.iter().map(|attribute| values::spread_json(attribute)).collect(),
+        );
         self.container(child(task, "ContainerSpec"))?;
         let endpoint = child(&mut spec, "EndpointSpec");
         put(endpoint, "Mode", "vip");
-        put_list(endpoint, "Ports", self.publish.iter().flat_map(|ports| &ports.0).map(super::ports::Port::json).collect());
+        put_list(
+            endpoint,
+            "Ports",
+            self.publish.iter().flat_map(|ports| &ports.0).map(super::ports::Port::json).collect(),
+        );
         self.settings.apply(&mut spec)?;
         Ok(spec)
     }
@@ -141,7 +151,9 @@ impl Create {
         if !self.sysctl.is_empty() {
             put(container, "Sysctls", map(&self.sysctl));
         }
-        put_list(container, "Ulimits", self.ulimit.iter().map(Ulimit::json).collect());
+        let mut ulimits: Vec<&Ulimit> = self.ulimit.iter().collect();
+        ulimits.sort_by_key(|ulimit| &ulimit.name);
+        put_list(container, "Ulimits", ulimits.into_iter().map(Ulimit::json).collect());
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use super::ports::{Port, Ports};
 use super::settings::{Settings, edit_list};
 use super::values::{self, Ulimit};
 use crate::cli::error::CliError;
-use crate::cli::json::{self, Object, child, number, put, put_text, put_texts, take_texts, text};
+use crate::cli::json::{Object, child, number, put, put_text, put_texts, take_texts, text};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -17,8 +17,8 @@ Examples:
   peer service update --env-add LEVEL=debug --limit-memory 256m web
   peer service update --publish-add 443:8443 --publish-rm 8080 web
   peer service update --update-order start-first --update-failure-action rollback web
-  peer service update --force web                          replace every task with the same spec
-  peer service update --rollback web                       as: peer service rollback web";
+  peer service update --force web                 replace every task
+  peer service update --rollback web              as: peer service rollback web";
 
 /// Change a service and wait until the change is rolled out
 #[derive(Debug, Args)]
@@ -40,9 +40,9 @@ pub struct Update {
     #[arg(long)]
     pub rollback: bool,
     #[command(flatten)]
-    lists: Lists,
-    #[command(flatten)]
     pub settings: Settings,
+    #[command(flatten)]
+    lists: Lists,
 }
 
 #[derive(Debug, Default, Args)]
@@ -235,12 +235,15 @@ impl Lists {
         if self.host_add.is_empty() && self.host_rm.is_empty() {
             return;
         }
-        let gone: Vec<&str> = self.host_rm.iter().map(|rm| rm.split_once(':').map_or(rm.as_str(), |(host, _)| host)).collect();
+        let gone: Vec<&str> =
+            self.host_rm.iter().map(|rm| rm.split_once(':').map_or(rm.as_str(), |(host, _)| host)).collect();
         let mut hosts = take_texts(container, "Hosts");
         hosts.retain(|entry| !entry.split_whitespace().nth(1).is_some_and(|host| gone.contains(&host)));
-        hosts.extend(self.host_add.iter().cloned());
-        hosts.sort();
-        hosts.dedup();
+        for new in &self.host_add {
+            if !hosts.contains(new) {
+                hosts.push(new.clone());
+            }
+        }
         put_texts(container, "Hosts", hosts);
     }
 
@@ -263,7 +266,9 @@ impl Lists {
         }
         if !self.placement_pref_add.is_empty() || !self.placement_pref_rm.is_empty() {
             edit_list(child(task, "Placement"), "Preferences", |list| {
-                list.retain(|entry| !self.placement_pref_rm.iter().any(|rm| rm == text(entry, "/Spread/SpreadDescriptor")));
+                list.retain(|entry| {
+                    !self.placement_pref_rm.iter().any(|rm| rm == text(entry, "/Spread/SpreadDescriptor"))
+                });
                 list.extend(self.placement_pref_add.iter().map(|attribute| values::spread_json(attribute)));
             });
         }
@@ -287,9 +292,10 @@ impl Lists {
     }
 }
 
-fn port_order(port: &Value) -> (String, u64, u64, String) {
-    let text = |pointer| json::text(port, pointer).to_owned();
-    (text("/Protocol"), number(port, "/PublishedPort"), number(port, "/TargetPort"), text("/PublishMode"))
+/// Docker's order, so that both command lines leave the same list.
+fn port_order(port: &Value) -> String {
+    let [published, target] = ["/PublishedPort", "/TargetPort"].map(|at| number(port, at));
+    format!("{published}:{target}/{}/{}", text(port, "/Protocol"), text(port, "/PublishMode"))
 }
 
 fn edit_map(map: &mut Object, add: &[(String, String)], rm: &[String]) {

@@ -8,6 +8,7 @@ use crate::cli::go::{Bytes, NanoCpus, Nanos, parse_bool};
 use crate::cli::json::{Object, child, put, put_list, put_nonzero, put_text, put_texts, put_true, take_texts};
 use clap::{ArgAction, Args};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 #[derive(Debug, Default, Args)]
 pub struct Settings {
@@ -211,7 +212,12 @@ impl Settings {
     }
 
     fn container(&self, container: &mut Object) -> Result<(), CliError> {
-        let texts = [("User", &self.user), ("Dir", &self.workdir), ("Hostname", &self.hostname), ("StopSignal", &self.stop_signal)];
+        let texts = [
+            ("User", &self.user),
+            ("Dir", &self.workdir),
+            ("Hostname", &self.hostname),
+            ("StopSignal", &self.stop_signal),
+        ];
         for (key, value) in texts {
             if let Some(value) = value {
                 put_text(container, key, value);
@@ -240,23 +246,36 @@ impl Settings {
         self.health(container)
     }
 
-    /// What is added is no longer dropped, and the other way round.
+    /// As docker: what was dropped and is now added is as in the image again, and the other way round; ALL makes the
+    /// others needless; RESET empties the list; of one capability that is both added and dropped here the adding counts.
     fn capabilities(&self, container: &mut Object) {
+        const RESET: &str = "RESET";
         if self.cap_add.is_empty() && self.cap_drop.is_empty() {
             return;
         }
-        let mut merged = |key: &str, new: &[String], other: &[String]| {
-            let mut all = take_texts(container, key);
-            all.retain(|cap| !other.contains(cap));
-            all.extend(new.iter().filter(|cap| !other.contains(cap)).cloned());
-            all.sort();
-            all.dedup();
-            put_texts(container, key, all);
+        let had = |key: &str, flags: &[String]| -> BTreeSet<String> {
+            if flags.iter().any(|cap| cap == RESET) {
+                BTreeSet::new()
+            } else {
+                take_texts(container, key).into_iter().collect()
+            }
         };
-        // Of one capability that is both added and dropped here the drop wins, as in docker.
-        let added: Vec<String> = self.cap_add.iter().filter(|cap| !self.cap_drop.contains(cap)).cloned().collect();
-        merged("CapabilityAdd", &added, &self.cap_drop);
-        merged("CapabilityDrop", &self.cap_drop, &added);
+        let (mut add, mut drop) = (had("CapabilityAdd", &self.cap_add), had("CapabilityDrop", &self.cap_drop));
+        for cap in self.cap_drop.iter().filter(|cap| *cap != RESET && !self.cap_add.contains(cap)) {
+            if !add.remove(cap) {
+                drop.insert(cap.clone());
+            }
+        }
+        for cap in self.cap_add.iter().filter(|cap| *cap != RESET) {
+            if !drop.remove(cap) {
+                add.insert(cap.clone());
+            }
+        }
+        let all = |caps: BTreeSet<String>| {
+            if caps.contains("ALL") { vec!["ALL".to_owned()] } else { caps.into_iter().collect() }
+        };
+        put_texts(container, "CapabilityAdd", all(add));
+        put_texts(container, "CapabilityDrop", all(drop));
     }
 
     fn health(&self, container: &mut Object) -> Result<(), CliError> {
@@ -266,7 +285,8 @@ impl Settings {
             ("StartPeriod", self.health_start_period),
             ("StartInterval", self.health_start_interval),
         ];
-        let any = self.health_cmd.is_some() || self.health_retries.is_some() || durations.iter().any(|(_, d)| d.is_some());
+        let any =
+            self.health_cmd.is_some() || self.health_retries.is_some() || durations.iter().any(|(_, d)| d.is_some());
         if self.no_healthcheck == Some(true) {
             if any {
                 return Err(CliError::misuse("--no-healthcheck conflicts with the --health-* options"));
@@ -345,7 +365,11 @@ impl Settings {
                 let mut log = Object::new();
                 put(&mut log, "Name", driver);
                 if !self.log_opt.is_empty() {
-                    put(&mut log, "Options", Value::Object(self.log_opt.iter().map(|(k, v)| (k.clone(), json!(v))).collect()));
+                    put(
+                        &mut log,
+                        "Options",
+                        Value::Object(self.log_opt.iter().map(|(k, v)| (k.clone(), json!(v))).collect()),
+                    );
                 }
                 put(task, "LogDriver", log);
             }
@@ -408,7 +432,12 @@ impl Pace<'_> {
             put(config, "Monitor", monitor.0);
         }
         if let Some(ratio) = self.max_failure_ratio {
-            put(config, "MaxFailureRatio", if ratio == 0.0 { json!(0) } else { json!(ratio) });
+            // Go writes whole numbers without a fraction.
+            put(
+                config,
+                "MaxFailureRatio",
+                if ratio == 0.0 || ratio == 1.0 { json!(u8::from(ratio > 0.5)) } else { json!(ratio) },
+            );
         }
         for (key, value) in [("Order", self.order), ("FailureAction", self.failure_action)] {
             if let Some(value) = value {
@@ -418,7 +447,7 @@ impl Pace<'_> {
     }
 }
 
-/// The list in `object`, with what `keep` refuses taken out.
+/// Edits the list in `object`; an empty one is left out.
 pub fn edit_list(object: &mut Object, key: &str, edit: impl FnOnce(&mut Vec<Value>)) {
     let mut list = match object.remove(key) {
         Some(Value::Array(list)) => list,

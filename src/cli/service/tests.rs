@@ -3,21 +3,22 @@
 use super::*;
 use crate::cli::fixtures;
 use crate::cli::testing::{FakeAgent, console};
-use clap::Parser;
 use serde_json::json;
 
-#[derive(Debug, Parser)]
-struct Only {
-    #[command(subcommand)]
-    command: ServiceCommand,
+fn line(args: &[&str]) -> Result<crate::cli::Command, clap::Error> {
+    let words = ["peer", "service"].iter().chain(args).map(std::ffi::OsString::from);
+    crate::cli::parse(words).map(|(cli, _)| cli.command)
 }
 
 fn parsed(args: &[&str]) -> ServiceCommand {
-    Only::try_parse_from(std::iter::once(&"service").chain(args)).unwrap_or_else(|error| panic!("{error}")).command
+    match line(args).unwrap_or_else(|error| panic!("{error}")) {
+        crate::cli::Command::Service(command) => command,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn refused(args: &[&str]) -> String {
-    Only::try_parse_from(std::iter::once(&"service").chain(args)).unwrap_err().to_string()
+    line(args).unwrap_err().to_string()
 }
 
 fn created(args: &[&str]) -> Result<Value, CliError> {
@@ -70,14 +71,27 @@ fn a_wide_create_is_what_docker_sends() {
 #[test]
 fn an_update_changes_what_docker_changes() {
     let before = fixtures::update_before()["Spec"].clone();
-    let args = ["--env-add", "GREETING=Env", "--update-parallelism", "2", "--update-delay", "1s", "--update-order", "start-first",
-        "--limit-memory", "64M", "--label-add", "a=b", "--detach"];
+    let args = [
+        "--env-add",
+        "GREETING=Env",
+        "--update-parallelism",
+        "2",
+        "--update-delay",
+        "1s",
+        "--update-order",
+        "start-first",
+        "--limit-memory",
+        "64M",
+        "--label-add",
+        "a=b",
+        "--detach",
+    ];
     assert_eq!(edited(before, &args).unwrap(), fixtures::update_after());
 }
 
 #[test]
 fn what_follows_the_image_is_the_containers() {
-    let spec = created(&["--init", "alpine", "sh", "-c", "--env", "-d"]).unwrap();
+    let spec = created(&["--env", "-X=1", "--init", "alpine", "sh", "-c", "--env", "-d"]).unwrap();
     assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["Args"], json!(["sh", "-c", "--env", "-d"]));
     assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["Init"], true);
     assert!(refused(&["create", "--frobnicate", "alpine"]).contains("--frobnicate"));
@@ -94,24 +108,46 @@ fn a_monitor_of_zero_is_sent_as_zero() {
 
 #[test]
 fn a_flag_with_an_optional_value_doesnt_swallow_the_image() {
-    let ServiceCommand::Create(create) = parsed(&["create", "-d", "-q", "--with-registry-auth", "--read-only=false", "-t", "nginx"]) else {
+    let ServiceCommand::Create(create) =
+        parsed(&["create", "-d", "-q", "--with-registry-auth", "--read-only=false", "-t", "nginx"])
+    else {
         panic!()
     };
     let waiting = create.settings.how.waiting;
     assert_eq!((waiting.detach, waiting.quiet), (Some(true), Some(true)));
     let container = create.spec().unwrap()["TaskTemplate"]["ContainerSpec"].clone();
-    assert_eq!((&container["Image"], &container["TTY"], container.get("ReadOnly")), (&json!("nginx"), &json!(true), None));
+    assert_eq!(
+        (&container["Image"], &container["TTY"], container.get("ReadOnly")),
+        (&json!("nginx"), &json!(true), None)
+    );
     let ServiceCommand::Create(create) = parsed(&["create", "--detach=false", "nginx"]) else { panic!() };
     assert_eq!(create.settings.how.waiting.detach, Some(false));
 }
 
 #[test]
 fn health_checks() {
-    let check = |args: &[&str]| created(&[args, &["x"]].concat()).map(|spec| spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"].clone());
-    let all = ["--health-cmd", "curl -f localhost", "--health-interval", "5s", "--health-timeout", "1s", "--health-retries", "3",
-        "--health-start-period", "10s", "--health-start-interval", "500ms"];
-    assert_eq!(check(&all).unwrap(), json!({ "Test": ["CMD-SHELL", "curl -f localhost"], "Interval": 5_000_000_000u64,
-        "Timeout": 1_000_000_000, "Retries": 3, "StartPeriod": 10_000_000_000u64, "StartInterval": 500_000_000 }));
+    let check = |args: &[&str]| {
+        created(&[args, &["x"]].concat()).map(|spec| spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"].clone())
+    };
+    let all = [
+        "--health-cmd",
+        "curl -f localhost",
+        "--health-interval",
+        "5s",
+        "--health-timeout",
+        "1s",
+        "--health-retries",
+        "3",
+        "--health-start-period",
+        "10s",
+        "--health-start-interval",
+        "500ms",
+    ];
+    assert_eq!(
+        check(&all).unwrap(),
+        json!({ "Test": ["CMD-SHELL", "curl -f localhost"], "Interval": 5_000_000_000u64,
+        "Timeout": 1_000_000_000, "Retries": 3, "StartPeriod": 10_000_000_000u64, "StartInterval": 500_000_000 })
+    );
     assert_eq!(check(&["--no-healthcheck", "--health-cmd", "x"]).unwrap_err().code(), 2);
     let none = json!({ "TaskTemplate": { "ContainerSpec": { "Healthcheck": { "Test": ["NONE"] } } } });
     let spec = edited(none, &["--health-interval", "2s"]).unwrap();
@@ -133,14 +169,33 @@ fn lists_are_edited_entry_by_entry() {
         --placement-pref-add spread=node.labels.zone --publish-rm 80 --publish-add 443:8443 --publish-add 80:8080 --force --ulimit-add nofile=5";
     let got = edited(spec, &line.split_whitespace().collect::<Vec<_>>()).unwrap();
     let port = |published: u16, target: u16| json!({ "Protocol": "tcp", "TargetPort": target, "PublishedPort": published, "PublishMode": "ingress" });
-    assert_eq!(got, json!({ "Labels": { "b": "2", "c": "" }, "Unknown": { "kept": [1.5] }, "TaskTemplate": {
+    assert_eq!(
+        got,
+        json!({ "Labels": { "b": "2", "c": "" }, "Unknown": { "kept": [1.5] }, "TaskTemplate": {
         "ForceUpdate": 4,
-        "ContainerSpec": { "Image": "x", "Env": ["B=two", "C=3", "D=4"], "Hosts": ["10.0.0.7 api", "10.0.0.8 web"],
+        "ContainerSpec": { "Image": "x", "Env": ["B=two", "C=3", "D=4"], "Hosts": ["10.0.0.8 web", "10.0.0.7 api"],
             "Mounts": [{ "Type": "bind", "Source": "/srv", "Target": "/data" }],
-            "CapabilityDrop": ["CAP_NET_ADMIN"], "DNSConfig": { "Nameservers": ["8.8.8.8"], "Options": ["ndots:1"] },
+            "DNSConfig": { "Nameservers": ["8.8.8.8"], "Options": ["ndots:1"] },
             "Ulimits": [{ "Name": "nofile", "Soft": 5, "Hard": 5 }] },
         "Placement": { "Constraints": ["node.labels.x==1"], "Preferences": [{ "Spread": { "SpreadDescriptor": "node.labels.zone" } }] } },
-        "EndpointSpec": { "Mode": "vip", "Ports": [port(80, 8080), port(443, 8443)] } }));
+        "EndpointSpec": { "Mode": "vip", "Ports": [port(443, 8443), port(80, 8080)] } })
+    );
+}
+
+#[test]
+fn capabilities_cancel_each_other_out() {
+    let caps = |add: &[&str], drop: &[&str], line: &str| {
+        let spec = json!({ "TaskTemplate": { "ContainerSpec": { "CapabilityAdd": add, "CapabilityDrop": drop } } });
+        let spec = edited(spec, &line.split_whitespace().collect::<Vec<_>>()).unwrap();
+        let list = |key: &str| crate::cli::json::texts(&spec, &format!("/TaskTemplate/ContainerSpec/{key}")).join(" ");
+        (list("CapabilityAdd"), list("CapabilityDrop"))
+    };
+    let want = |add: &str, drop: &str| (add.to_owned(), drop.to_owned());
+    assert_eq!(caps(&["CAP_A"], &["CAP_B"], "--cap-add b"), want("CAP_A", ""));
+    assert_eq!(caps(&["CAP_A"], &["CAP_B"], "--cap-drop a --cap-add c"), want("CAP_C", "CAP_B"));
+    assert_eq!(caps(&[], &[], "--cap-drop a --cap-add a"), want("CAP_A", ""));
+    assert_eq!(caps(&["CAP_A"], &[], "--cap-add all"), want("ALL", ""));
+    assert_eq!(caps(&["CAP_A"], &["CAP_B"], "--cap-add RESET"), want("", "CAP_B"));
 }
 
 #[test]
@@ -176,9 +231,10 @@ async fn ran(agent: &FakeAgent, args: &[&str]) -> (Result<(), CliError>, String,
 #[tokio::test]
 async fn a_create_resolves_the_image_writes_and_waits() {
     let agent = FakeAgent::start(|request| match request.path.as_str() {
-        "/distribution/hub.example:5000/greeter-exit:1/json" => {
-            (200, json!({ "Descriptor": { "digest": DIGEST }, "Platforms": [{ "architecture": "amd64", "os": "linux" }] }))
-        }
+        "/distribution/hub.example:5000/greeter-exit:1/json" => (
+            200,
+            json!({ "Descriptor": { "digest": DIGEST }, "Platforms": [{ "architecture": "amd64", "os": "linux" }] }),
+        ),
         "/services/create" => {
             assert_eq!(request.body, fixtures::create_publish());
             (201, json!({ "ID": "abc", "Warnings": null }))
@@ -188,7 +244,10 @@ async fn a_create_resolves_the_image_writes_and_waits() {
     });
     let (result, out, err) = ran(&agent, &["create", "--publish", "9000:5000", "--name", "greeters", IMAGE]).await;
     assert_eq!(result, Ok(()));
-    assert_eq!((out.as_str(), err.as_str()), ("abc\noverall progress: 0 out of 0 tasks\nverify: Service abc converged\n", ""));
+    assert_eq!(
+        (out.as_str(), err.as_str()),
+        ("abc\noverall progress: 0 out of 0 tasks\nverify: Service abc converged\n", "")
+    );
 }
 
 #[tokio::test]
@@ -208,7 +267,10 @@ async fn a_write_that_no_majority_has_is_told_and_not_waited_for() {
 async fn a_scale_goes_through_when_somebody_else_wrote_in_between() {
     let mut writes = 0;
     let agent = FakeAgent::start(move |request| match request.method.as_str() {
-        "GET" => (200, json!({ "ID": "abc", "Version": { "Index": 5 + writes }, "Spec": { "Name": "web", "Mode": { "Replicated": { "Replicas": 1 } } } })),
+        "GET" => (
+            200,
+            json!({ "ID": "abc", "Version": { "Index": 5 + writes }, "Spec": { "Name": "web", "Mode": { "Replicated": { "Replicas": 1 } } } }),
+        ),
         _ => {
             writes += 1;
             assert_eq!(request.body, json!({ "Name": "web", "Mode": { "Replicated": { "Replicas": 5 } } }));
@@ -234,7 +296,10 @@ async fn an_update_asks_the_registry_only_for_a_new_image() {
     let index = fixtures::update_before()["Version"]["Index"].to_string();
     assert_eq!(
         agent.asked(),
-        ["GET /services/greeters", &format!("POST /services/6i7dqo2au2r1cxy823ykljwec/update?registryAuthFrom=spec&version={index}")]
+        [
+            "GET /services/greeters",
+            &format!("POST /services/6i7dqo2au2r1cxy823ykljwec/update?registryAuthFrom=spec&version={index}")
+        ]
     );
     let (_, _, err) = ran(&agent, &["update", "-d", "--image", "acme/web", "greeters"]).await;
     assert_eq!(agent.asked().get(3).unwrap(), "GET /distribution/acme/web:latest/json");
@@ -244,7 +309,7 @@ async fn an_update_asks_the_registry_only_for_a_new_image() {
 #[tokio::test]
 async fn rollbacks_name_their_revision() {
     let agent = FakeAgent::start(|request| match request.method.as_str() {
-        "GET" => (200, json!({ "ID": "abc", "Version": { "Index": 9 } })),
+        "GET" => (200, json!({ "ID": "abc", "Version": { "Index": 9 }, "Spec": fixtures::update_before()["Spec"] })),
         _ if request.path.contains("to=7") => (404, json!({ "message": "service web has no revision 7 (kept: 1, 2)" })),
         _ => (200, json!({})),
     });
