@@ -257,6 +257,7 @@ impl Core {
             lease::Output::Lost(term) => self.stop_leading(term),
             lease::Output::Electorate(electorate) => {
                 self.notice(Notice::ElectorateChanged { voters: electorate.voters.iter().copied().collect() });
+                self.settle_electorate();
                 if let Some(term) = self.lease.held(now.mono) {
                     self.store.write(vec![(Key::Electorate, Some(Value::Electorate(electorate)))], term, now);
                 }
@@ -298,7 +299,8 @@ impl Core {
 
     fn write_statuses(&mut self, now: Now) {
         // The last word on each task is enough: what came between never left this node.
-        let latest: BTreeMap<TaskId, TaskStatus> = self.statuses.drain(..).map(|status| (status.task, status)).collect();
+        let latest: BTreeMap<TaskId, TaskStatus> =
+            self.statuses.drain(..).map(|status| (status.task, status)).collect();
         let changes: Vec<_> = latest
             .into_values()
             .filter(|status| self.store.task(status.task).is_some() && self.store.status(status.task) != Some(status))
@@ -322,7 +324,9 @@ impl Core {
             store::Output::Push(records) => self.push_records(records),
             store::Output::Changed(key) => self.on_changed(key, now),
             store::Output::Rewound { had, peers_have } => {
-                let text = format!("this node's disk was put back: it had {had} of its own {peers_have} writes; it votes on nothing for a while");
+                let text = format!(
+                    "this node's disk was put back: it had {had} of its own {peers_have} writes; it votes on nothing for a while"
+                );
                 self.notice(Notice::Warning(text));
                 self.muted_until = Some(now.mono + self.timing.lease_acceptor * 2);
             }
@@ -345,8 +349,12 @@ impl Core {
             }
             Key::Revision(_, revision) => {
                 self.plan_soon();
-                let waiting: Vec<TaskId> =
-                    self.store.tasks().filter(|t| t.node == Some(self.me) && t.revision == revision).map(|t| t.id).collect();
+                let waiting: Vec<TaskId> = self
+                    .store
+                    .tasks()
+                    .filter(|t| t.node == Some(self.me) && t.revision == revision)
+                    .map(|t| t.id)
+                    .collect();
                 for task in waiting {
                     self.assign(task, now);
                 }
@@ -383,8 +391,10 @@ impl Core {
             (None, Some(spec)) => spec.name.clone(),
             (None, None) => String::new(),
         };
+        let published = self.store.service(task.service).map(|s| s.ports.as_slice()).unwrap_or_default();
+        let ingress = published.iter().any(|p| p.mode == PublishMode::Ingress);
         let recorded = self.store.status(id).filter(|s| s.node == self.me).cloned();
-        self.worker.assign(Assignment { task, service_name, spec, auth, recorded }, now);
+        self.worker.assign(Assignment { task, service_name, spec, auth, ingress, recorded }, now);
     }
 
     /// The checked form of a revision, if its record is here. What a record holds was checked before it was written,
@@ -466,7 +476,7 @@ impl Core {
                     node,
                     node_addr: self.address(node)?,
                     routable: routes::is_routable(task, self.store.status(task.id), liveness),
-                    suspect: liveness != Liveness::Alive,
+                    liveness,
                     ports,
                     local_ip: local.and_then(|c| c.address),
                 })
@@ -495,7 +505,8 @@ impl Core {
         }
         let members: Vec<NodeId> = self.store.nodes().into_iter().filter(|n| !self.removed.contains(n)).collect();
         self.store.collect_tombstones(&members, now);
-        let known: BTreeSet<RevisionId> = self.store.services().flat_map(|s| self.store.revisions(s.id)).map(|r| r.id).collect();
+        let known: BTreeSet<RevisionId> =
+            self.store.services().flat_map(|s| self.store.revisions(s.id)).map(|r| r.id).collect();
         self.specs.retain(|id, _| known.contains(id));
         self.routes.dirty = true;
     }

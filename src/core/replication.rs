@@ -56,12 +56,15 @@ impl Core {
         live.map(|m| m.node).filter(|n| *n != self.me && !self.removed.contains(n))
     }
 
-    /// Asks one live node for what we lack: a voter that an operator's write still waits for, else any.
+    /// Asks one live node for what we lack: a voter whose word something waits for, else any.
     pub(super) fn exchange_with_someone(&mut self) {
         let live: BTreeSet<NodeId> = self.reachable().collect();
-        let owing: Vec<NodeId> = self.voters_owing().filter(|n| live.contains(n)).collect();
-        let chosen =
-            if owing.is_empty() { live.into_iter().choose(&mut self.rng) } else { owing.into_iter().choose(&mut self.rng) };
+        let owing: Vec<NodeId> = self.voters_owing().chain(self.voters_behind()).filter(|n| live.contains(n)).collect();
+        let chosen = if owing.is_empty() {
+            live.into_iter().choose(&mut self.rng)
+        } else {
+            owing.into_iter().choose(&mut self.rng)
+        };
         if let Some(node) = chosen {
             self.ask(node);
         }

@@ -37,10 +37,14 @@ impl Core {
         }
         let outcome = match request {
             Request::CreateService { spec_json, auth } => self.create_service(spec_json, auth, now),
-            Request::UpdateService { id, version, spec_json, auth } => self.update_service(id, version, spec_json, auth, now),
+            Request::UpdateService { id, version, spec_json, auth } => {
+                self.update_service(id, version, spec_json, auth, now)
+            }
             Request::RollbackService { id, version, to } => self.roll_back(id, version, to, now),
             Request::RemoveService { id } => self.remove_service(id),
-            Request::UpdateNode { id, version, availability, labels } => self.update_node(id, version, availability, labels),
+            Request::UpdateNode { id, version, availability, labels } => {
+                self.update_node(id, version, availability, labels)
+            }
             Request::RemoveNode { id, force } => self.remove_node(id, force),
             Request::RotateToken { secret } => self.rotate_token(secret),
             Request::Recover => self.recover(now),
@@ -91,7 +95,9 @@ impl Core {
             let reply = if safe {
                 Ok(write.accepted)
             } else if let (false, Some(why)) = (durable, self.outbox.trouble()) {
-                Err(Refused::Unavailable(format!("this node can't write its disk ({why}): free space or use another node")))
+                Err(Refused::Unavailable(format!(
+                    "this node can't write its disk ({why}): free space or use another node"
+                )))
             } else {
                 write.accepted.warnings.push(self.held_by(write.seq));
                 Ok(write.accepted)
@@ -133,17 +139,26 @@ impl Core {
 
     pub(super) fn has_quorum(&self) -> bool {
         let live = self.liveness();
-        let reachable: Vec<NodeId> = live.into_iter().filter(|(_, l)| *l <= Liveness::Suspect).map(|(n, _)| n).collect();
+        let reachable: Vec<NodeId> =
+            live.into_iter().filter(|(_, l)| *l <= Liveness::Suspect).map(|(n, _)| n).collect();
         self.lease.electorate().is_majority(&reachable)
     }
 
     // ---- services
 
-    fn create_service(&mut self, spec_json: String, auth: Option<String>, now: Now) -> Result<(String, Key, Changes), Refused> {
+    fn create_service(
+        &mut self,
+        spec_json: String,
+        auth: Option<String>,
+        now: Now,
+    ) -> Result<(String, Key, Changes), Refused> {
         let spec = parse(&spec_json)?;
         let id = ServiceId::of_name(self.cluster, &spec.name);
         if self.store.service(id).is_some() {
-            return Err(Refused::Conflict(format!("name conflicts with an existing object: service {} already exists", spec.name)));
+            return Err(Refused::Conflict(format!(
+                "name conflicts with an existing object: service {} already exists",
+                spec.name
+            )));
         }
         let ports = self.assign_ports(id, &spec.ports, &[])?;
         let revision = self.new_revision(now);
@@ -172,7 +187,10 @@ impl Core {
         let mut service = self.service_at(id, version)?;
         let spec = parse(&spec_json)?;
         if spec.name != service.name {
-            return Err(Refused::Invalid(format!("Name: renaming services is not supported ({} -> {})", service.name, spec.name)));
+            return Err(Refused::Invalid(format!(
+                "Name: renaming services is not supported ({} -> {})",
+                service.name, spec.name
+            )));
         }
         let effective = self.effective_revision(&service);
         if let Some(current) = self.spec(id, effective) {
@@ -184,7 +202,10 @@ impl Core {
         service.updated = now.wall;
         let old = self.store.revision(id, effective);
         let auth = auth.or_else(|| old.and_then(|r| r.registry_auth.clone()));
-        let paused = self.store.rollout(id).is_some_and(|r| r.to == service.current && (r.state.is_paused() || r.state.is_rollback()));
+        let paused = self
+            .store
+            .rollout(id)
+            .is_some_and(|r| r.to == service.current && (r.state.is_paused() || r.state.is_rollback()));
         // Unlike Swarm's, a write that changes nothing leaves the rollback target alone.
         if !paused && old.is_some_and(|r| r.spec_json == spec_json && r.registry_auth == auth) {
             return Ok((id.to_string(), Key::Service(id), vec![(Key::Service(id), Some(Value::Service(service)))]));
@@ -243,7 +264,12 @@ impl Core {
     }
 
     /// Gives every ingress port of 0 a number, the one it had if it had one, and refuses what another service has.
-    fn assign_ports(&self, id: ServiceId, wanted: &[PublishedPort], had: &[PublishedPort]) -> Result<Vec<PublishedPort>, Refused> {
+    fn assign_ports(
+        &self,
+        id: ServiceId,
+        wanted: &[PublishedPort],
+        had: &[PublishedPort],
+    ) -> Result<Vec<PublishedPort>, Refused> {
         let others = self.store.services().filter(|s| s.id != id);
         let mut taken: BTreeMap<(spec::Protocol, u16), &str> = BTreeMap::new();
         for service in others {
@@ -253,14 +279,18 @@ impl Core {
         let mut ports = wanted.to_vec();
         for port in ports.iter().filter(|p| p.mode == PublishMode::Ingress && p.published != 0) {
             if let Some(other) = taken.get(&(port.protocol, port.published)) {
-                let text = format!("EndpointSpec.Ports: port '{}' is already in use by service '{other}' as an ingress port", port.published);
+                let text = format!(
+                    "EndpointSpec.Ports: port '{}' is already in use by service '{other}' as an ingress port",
+                    port.published
+                );
                 return Err(Refused::Invalid(text));
             }
         }
         let fixed: Vec<(spec::Protocol, u16)> = ports.iter().map(|p| (p.protocol, p.published)).collect();
         let mut chosen: BTreeSet<(spec::Protocol, u16)> = fixed.into_iter().collect();
         for port in ports.iter_mut().filter(|p| p.mode == PublishMode::Ingress && p.published == 0) {
-            let same = |p: &&PublishedPort| p.mode == port.mode && p.protocol == port.protocol && p.target == port.target;
+            let same =
+                |p: &&PublishedPort| p.mode == port.mode && p.protocol == port.protocol && p.target == port.target;
             let before = had.iter().find(same).map(|p| p.published);
             let free = |n: &u16| !taken.contains_key(&(port.protocol, *n)) && !chosen.contains(&(port.protocol, *n));
             let number = before.into_iter().chain(DYNAMIC_PORTS).find(free);
@@ -297,7 +327,9 @@ impl Core {
         self.known_node(id)?;
         let down = id != self.me && self.membership.member(id).is_none_or(|m| m.liveness == Liveness::Down);
         if !down && !force {
-            return Err(Refused::Invalid(format!("node {id} is not down and can't be removed: stop its agent first, or use --force")));
+            return Err(Refused::Invalid(format!(
+                "node {id} is not down and can't be removed: stop its agent first, or use --force"
+            )));
         }
         let policy = NodePolicy { removed: true, ..self.policy(id) };
         let key = Key::NodePolicy(id);
@@ -311,7 +343,9 @@ impl Core {
 
     fn rotate_token(&mut self, secret: String) -> Result<(String, Key, Changes), Refused> {
         let Some(Value::Cluster(settings)) = self.store.get(&Key::Cluster) else {
-            return Err(Refused::Unavailable("the cluster's settings have not reached this node yet: try again".to_owned()));
+            return Err(Refused::Unavailable(
+                "the cluster's settings have not reached this node yet: try again".to_owned(),
+            ));
         };
         let settings = ClusterSettings { join_secret: secret, ..settings.clone() };
         Ok((self.cluster.to_string(), Key::Cluster, vec![(Key::Cluster, Some(Value::Cluster(settings)))]))

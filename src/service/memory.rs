@@ -38,7 +38,9 @@ impl Memory {
         for (task, status) in view.services.values().flat_map(|s| &s.tasks) {
             match status.map_or(TaskPhase::Pending, |s| s.phase) {
                 TaskPhase::Running => drop(running.insert(task.id)),
-                TaskPhase::Ready | TaskPhase::Starting if task.desired == Desired::Running => drop(starting.insert(task.id)),
+                TaskPhase::Ready | TaskPhase::Starting if task.desired == Desired::Running => {
+                    drop(starting.insert(task.id))
+                }
                 phase if phase >= TaskPhase::Complete => drop(ended.insert(task.id)),
                 _ => {}
             }
@@ -52,7 +54,8 @@ impl Memory {
         keep(&mut self.unplaced, &unplaced, now);
         let down = view.nodes.values().filter(|n| n.liveness == Liveness::Down && !n.policy.removed).map(|n| n.id);
         keep(&mut self.down, &down.collect(), now);
-        let engine_down = view.nodes.values().filter(|n| matches!(n.fact.engine, EngineState::Unreachable(_))).map(|n| n.id);
+        let engine_down =
+            view.nodes.values().filter(|n| matches!(n.fact.engine, EngineState::Unreachable(_))).map(|n| n.id);
         keep(&mut self.engine_down, &engine_down.collect(), now);
     }
 
@@ -96,7 +99,8 @@ impl Memory {
         let mass = recent.len() >= 2 && recent.len() * 3 > view.nodes.values().filter(|n| !n.policy.removed).count();
         self.hold_moves_until = recent.into_iter().max().filter(|_| mass).map(|last| last + MASS_WAIT);
         if self.moves_since.is_none_or(|since| now.since(since) >= MOVE_PERIOD) {
-            let tasks: usize = view.services.values().map(|s| s.tasks.iter().filter(|(t, _)| t.desired.is_live()).count()).sum();
+            let tasks: usize =
+                view.services.values().map(|s| s.tasks.iter().filter(|(t, _)| t.desired.is_live()).count()).sum();
             self.moves_since = Some(now);
             self.moves_left = MOVES_PER_SECOND.max(tasks / 10);
         }

@@ -9,7 +9,13 @@ use crate::limits::TASK_HISTORY;
 const LOST_FOR_GOOD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Nothing of it runs any more, or nobody will ever know.
-fn is_gone(task: &Task, status: Option<&TaskStatus>, nodes: &BTreeMap<NodeId, NodeInfo>, memory: &Memory, now: Mono) -> bool {
+fn is_gone(
+    task: &Task,
+    status: Option<&TaskStatus>,
+    nodes: &BTreeMap<NodeId, NodeInfo>,
+    memory: &Memory,
+    now: Mono,
+) -> bool {
     let Some(node) = task.node else { return true };
     let removed = nodes.get(&node).is_some_and(|n| n.policy.removed);
     let lost = memory.down_for(node, now).is_some_and(|for_| for_ >= LOST_FOR_GOOD);

@@ -70,7 +70,8 @@ impl ServicePlan<'_> {
     /// Tasks on nodes that are gone are told to stop, should they ever hear of it; their slots are filled anew.
     /// A global service's task stays where it belongs and returns with its node.
     fn give_up_lost(&mut self, slots: &Slots, memory: &mut Memory) {
-        let on_lost = |t: &&Task| t.desired.is_live() && slots.wanted.contains(&t.slot) && matches!(t.slot, Slot::Replica(_));
+        let on_lost =
+            |t: &&Task| t.desired.is_live() && slots.wanted.contains(&t.slot) && matches!(t.slot, Slot::Replica(_));
         let lost: Vec<(TaskId, NodeId)> =
             self.tasks.values().filter(on_lost).filter_map(|t| Some((t.id, t.node?))).collect();
         for (id, node) in lost {
@@ -95,7 +96,15 @@ impl ServicePlan<'_> {
         }
     }
 
-    fn create(&mut self, id: TaskId, slot: Slot, revision: RevisionId, replaces: Option<TaskId>, desired: Desired, placer: &mut Placer) {
+    fn create(
+        &mut self,
+        id: TaskId,
+        slot: Slot,
+        revision: RevisionId,
+        replaces: Option<TaskId>,
+        desired: Desired,
+        placer: &mut Placer,
+    ) {
         let in_rollout = replaces.is_some() && self.rollout.as_ref().is_some_and(|r| r.state.is_active());
         let mut task = Task {
             id,
@@ -117,15 +126,14 @@ impl ServicePlan<'_> {
     /// Finds a node, or says in the task's message why none fits.
     fn place(&self, task: &mut Task, placer: &mut Placer) {
         let Some(spec) = self.specs.get(&task.revision) else { return };
+        let avoid = self.failures_by_node(task.revision);
+        let old = task.replaces.and_then(|id| self.tasks.get(&id)).filter(|t| t.desired.is_live());
+        let stops_first = task.desired == Desired::Ready;
+        let instead_of = old.and_then(|t| t.node).map(|node| Vacating { node, stops_first });
+        let demand = Demand { service: task.service, spec, avoid: &avoid, instead_of };
         let found = match task.slot {
-            Slot::Node(node) => Ok(node),
-            Slot::Replica(_) => {
-                let avoid = self.failures_by_node(task.revision);
-                let old = task.replaces.and_then(|id| self.tasks.get(&id)).filter(|t| t.desired.is_live());
-                let stops_first = task.desired == Desired::Ready;
-                let instead_of = old.and_then(|t| t.node).map(|node| Vacating { node, stops_first });
-                placer.place(&Demand { service: task.service, spec, avoid: &avoid, instead_of })
-            }
+            Slot::Node(node) => placer.admit(node, &demand).map(|()| node).map_err(|unfit| unfit.to_string()),
+            Slot::Replica(_) => placer.place(&demand).map_err(|no_fit| no_fit.to_string()),
         };
         match found {
             Ok(node) => {
@@ -133,7 +141,7 @@ impl ServicePlan<'_> {
                 task.message.clear();
                 placer.occupy(node, task.service, spec);
             }
-            Err(no_fit) => task.message = no_fit.to_string(),
+            Err(why) => task.message = why,
         }
     }
 
@@ -150,7 +158,8 @@ impl ServicePlan<'_> {
     }
 
     fn place_waiting(&mut self, placer: &mut Placer) {
-        let waiting: Vec<TaskId> = self.tasks.values().filter(|t| t.node.is_none() && t.desired.is_live()).map(|t| t.id).collect();
+        let waiting: Vec<TaskId> =
+            self.tasks.values().filter(|t| t.node.is_none() && t.desired.is_live()).map(|t| t.id).collect();
         for id in waiting {
             let mut task = self.tasks[&id].clone();
             self.place(&mut task, placer);

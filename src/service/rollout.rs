@@ -42,7 +42,8 @@ impl ServicePlan<'_> {
         let target = self.target();
         let Some(spec) = self.specs.get(&target).cloned() else { return };
         let config = self.config(&spec);
-        let of_this: Vec<Task> = self.tasks.values().filter(|t| t.in_rollout && t.revision == target).cloned().collect();
+        let of_this: Vec<Task> =
+            self.tasks.values().filter(|t| t.in_rollout && t.revision == target).cloned().collect();
         let mut failed = rollout.failed.clone();
         let mut last = None;
         for task in of_this.iter().filter(|t| !rollout.failed.contains(&t.id)) {
@@ -54,7 +55,11 @@ impl ServicePlan<'_> {
         let Some(culprit) = last else { return };
         let ratio = failed.len() as f64 / f64::from(rollout.total.max(1));
         let updated = Rollout { failed, ..rollout };
-        self.rollout = Some(if ratio > config.max_failure_ratio { self.fail(updated, culprit, config.failure_action) } else { updated });
+        self.rollout = Some(if ratio > config.max_failure_ratio {
+            self.fail(updated, culprit, config.failure_action)
+        } else {
+            updated
+        });
     }
 
     fn fail(&self, mut rollout: Rollout, culprit: TaskId, action: FailureAction) -> Rollout {
@@ -95,7 +100,8 @@ impl ServicePlan<'_> {
         if (status.ever_failed() || status.is_over()) && !proven {
             return true;
         }
-        self.overdue(memory.starting_since(task.id), start_bound(spec)) || self.overdue(memory.unplaced_since(task.id), START_TIMEOUT)
+        self.overdue(memory.starting_since(task.id), start_bound(spec))
+            || self.overdue(memory.unplaced_since(task.id), START_TIMEOUT)
     }
 
     fn overdue(&mut self, since: Option<Mono>, bound: Duration) -> bool {
@@ -112,7 +118,9 @@ impl ServicePlan<'_> {
         let by_slot = self.slot_tasks(memory);
         for slot in &slots.wanted {
             let Some(tasks) = by_slot.get(slot) else { return };
-            let Some(current) = tasks.current.filter(|_| tasks.successor.is_none()).map(|id| &self.tasks[&id]) else { return };
+            let Some(current) = tasks.current.filter(|_| tasks.successor.is_none()).map(|id| &self.tasks[&id]) else {
+                return;
+            };
             let tolerated = config.failure_action == FailureAction::Continue && rollout.failed.contains(&current.id);
             let dead = self.status.get(&current.id).is_some_and(|s| s.given_up) && !current.in_rollout;
             if self.is_dirty(current) || !(self.serves(current) || tolerated || dead) {

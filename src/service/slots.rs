@@ -26,8 +26,12 @@ impl ServicePlan<'_> {
             Mode::Replicated(replicas) => self.replica_slots(replicas),
             Mode::Global => self.node_slots(spec, placer),
         };
-        let surplus: Vec<TaskId> =
-            self.tasks.values().filter(|t| t.desired < Desired::Remove && !wanted.contains(&t.slot)).map(|t| t.id).collect();
+        let surplus: Vec<TaskId> = self
+            .tasks
+            .values()
+            .filter(|t| t.desired < Desired::Remove && !wanted.contains(&t.slot))
+            .map(|t| t.id)
+            .collect();
         for id in surplus {
             let keeps_history = matches!(spec.mode, Mode::Global) || !self.tasks[&id].desired.is_live();
             let desired = if keeps_history { Desired::Shutdown } else { Desired::Remove };
@@ -83,7 +87,9 @@ impl ServicePlan<'_> {
 
     /// Every eligible node, and those that keep what they have: down ones until they return, paused ones.
     fn node_slots(&self, spec: &ServiceSpec, placer: &Placer) -> BTreeSet<Slot> {
-        let mut wanted: BTreeSet<Slot> = placer.eligible(spec).into_iter().map(Slot::Node).collect();
+        // A node that takes nothing new just now (paused, unreachable engine) is wanted only for what it has.
+        let ready = |id: &NodeId| self.nodes.get(id).is_some_and(NodeInfo::is_ready);
+        let mut wanted: BTreeSet<Slot> = placer.eligible(spec).into_iter().filter(ready).map(Slot::Node).collect();
         for task in self.tasks.values().filter(|t| t.desired.is_live()) {
             let Slot::Node(node) = task.slot else { continue };
             let Some(info) = self.nodes.get(&node) else { continue };

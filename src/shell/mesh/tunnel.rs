@@ -33,7 +33,13 @@ pub trait Tunnels: Send + Sync + 'static {
 }
 
 /// The asking side: a stream that is connected to the replica when this returns.
-pub async fn connect(tunnels: &dyn Tunnels, node: NodeId, addr: SocketAddr, task: TaskId, target: u16) -> io::Result<Streams> {
+pub async fn connect(
+    tunnels: &dyn Tunnels,
+    node: NodeId,
+    addr: SocketAddr,
+    task: TaskId,
+    target: u16,
+) -> io::Result<Streams> {
     let open = async {
         let (mut send, mut recv) = tunnels.open(node, addr).await?;
         let mut header = [0; TUNNEL_HEADER_BYTES];
