@@ -447,22 +447,42 @@ proptest! {
     }
 }
 
-/// Some hundred milliseconds when optimised; run it in release with `--run-ignored all` to see.
+fn thousand() -> BTreeMap<NodeId, NodeInfo> {
+    cluster(1_000, |n, node| drop(node.policy.labels.insert("zone".into(), (n % 3).to_string())))
+}
+
+fn place_five_thousand(spec: &ServiceSpec) {
+    let nodes = thousand();
+    let got = fill(&mut Placer::new(&nodes), &demand(service(1), spec), 5_000);
+    assert!(got.len() == 1_000 && got.values().all(|n| (4..=6).contains(n)));
+}
+
+// Placement at the size we mean to bear; run these in release with `--run-ignored all` to see how long they take.
+
 #[test]
 #[ignore = "large: for timing"]
-fn five_thousand_tasks_on_a_thousand_nodes() {
-    let nodes = cluster(1_000, |n, node| drop(node.policy.labels.insert("zone".into(), (n % 3).to_string())));
-    let plain = spec();
-    let wide = spec_with(
+fn five_thousand_plain_tasks_on_a_thousand_nodes() {
+    place_five_thousand(&spec());
+}
+
+#[test]
+#[ignore = "large: for timing"]
+fn five_thousand_choosy_tasks_on_a_thousand_nodes() {
+    place_five_thousand(&spec_with(
         json!({"Resources": {"Reservations": {"MemoryBytes": GIB / 4}}, "Placement": {
             "Constraints": ["node.platform.os==linux", "node.labels.zone!=x"],
             "Platforms": [{"OS": "linux", "Architecture": "amd64"}],
             "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}]}}),
         json!([]),
-    );
-    let mut placer = Placer::new(&nodes);
-    for (which, spec) in [(1, &plain), (2, &wide)] {
-        let got = fill(&mut placer, &demand(service(which), spec), 5_000);
-        assert!(got.len() == 1_000 && got.values().all(|n| (4..=6).contains(n)));
+    ));
+}
+
+#[test]
+#[ignore = "large: for timing"]
+fn five_thousand_refusals_of_a_thousand_nodes() {
+    let (nodes, spec) = (thousand(), placed(json!({"Constraints": ["node.labels.zone==nowhere"]})));
+    let placer = Placer::new(&nodes);
+    for _ in 0..5_000 {
+        assert!(placer.place(&demand(service(1), &spec)).is_err());
     }
 }
