@@ -194,7 +194,7 @@ impl Membership {
                 let identity = Identity::new(entry.node, entry.addr, entry.bump);
                 let hopeful = entry.state != MemberState::Down;
                 self.table.candidate(&identity, hopeful, now);
-            } else if entry.node == self.me.node && (self.me.bump..=identity::MAX_BUMP).contains(&entry.bump) {
+            } else if entry.node == self.me.node && entry.bump > self.me.bump {
                 self.renew(entry.bump.saturating_add(1), None);
             }
         }
@@ -367,6 +367,7 @@ impl Membership {
         }
         while let Some(pending) = self.timers.pop_due(now) {
             match pending {
+                Pending::Foca(timer) if self.swim.is_moot(&timer) => {}
                 Pending::Foca(timer) => {
                     let wanted = self.swim.timer(timer);
                     self.settle(wanted, false, None);
@@ -421,12 +422,13 @@ impl Membership {
         if !self.concerns_another(node) {
             return false;
         }
-        if self.table.len() >= MAX_MEMBERS && member.state() != foca::State::Down {
-            if let Some(dead) = self.table.longest_down() {
-                self.table.remove(dead);
-                let wanted = self.swim.forget_down(dead);
-                self.settle(wanted, false, None);
-            }
+        if self.table.len() >= MAX_MEMBERS
+            && member.state() != foca::State::Down
+            && let Some(dead) = self.table.longest_down()
+        {
+            self.table.remove(dead);
+            let wanted = self.swim.forget_down(dead);
+            self.settle(wanted, false, None);
         }
         self.table.candidate(member.id(), false, self.now)
     }

@@ -106,9 +106,14 @@ impl Sim {
         i
     }
 
-    /// All know all.
+    /// All know all, and no two probe in step.
     pub fn joined(count: usize, seed: u64) -> Self {
-        let mut sim = Self::new(count, seed);
+        let mut sim = Self::new(1, seed);
+        for _ in 1..count {
+            let pause = Duration::from_micros(sim.rng.random_range(0..50_000));
+            sim.run(pause);
+            sim.add(sim.nodes.len());
+        }
         assert!(sim.run_until(10 * SEC, |sim| sim.all_alive()), "{count} nodes did not join");
         sim.run(10 * SEC);
         assert!(sim.all_alive());
@@ -140,6 +145,13 @@ impl Sim {
         self.drain(i);
     }
 
+    /// Starts it if it is not running.
+    pub fn revive(&mut self, i: usize) {
+        if !self.nodes[i].up {
+            self.restart(i);
+        }
+    }
+
     pub fn stall(&mut self, i: usize, length: Duration) {
         self.nodes[i].stalled_until = self.now + length;
     }
@@ -153,21 +165,19 @@ impl Sim {
         self.run_until(length, |_| false);
     }
 
-    /// False if it did not come true within `limit`. Looked at every 10 ms.
+    /// False if it did not come true within `limit`.
     pub fn run_until(&mut self, limit: Duration, done: impl Fn(&Sim) -> bool) -> bool {
         let end = self.now + limit;
-        let mut look = self.now;
         while self.now < end {
-            if self.now >= look {
-                if done(self) {
-                    return true;
-                }
-                look = self.now + 10 * MS;
+            if done(self) {
+                return true;
             }
-            match self.events.first_key_value() {
-                Some(((at, _), _)) if *at <= end => self.step(),
-                _ => self.now = end,
+            // A condition is looked at every 10 ms.
+            let look = (self.now + 10 * MS).min(end);
+            while self.events.first_key_value().is_some_and(|((at, _), _)| *at <= look) {
+                self.step();
             }
+            self.now = look;
         }
         done(self)
     }

@@ -12,6 +12,7 @@ use rand::rngs::ChaCha8Rng;
 use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+// The `unwrap`s below run in the compiler.
 const GOSSIP_PERIOD: Duration = Duration::from_millis(200);
 const THREE: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// Small clusters repeat a rumour more often than foca's formula says: it costs nothing there, and they have few paths.
@@ -143,6 +144,15 @@ impl Swim {
             incarnation: suspect.incarnation(),
             token: self.token,
         }
+    }
+
+    /// A verdict whose suspect has refuted meanwhile. Foca 2.0.0 would change nothing but still tell him that he is
+    /// down, and he would renew himself for nothing after every false suspicion.
+    pub fn is_moot(&self, timer: &Timer) -> bool {
+        let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = timer else { return false };
+        !self.members().any(|member| {
+            member.id() == member_id && member.incarnation() == *incarnation && member.state() == foca::State::Suspect
+        })
     }
 
     /// Follows the size of the cluster in powers of two, so that churn doesn't touch the configuration.

@@ -93,17 +93,20 @@ impl Table {
             return (None, false);
         }
         let Some(known) = self.known.get_mut(&identity.node) else { return (None, false) };
-        let mut moved = false;
-        if identity.bump >= known.bump {
-            moved = before.is_some() && known.addr != identity.addr;
-            (known.addr, known.bump) = (identity.addr, identity.bump);
-        }
         let to = match member.state() {
             foca::State::Alive => Liveness::Alive,
             foca::State::Suspect => Liveness::Suspect,
             foca::State::Down if known.away_until.is_some() => Liveness::Away,
             foca::State::Down => Liveness::Down,
         };
+        let mut moved = false;
+        if identity.bump >= known.bump {
+            moved = before.is_some() && known.addr != identity.addr;
+            (known.addr, known.bump) = (identity.addr, identity.bump);
+        }
+        if before == Some(to) && to != Liveness::Down {
+            return (None, moved);
+        }
         if to == Liveness::Down {
             known.hopeful = false;
         }
