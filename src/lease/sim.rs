@@ -240,8 +240,7 @@ impl World {
         if without == Some(Rule::DurablePromise) {
             node.disk.promised = Term::ZERO;
         }
-        let mut lease =
-            Lease::new(node.id, timing, node.disk.clone(), first_life, seed, Mono(offset)).with_upkeep(upkeep);
+        let mut lease = Lease::new(node.id, timing, node.disk.clone(), first_life, seed, Mono(offset)).with_upkeep(upkeep);
         lease.without = without;
         if without == Some(Rule::BootWait) {
             lease.grant = None;
@@ -334,8 +333,7 @@ impl World {
                     && !self.cut.contains(&(other, index)));
             let mut state = if reachable { Liveness::Alive } else { Liveness::Down };
             if lies && other != index && self.chance(40) {
-                state =
-                    [Liveness::Alive, Liveness::Suspect, Liveness::Away, Liveness::Down][self.rng.random_range(0..4)];
+                state = [Liveness::Alive, Liveness::Suspect, Liveness::Away, Liveness::Down][self.rng.random_range(0..4)];
             }
             if !self.nodes[other].removed {
                 live.insert(node_id(other), state);
@@ -391,11 +389,7 @@ impl World {
                 Some(Output::Persist(_)) if !node.writing => {
                     node.writing = true;
                     let life = node.life;
-                    let takes = if self.chance(3) {
-                        self.rng.random_range(0..SECOND)
-                    } else {
-                        self.rng.random_range(MS..8 * MS)
-                    };
+                    let takes = if self.chance(3) { self.rng.random_range(0..SECOND) } else { self.rng.random_range(MS..8 * MS) };
                     self.at(self.now + takes, Event::Written { node: index, life });
                     return;
                 }
@@ -422,8 +416,7 @@ impl World {
         let copies = if self.chance(double_percent) { 2 } else { 1 };
         for _ in 0..copies {
             let slow = self.chance(slow_percent);
-            let takes =
-                if slow { self.rng.random_range(0..slow_us.max(1)) } else { self.rng.random_range(200..5 * MS) };
+            let takes = if slow { self.rng.random_range(0..slow_us.max(1)) } else { self.rng.random_range(200..5 * MS) };
             self.at(self.now + takes, Event::Deliver { from, to, message: message.clone() });
         }
     }

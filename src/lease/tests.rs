@@ -80,8 +80,7 @@ fn rough_life(seed: u64, without: Option<Rule>) -> Result<u32, String> {
     // The faults end.
     world.network = Network::default();
     world.rumours = false;
-    let retired: Vec<usize> =
-        world.up().into_iter().filter(|n| world.nodes[*n].lease.as_ref().unwrap().retired).collect();
+    let retired: Vec<usize> = world.up().into_iter().filter(|n| world.nodes[*n].lease.as_ref().unwrap().retired).collect();
     retired.into_iter().for_each(|node| world.crash(node));
     (0..size).for_each(|node| world.start(node));
     world.heal();
