@@ -89,7 +89,6 @@ impl Query {
 /// It is taken for the current index if the text is how JavaScript would write that double, and the same one. All
 /// that this lets through is such a client's write over another one of the very same millisecond.
 fn rounded_by_javascript(text: &str, version: u64, current: u64) -> bool {
-    #[allow(clippy::cast_precision_loss)]
     let (sent, real) = (version as f64, current as f64);
     version != current && sent.to_bits() == real.to_bits() && format!("{sent}") == text
 }
@@ -168,7 +167,6 @@ mod tests {
         let current = Hlc(1_780_000_000_123 << 16 | 5);
         let version =
             |text: &str| Query::of(&format!("/x?version={text}").parse().unwrap()).unwrap().version("service", current);
-        #[allow(clippy::cast_precision_loss)]
         let rounded = format!("{}", current.0 as f64);
         assert_ne!(rounded, current.0.to_string());
         assert_eq!(version(&rounded).unwrap(), current);

@@ -15,10 +15,10 @@ pub struct Socket {
     pub file: SocketFile,
 }
 
-/// The file that the listener is bound to, known by its inode.
+/// The file that the listener is bound to, known by its inode and when that last changed (inodes are used again).
 pub struct SocketFile {
     path: PathBuf,
-    identity: Option<(u64, u64)>,
+    identity: Option<[u64; 4]>,
 }
 
 impl SocketFile {
@@ -30,8 +30,9 @@ impl SocketFile {
     }
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+fn identity(path: &Path) -> Option<[u64; 4]> {
+    let meta = std::fs::symlink_metadata(path).ok()?;
+    Some([meta.dev(), meta.ino(), meta.ctime().cast_unsigned(), meta.ctime_nsec().cast_unsigned()])
 }
 
 pub async fn bind(path: &Path) -> anyhow::Result<Socket> {
@@ -44,11 +45,11 @@ pub async fn bind(path: &Path) -> anyhow::Result<Socket> {
     }
     clear_stale(path).await?;
     let listener = UnixListener::bind(path).with_context(|| format!("listening on {}", path.display()))?;
-    let file = SocketFile { path: path.to_owned(), identity: identity(path) };
     // The group first: until the mode allows it, nobody but us gets in.
     give_to_group(path);
     std::fs::set_permissions(path, Permissions::from_mode(MODE))
         .with_context(|| format!("setting the mode of {}", path.display()))?;
+    let file = SocketFile { path: path.to_owned(), identity: identity(path) };
     Ok(Socket { listener, file })
 }
 

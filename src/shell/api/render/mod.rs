@@ -38,7 +38,6 @@ pub struct Port<'a> {
     publish_mode: &'static str,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(port: &u16) -> bool {
     *port == 0
 }

@@ -89,11 +89,11 @@ async fn docker_service() {
     assert_eq!(row(&tasks, "api.5")[2], "greeter:2");
 
     let pretty = server.run("service inspect --pretty api").await;
-    for line in ["Name:\t\tapi", "Replicas:\t5", "State:\t\tcompleted", "On failure:\tpause", "PublishedPort = 30000"] {
+    for line in ["Name:\t\tapi", "Replicas:\t5", "State:\t\tupdating", "On failure:\tpause", "PublishedPort = 30000"] {
         assert!(pretty.contains(line), "no {line:?} in\n{pretty}");
     }
     let rolled_back = server.run("service rollback api").await;
-    assert!(rolled_back.contains("converged") || rolled_back.contains("rollback"), "{rolled_back}");
+    assert!(rolled_back.contains("converged") && rolled_back.contains("rollback"), "{rolled_back}");
     assert!(server.run("service inspect api").await.contains("PreviousSpec"));
 
     assert_eq!(server.run("service rm api web").await, "api\nweb\n");

@@ -51,7 +51,7 @@ impl Fake {
                 take(view, spec_json);
             }),
             Request::RollbackService { id, version, .. } => change(state, id, version, |view| {
-                let back = view.previous_json.take().unwrap_or_default();
+                let back = view.previous_json.take().unwrap_or_else(|| view.spec_json.clone());
                 view.previous_json = Some(std::mem::take(&mut view.spec_json));
                 view.service.rolled_back = true;
                 take(view, back);
@@ -123,7 +123,7 @@ fn change(state: &mut Snapshot, id: ServiceId, version: Option<Hlc>, how: impl F
     how(&mut view);
     view.index.0 += 1;
     view.service.current.hlc = view.index;
-    view.rollout = Some(views::rollout(&view, RolloutState::Completed));
+    view.rollout = Some(views::rollout(&view, RolloutState::Updating));
     settle(state, &view);
     let index = view.index;
     state.services[at] = view;
