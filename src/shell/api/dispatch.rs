@@ -1,58 +1,71 @@
 //! Which request goes where: the whole surface on one page.
 
+use super::Api;
 use super::handle::{node, peer, service, swarm, system, task};
+use super::incoming::{self, Call};
 use super::reply::{Answer, Failure};
-use super::{Api, incoming};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
+
+/// The first segments of the paths that we answer ourselves; what stands below them is in [`route`].
+const OURS: &[&str] =
+    &["_ping", "configs", "info", "nodes", "peer", "secrets", "services", "swarm", "tasks", "version"];
 
 pub async fn entry(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let segments = incoming::segments(request.uri());
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let answer = match route(&api, &segments, request).await {
-        Route::Ours(answer) => {
+    let ours = segments.first().is_some_and(|first| OURS.contains(first));
+    let answer = match &api.engine {
+        Some(engine) if !ours => engine.pass(request).await.unwrap_or_else(Failure::into_response),
+        _ => {
+            let answer = if ours {
+                answer(&api, &segments, request).await
+            } else {
+                incoming::discard(request.into_body()).await;
+                without_engine(&api, &method, &segments)
+            };
             let mut response = answer.unwrap_or_else(Failure::into_response);
             stamp(&api, response.headers_mut());
             response
         }
-        Route::Engines(answer) => answer.unwrap_or_else(Failure::into_response),
     };
     tracing::debug!(%method, path, status = answer.status().as_u16(), "api");
     answer
 }
 
-enum Route {
-    Ours(Answer),
-    Engines(Answer),
+async fn answer(api: &Api, segments: &[&str], request: Request) -> Answer {
+    let method = request.method().clone();
+    // All of it, also where it says nothing to us: answering before the client has sent it breaks its connection.
+    let call = Call::read(request).await?;
+    route(api, method.as_str(), segments, &call).await
 }
 
-async fn route(api: &Api, segments: &[&str], request: Request) -> Route {
-    let method = request.method().as_str().to_owned();
-    Route::Ours(match (method.as_str(), segments) {
+async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answer {
+    match (method, segments) {
         ("GET" | "HEAD", ["_ping"]) => system::ping(api).await,
         ("GET", ["version"]) => system::version(api).await,
         ("GET", ["info"]) => system::info(api).await,
 
-        ("GET", ["nodes"]) => node::list(api, request.uri()).await,
+        ("GET", ["nodes"]) => node::list(api, call).await,
         ("GET", ["nodes", node]) => node::inspect(api, node).await,
-        ("POST", ["nodes", node, "update"]) => node::update(api, node, request).await,
-        ("DELETE", ["nodes", node]) => node::remove(api, node, request.uri()).await,
+        ("POST", ["nodes", node, "update"]) => node::update(api, node, call).await,
+        ("DELETE", ["nodes", node]) => node::remove(api, node, call).await,
 
-        ("GET", ["services"]) => service::list(api, request.uri()).await,
-        ("POST", ["services", "create"]) => service::create(api, request).await,
-        ("GET", ["services", service]) => service::inspect(api, service, request.uri()).await,
-        ("POST", ["services", service, "update"]) => service::update(api, service, request).await,
+        ("GET", ["services"]) => service::list(api, call).await,
+        ("POST", ["services", "create"]) => service::create(api, call).await,
+        ("GET", ["services", service]) => service::inspect(api, service, call).await,
+        ("POST", ["services", service, "update"]) => service::update(api, service, call).await,
         ("DELETE", ["services", service]) => service::remove(api, service).await,
         ("GET", ["services" | "tasks", _, "logs"]) => service::logs(),
 
-        ("GET", ["tasks"]) => task::list(api, request.uri()).await,
+        ("GET", ["tasks"]) => task::list(api, call).await,
         ("GET", ["tasks", task]) => task::inspect(api, task).await,
 
         ("GET", ["swarm"]) => swarm::inspect(api).await,
-        ("POST", ["swarm", "update"]) => swarm::update(api, request.uri()).await,
+        ("POST", ["swarm", "update"]) => swarm::update(api, call).await,
         ("POST", ["swarm", "init" | "join"]) => swarm::already_there(api).await,
         ("POST", ["swarm", "leave"]) => swarm::leave(),
         ("GET", ["swarm", "unlockkey"]) => swarm::unlock_key(),
@@ -69,22 +82,16 @@ async fn route(api: &Api, segments: &[&str], request: Request) -> Route {
         ("GET", ["peer", "token"]) => peer::token(api).await,
         ("POST", ["peer", "token", "rotate"]) => peer::rotate_token(api).await,
         ("GET", ["peer", "services", service, "history"]) => peer::history(api, service).await,
-        ("POST", ["peer", "services", service, "rollback"]) => peer::rollback(api, service, request.uri()).await,
+        ("POST", ["peer", "services", service, "rollback"]) => peer::rollback(api, service, call).await,
         ("POST", ["peer", "recover"]) => peer::recover(api).await,
         ("POST", ["peer", "stop"]) => peer::stop(api).await,
 
-        (method, ["nodes" | "services" | "tasks" | "swarm" | "peer", ..]) => {
-            Err(Failure::not_found(format!("page not found: {method} /{}", segments.join("/"))))
-        }
-        _ => match &api.engine {
-            Some(engine) => return Route::Engines(engine.pass(request).await),
-            None => without_engine(api, &request, segments),
-        },
-    })
+        _ => Err(Failure::not_found(format!("page not found: {method} /{}", segments.join("/")))),
+    }
 }
 
 /// What a node without a Docker Engine says to what would be the engine's.
-fn without_engine(api: &Api, request: &Request, segments: &[&str]) -> Answer {
+fn without_engine(api: &Api, method: &Method, segments: &[&str]) -> Answer {
     match segments {
         ["events"] => Ok(super::engine::silent_stream(api.stop.clone())),
         // The docker CLI warns that it can't pin the image's digest, and goes on.
@@ -92,8 +99,7 @@ fn without_engine(api: &Api, request: &Request, segments: &[&str]) -> Answer {
             Err(Failure::not_found("this node has no Docker Engine that could ask the registry for the image's digest"))
         }
         _ => Err(Failure::unsupported(format!(
-            "{} /{} needs a Docker Engine, and this node runs none; nodes, services and tasks work",
-            request.method(),
+            "{method} /{} needs a Docker Engine, and this node runs none; nodes, services and tasks work",
             segments.join("/")
         ))),
     }

@@ -6,7 +6,7 @@ use crate::limits::MAX_API_BODY_BYTES;
 use crate::model::record::Hlc;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,6 +15,41 @@ use std::time::Duration;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// X-Registry-Auth is a base64 JSON of a user name and a token; the longest tokens seen have a few thousand bytes.
 const MAX_REGISTRY_AUTH_BYTES: usize = 64 * 1024;
+
+/// One request to us, read to its end.
+pub struct Call {
+    pub query: Query,
+    pub body: String,
+    headers: HeaderMap,
+}
+
+impl Call {
+    pub async fn read(request: Request) -> Result<Self, Failure> {
+        let (parts, body) = request.into_parts();
+        let body = text(body).await?;
+        Ok(Self { query: Query::of(&parts.uri)?, body, headers: parts.headers })
+    }
+
+    /// The body's text, once it is known to be a JSON object.
+    pub fn json_object(&self) -> Result<String, Failure> {
+        json::<BTreeMap<String, IgnoredAny>>(&self.body)?;
+        Ok(self.body.clone())
+    }
+
+    /// Credentials for pulls as the client sent them. Not to be logged.
+    pub fn registry_auth(&self) -> Result<Option<String>, Failure> {
+        let Some(value) = self.headers.get("x-registry-auth").filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        match value.to_str() {
+            Ok(text) if text.len() <= MAX_REGISTRY_AUTH_BYTES => Ok(Some(text.to_owned())),
+            Ok(_) => Err(Failure::invalid(format!(
+                "X-Registry-Auth is longer than {MAX_REGISTRY_AUTH_BYTES} bytes (MAX_REGISTRY_AUTH_BYTES)"
+            ))),
+            Err(_) => Err(Failure::invalid("X-Registry-Auth isn't base64 text")),
+        }
+    }
+}
 
 /// The path's decoded segments without a leading `v1.47`.
 pub fn segments(uri: &Uri) -> Vec<String> {
@@ -94,7 +129,7 @@ fn rounded_by_javascript(text: &str, version: u64, current: u64) -> bool {
 }
 
 /// The whole body, within [`MAX_API_BODY_BYTES`].
-pub async fn text(body: Body) -> Result<String, Failure> {
+async fn text(body: Body) -> Result<String, Failure> {
     let reading = axum::body::to_bytes(body, MAX_API_BODY_BYTES);
     let bytes = tokio::time::timeout(BODY_TIMEOUT, reading)
         .await
@@ -118,29 +153,10 @@ pub fn json<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
     serde_json::from_str(text).map_err(|error| Failure::invalid(format!("invalid JSON: {error}")))
 }
 
-/// The text of a JSON object, kept to the letter.
-pub async fn json_object(body: Body) -> Result<String, Failure> {
-    let text = text(body).await?;
-    check_object(&text)?;
-    Ok(text)
-}
-
-pub fn check_object(text: &str) -> Result<(), Failure> {
-    json::<BTreeMap<String, IgnoredAny>>(text).map(|_| ())
-}
-
-/// Credentials for pulls as the client sent them. Not to be logged.
-pub fn registry_auth(request: &Request) -> Result<Option<String>, Failure> {
-    let Some(value) = request.headers().get("x-registry-auth").filter(|value| !value.is_empty()) else {
-        return Ok(None);
-    };
-    match value.to_str() {
-        Ok(text) if text.len() <= MAX_REGISTRY_AUTH_BYTES => Ok(Some(text.to_owned())),
-        Ok(_) => Err(Failure::invalid(format!(
-            "X-Registry-Auth is longer than {MAX_REGISTRY_AUTH_BYTES} bytes (MAX_REGISTRY_AUTH_BYTES)"
-        ))),
-        Err(_) => Err(Failure::invalid("X-Registry-Auth isn't base64 text")),
-    }
+/// Reads a body that nobody wants, as far as bounds allow, so that the client gets to see the answer.
+pub async fn discard(body: Body) {
+    // Whatever is wrong with it, the answer is the same.
+    let _ = text(body).await;
 }
 
 #[cfg(test)]

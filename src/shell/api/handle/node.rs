@@ -4,18 +4,16 @@ use crate::core::face::Request as Ask;
 use crate::model::node::Availability;
 use crate::shell::api::backend::Want;
 use crate::shell::api::filters::Filters;
-use crate::shell::api::incoming::{self, Query};
+use crate::shell::api::incoming::{self, Call};
 use crate::shell::api::reply::{self, Answer, Failure};
 use crate::shell::api::{Api, lookup, render};
-use axum::extract::Request;
-use axum::http::Uri;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
 const FILTERS: &[&str] = &["id", "label", "membership", "name", "node.label", "role"];
 
-pub async fn list(api: &Api, uri: &Uri) -> Answer {
-    let filters = Filters::of(&Query::of(uri)?, FILTERS)?;
+pub async fn list(api: &Api, call: &Call) -> Answer {
+    let filters = Filters::of(&call.query, FILTERS)?;
     filters.check("role", &["manager", "worker"])?;
     filters.check("membership", &["accepted", "pending"])?;
     let snapshot = api.backend.snapshot(Want::NODES).await?;
@@ -50,9 +48,9 @@ struct NodeSpec {
     availability: String,
 }
 
-pub async fn update(api: &Api, node: &str, request: Request) -> Answer {
-    let query = Query::of(request.uri())?;
-    let spec: NodeSpec = incoming::json(&incoming::text(request.into_body()).await?)?;
+pub async fn update(api: &Api, node: &str, call: &Call) -> Answer {
+    let query = &call.query;
+    let spec: NodeSpec = incoming::json(&call.body)?;
     let snapshot = api.backend.snapshot(Want::NODES).await?;
     let node = lookup::node(&snapshot, node)?;
     let hostname = node.fact.as_ref().map_or("", |fact| &fact.hostname);
@@ -84,8 +82,8 @@ pub async fn update(api: &Api, node: &str, request: Request) -> Answer {
     reply::updated(&accepted)
 }
 
-pub async fn remove(api: &Api, node: &str, uri: &Uri) -> Answer {
-    let force = Query::of(uri)?.flag("force");
+pub async fn remove(api: &Api, node: &str, call: &Call) -> Answer {
+    let force = call.query.flag("force");
     let snapshot = api.backend.snapshot(Want::NODES).await?;
     let id = lookup::node(&snapshot, node)?.id;
     reply::updated(&api.backend.request(Ask::RemoveNode { id, force }).await?)

@@ -4,11 +4,10 @@ use crate::core::face::{Accepted, Request as Ask};
 use crate::core::view::RevisionView;
 use crate::model::record::RevisionId;
 use crate::shell::api::backend::Want;
-use crate::shell::api::incoming::Query;
+use crate::shell::api::incoming::Call;
 use crate::shell::api::render::spec::spec;
 use crate::shell::api::reply::{self, Answer, Failure};
 use crate::shell::api::{Api, lookup, render};
-use axum::http::Uri;
 use serde::Serialize;
 use serde_json::json;
 
@@ -61,8 +60,8 @@ pub async fn history(api: &Api, service: &str) -> Answer {
 }
 
 /// `?to=N`, a number from the history; without it the revision before the current one.
-pub async fn rollback(api: &Api, service: &str, uri: &Uri) -> Answer {
-    let query = Query::of(uri)?;
+pub async fn rollback(api: &Api, service: &str, call: &Call) -> Answer {
+    let query = &call.query;
     let snapshot = api.backend.snapshot(Want::SERVICES).await?;
     let view = lookup::service(&snapshot, service)?;
     let id = view.service.id;

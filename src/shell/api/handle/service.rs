@@ -5,17 +5,15 @@ use crate::core::view::ServiceView;
 use crate::model::spec::Mode;
 use crate::shell::api::backend::{Snapshot, Want};
 use crate::shell::api::filters::Filters;
-use crate::shell::api::incoming::{self, Query};
+use crate::shell::api::incoming::Call;
 use crate::shell::api::reply::{self, Answer, Failure};
 use crate::shell::api::{Api, lookup, render};
-use axum::extract::Request;
-use axum::http::Uri;
 
 const FILTERS: &[&str] = &["id", "label", "mode", "name", "runtime"];
 
-pub async fn list(api: &Api, uri: &Uri) -> Answer {
-    let query = Query::of(uri)?;
-    let filters = Filters::of(&query, FILTERS)?;
+pub async fn list(api: &Api, call: &Call) -> Answer {
+    let query = &call.query;
+    let filters = Filters::of(query, FILTERS)?;
     let snapshot = snapshot(api).await?;
     let shown = snapshot.services.iter().filter(|view| matches(&filters, view));
     let (status, defaults) = (query.flag("status"), query.flag("insertDefaults"));
@@ -38,38 +36,36 @@ async fn snapshot(api: &Api) -> Result<Snapshot, Failure> {
     Ok(api.backend.snapshot(Want::SERVICES).await?)
 }
 
-pub async fn inspect(api: &Api, service: &str, uri: &Uri) -> Answer {
-    let query = Query::of(uri)?;
+pub async fn inspect(api: &Api, service: &str, call: &Call) -> Answer {
+    let query = &call.query;
     let snapshot = snapshot(api).await?;
     let view = lookup::service(&snapshot, service)?;
     reply::ok(&render::service::service(view, query.flag("status"), query.flag("insertDefaults")))
 }
 
-pub async fn create(api: &Api, request: Request) -> Answer {
-    let auth = incoming::registry_auth(&request)?;
-    let spec_json = incoming::json_object(request.into_body()).await?;
+pub async fn create(api: &Api, call: &Call) -> Answer {
+    let auth = call.registry_auth()?;
+    let spec_json = call.json_object()?;
     reply::created(&api.backend.request(Ask::CreateService { spec_json, auth }).await?)
 }
 
 /// `registryAuthFrom` needs nothing here: without credentials in the request those of the last spec stay.
-pub async fn update(api: &Api, service: &str, request: Request) -> Answer {
-    let query = Query::of(request.uri())?;
-    let auth = incoming::registry_auth(&request)?;
+pub async fn update(api: &Api, service: &str, call: &Call) -> Answer {
+    let query = &call.query;
+    let auth = call.registry_auth()?;
     let rollback = match query.text("rollback") {
         None => false,
         Some("previous") => true,
         Some(other) => return Err(Failure::invalid(format!("unrecognized rollback option {other}"))),
     };
-    // The body of a rollback is the spec as it is, and says nothing.
-    let body = incoming::text(request.into_body()).await?;
     let snapshot = snapshot(api).await?;
     let view = lookup::service(&snapshot, service)?;
     let (id, version) = (view.service.id, Some(query.version("service", view.index)?));
     let ask = if rollback {
+        // The body that comes with it is the spec as it is, and says nothing.
         Ask::RollbackService { id, version, to: None }
     } else {
-        incoming::check_object(&body)?;
-        Ask::UpdateService { id, version, spec_json: body, auth }
+        Ask::UpdateService { id, version, spec_json: call.json_object()?, auth }
     };
     reply::updated(&api.backend.request(ask).await?)
 }

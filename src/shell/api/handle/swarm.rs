@@ -2,10 +2,9 @@
 //! and the answers say how.
 
 use crate::shell::api::backend::Want;
-use crate::shell::api::incoming::Query;
+use crate::shell::api::incoming::Call;
 use crate::shell::api::reply::{self, Answer, Failure};
 use crate::shell::api::{Api, handle::peer, render};
-use axum::http::Uri;
 use serde_json::json;
 
 pub async fn inspect(api: &Api) -> Answer {
@@ -15,8 +14,8 @@ pub async fn inspect(api: &Api) -> Answer {
 }
 
 /// Of a swarm's settings only the join token can be changed.
-pub async fn update(api: &Api, uri: &Uri) -> Answer {
-    let query = Query::of(uri)?;
+pub async fn update(api: &Api, call: &Call) -> Answer {
+    let query = &call.query;
     if query.flag("rotateWorkerToken") || query.flag("rotateManagerToken") {
         return reply::updated(&peer::rotate(api).await?);
     }

@@ -3,19 +3,18 @@
 use crate::ids::{NodeId, ServiceId};
 use crate::shell::api::backend::{Snapshot, Want};
 use crate::shell::api::filters::Filters;
-use crate::shell::api::incoming::Query;
+use crate::shell::api::incoming::Call;
 use crate::shell::api::render::task::{Row, Templates, rows, task};
 use crate::shell::api::reply::{self, Answer, Failure};
 use crate::shell::api::{Api, lookup};
-use axum::http::Uri;
 use std::collections::{BTreeMap, BTreeSet};
 
 const FILTERS: &[&str] = &["_up-to-date", "desired-state", "id", "label", "name", "node", "runtime", "service"];
 /// Swarm's names of states, as far as a desired one can be.
 const DESIRED: &[&str] = &["new", "ready", "running", "complete", "shutdown", "remove", "accepted"];
 
-pub async fn list(api: &Api, uri: &Uri) -> Answer {
-    let filters = Filters::of(&Query::of(uri)?, FILTERS)?;
+pub async fn list(api: &Api, call: &Call) -> Answer {
+    let filters = Filters::of(&call.query, FILTERS)?;
     filters.check("desired-state", DESIRED)?;
     let snapshot = api.backend.snapshot(wanted(&filters)).await?;
     let services = services(&filters, &snapshot)?;

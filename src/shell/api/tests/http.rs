@@ -153,6 +153,25 @@ async fn what_cannot_be_read_never_reaches_the_agent() {
     server.stop().await;
 }
 
+/// The docker CLI said "broken pipe" when a refusal came before its body had been read.
+#[tokio::test]
+async fn a_body_is_read_even_where_it_says_nothing() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = Server::start(None).await;
+    for path in ["/swarm/join", "/containers/create", "/nonsense", "/services/web/update?rollback=previous&version=1"] {
+        let mut client = UnixStream::connect(server.socket()).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\nContent-Length: 4\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let early = tokio::time::timeout(std::time::Duration::from_millis(50), client.read_u8()).await;
+        assert!(early.is_err(), "{path} was answered before its body came");
+        client.write_all(b"{  }").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 "), "{path}: {answer}");
+    }
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn an_update_names_the_version_it_read() {
     let server = Server::start(None).await;
