@@ -1,8 +1,6 @@
 //! The only impure code: sockets, disk, clocks, engines, the HTTP API. It drives the core and decides nothing
 //! that the core could decide.
 
-
+pub mod api;
 pub mod handle;
 pub mod mesh;
-
-pub mod agent;
