@@ -10,6 +10,7 @@
 //! It is told the engine's truth as whole observations and compares levels, so a lost reply costs a listing.
 //! It must not know how engines are driven, how statuses are replicated or who follows the route table.
 
+mod attempt;
 mod ops;
 mod plan;
 mod restart;

@@ -4,24 +4,26 @@
 
 use super::ops::{Flight, Kind};
 use super::plan::{container_name, plan};
-use super::restart::{Ended, History, Verdict};
-use super::{Assignment, Output, World};
+use super::restart::History;
+use super::{Assignment, World};
 use crate::ids::{NodeId, TaskId};
-use crate::limits::{MAX_PAST_ATTEMPTS, PULL_TIMEOUT, START_TIMEOUT};
+use crate::limits::{PULL_TIMEOUT, START_TIMEOUT};
 use crate::model::container::*;
 use crate::model::spec::{Protocol, ServiceSpec};
-use crate::model::task::{Desired, PastAttempt, TaskPhase, TaskStatus};
+use crate::model::task::{Desired, TaskPhase, TaskStatus};
 use crate::time::{Mono, Now};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Creating or starting may take the engine this long.
-pub(super) const OP_TIMEOUT: Duration = Duration::from_secs(60);
+const OP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much later than the engine's own bound an operation counts as lost.
-pub(super) const PROBE_SLACK: Duration = Duration::from_secs(5);
-/// Lost replies in a row after which creating or starting is refused rather than tried again.
-const MAX_TRIES: u32 = 5;
+const PROBE_SLACK: Duration = Duration::from_secs(5);
+/// One probe lasts this long at most, so that a lost answer doesn't cost the attempt.
+const PROBE_WITHIN: Duration = Duration::from_secs(20);
+/// What takes longer than this to accept connections says that it waits for it.
+const FIRST_PROBE: Duration = Duration::from_secs(2);
 /// While a started container is not seen as it should be, a listing is asked for this often.
 const NUDGE: Duration = Duration::from_secs(15);
 /// The first such listing.
@@ -477,8 +479,6 @@ impl Machine {
         match ports.into_iter().find(|p| p.protocol == Protocol::Tcp).map(|p| p.target) {
             None => self.serve(w),
             Some(port) => {
-                self.note_container(w);
-                self.status.message = format!("waiting for port {port}");
                 self.step = Step::Probe { until: w.now.mono + START_TIMEOUT, port };
             }
         }
@@ -505,7 +505,13 @@ impl Machine {
             return true;
         }
         let Some(name) = self.container_name(w).filter(|_| self.pause.is_none()) else { return false };
-        let within = until.since(w.now.mono);
+        let left = until.since(w.now.mono);
+        let first = left >= START_TIMEOUT;
+        if !first {
+            self.note_container(w);
+            self.status.message = format!("waiting for port {port}");
+        }
+        let within = left.min(if first { FIRST_PROBE } else { PROBE_WITHIN });
         self.issue(Kind::Probe, EngineOp::Probe { name, port, within }, within + PROBE_SLACK, w);
         false
     }
@@ -532,115 +538,5 @@ impl Machine {
                 false
             }
         }
-    }
-
-    // Ends and new beginnings.
-
-    fn exited(&mut self, code: i64, error: &str, w: &mut World<'_>) {
-        self.run.stopped = true;
-        self.note_container(w);
-        self.status.exit_code = Some(code);
-        match code {
-            // Engines and machines that go down stop their containers, which may well end with 0. A service
-            // that is restarted on failure only must not stay down for that.
-            0 if self.away => {
-                self.end(TaskPhase::Failed, "container stopped while the engine or the agent was away", w)
-            }
-            0 => self.end(TaskPhase::Complete, "", w),
-            _ if error.is_empty() => self.end(TaskPhase::Failed, &format!("task: non-zero exit ({code})"), w),
-            _ => self.end(TaskPhase::Failed, &format!("task: non-zero exit ({code}): {error}"), w),
-        }
-    }
-
-    pub(super) fn reject(&mut self, why: &str, w: &mut World<'_>) {
-        self.end(TaskPhase::Rejected, why, w);
-    }
-
-    fn tried_enough(&mut self, w: &mut World<'_>) -> bool {
-        let enough = self.tries >= MAX_TRIES;
-        if enough {
-            let why = std::mem::take(&mut self.trouble);
-            self.reject(&format!("gave up after {MAX_TRIES} tries: {why}"), w);
-        }
-        enough
-    }
-
-    /// The attempt is over. What may still run of it is stopped next.
-    pub(super) fn end(&mut self, phase: TaskPhase, error: &str, w: &World<'_>) {
-        self.let_go();
-        self.finish(phase, error, w);
-        let ran = self.run.started.map_or(Duration::ZERO, |at| w.now.mono.since(at));
-        self.history.note_end((!self.run.adopted).then_some(ran));
-        self.run.blameless = self.away;
-        self.retry = None;
-        self.tries = 0;
-        self.pause = None;
-        self.step = Step::Over;
-    }
-
-    /// The attempt is over, desired is Running: is there to be another, and is it time?
-    pub(super) fn restart_round(&mut self, w: &mut World<'_>) -> bool {
-        let Some(spec) = self.spec().filter(|_| !self.status.given_up && self.status.phase != TaskPhase::Shutdown)
-        else {
-            return false;
-        };
-        if self.retry.is_none() {
-            let ended = Ended { attempt: self.status.attempt, phase: self.status.phase, blameless: self.run.blameless };
-            match self.history.verdict(&spec.task.restart, ended, w.now.mono) {
-                Verdict::GiveUp => self.status.given_up = true,
-                Verdict::After(delay) => self.retry_at(w.now.mono + delay, w),
-            }
-        }
-        if !self.can_act(w) || self.retry.is_none_or(|at| at > w.now.mono) {
-            return false;
-        }
-        self.begin_attempt(w);
-        true
-    }
-
-    pub(super) fn retry_at(&mut self, at: Mono, w: &World<'_>) {
-        self.retry = Some(at);
-        self.status.retry_at = Some(w.now.wall_at(at));
-    }
-
-    fn begin_attempt(&mut self, w: &mut World<'_>) {
-        // Before it becomes the past: others shall see that it failed.
-        self.say(w);
-        if let Some(name) = self.container_name(w).filter(|_| self.run.exists) {
-            self.litter.insert(name, w.now.mono);
-        }
-        let must_pull = self.status.phase == TaskPhase::Rejected;
-        self.next_attempt(self.status.attempt.saturating_add(1), w);
-        self.run = Run { must_pull, ..Run::default() };
-        self.history.note_restart(w.now.mono);
-        self.retry = None;
-        self.step = Step::Pull;
-        self.collect_litter(w);
-    }
-
-    /// Turns the status into that of another attempt, which is being prepared.
-    pub(super) fn next_attempt(&mut self, attempt: u32, w: &World<'_>) {
-        let old = TaskStatus::new(self.id, self.status.node, w.now.wall);
-        let old = std::mem::replace(&mut self.status, old);
-        self.status.past = old.past;
-        if old.phase > TaskPhase::Assigned {
-            self.status.past.push(PastAttempt {
-                attempt: old.attempt,
-                phase: old.phase,
-                since: old.since,
-                error: old.error,
-                exit_code: old.exit_code,
-                container_id: old.container_id,
-            });
-        }
-        let too_many = self.status.past.len().saturating_sub(MAX_PAST_ATTEMPTS);
-        self.status.past.drain(..too_many);
-        self.status.attempt = attempt;
-        self.status.phase = TaskPhase::Preparing;
-        self.status.message = "preparing".to_owned();
-    }
-
-    pub(super) fn await_drained(&mut self, w: &mut World<'_>) {
-        w.out.queue.push_back(Output::AwaitDrained(self.id));
     }
 }
