@@ -11,7 +11,7 @@ use std::time::Duration;
 const REMOVE_AGAIN: Duration = Duration::from_secs(10);
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A probe that ended early is repeated after this.
-const PROBE_AGAIN: Duration = Duration::from_secs(1);
+const PROBE_AGAIN: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -99,7 +99,7 @@ impl Machine {
         let Some(name) = self.container_name(w).filter(|_| self.can_act(w)) else { return };
         let grace = self.stop_grace();
         let signal = self.spec().and_then(|spec| spec.task.container.stop_signal.clone());
-        self.issue(Kind::Stop, EngineOp::Stop { name, signal, grace }, grace + STOP_SLACK, w);
+        self.issue(Kind::Stop, EngineOp::Stop { name, signal, grace }, grace.saturating_add(STOP_SLACK), w);
     }
 
     fn stop_grace(&self) -> Duration {

@@ -22,6 +22,8 @@ const OP_TIMEOUT: Duration = Duration::from_secs(60);
 const PROBE_SLACK: Duration = Duration::from_secs(5);
 /// One probe lasts this long at most, so that a lost answer doesn't cost the attempt.
 const PROBE_WITHIN: Duration = Duration::from_secs(20);
+/// What takes longer than this to accept connections says that it waits for it.
+const FIRST_PROBE: Duration = Duration::from_secs(2);
 /// While a started container is not seen as it should be, a listing is asked for this often.
 const NUDGE: Duration = Duration::from_secs(15);
 /// The first such listing.
@@ -477,8 +479,6 @@ impl Machine {
         match ports.into_iter().find(|p| p.protocol == Protocol::Tcp).map(|p| p.target) {
             None => self.serve(w),
             Some(port) => {
-                self.note_container(w);
-                self.status.message = format!("waiting for port {port}");
                 self.step = Step::Probe { until: w.now.mono + START_TIMEOUT, port };
             }
         }
@@ -505,7 +505,13 @@ impl Machine {
             return true;
         }
         let Some(name) = self.container_name(w).filter(|_| self.pause.is_none()) else { return false };
-        let within = until.since(w.now.mono).min(PROBE_WITHIN);
+        let left = until.since(w.now.mono);
+        let first = left >= START_TIMEOUT;
+        if !first {
+            self.note_container(w);
+            self.status.message = format!("waiting for port {port}");
+        }
+        let within = left.min(if first { FIRST_PROBE } else { PROBE_WITHIN });
         self.issue(Kind::Probe, EngineOp::Probe { name, port, within }, within + PROBE_SLACK, w);
         false
     }

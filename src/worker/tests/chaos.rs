@@ -45,7 +45,12 @@ fn meddle(rig: &mut Rig, dice: &mut Dice) {
             rig.assign(next);
         }
         4 if rig.orders.contains_key(&task_id(id)) => rig.forget(id),
-        5 | 6 => rig.restart_agent(),
+        5 => rig.restart_agent(),
+        6 => {
+            // Its operations may have been done, their records not.
+            (0..6).filter(|_| dice.coin()).for_each(|id| rig.lose_record(id));
+            rig.restart_agent();
+        }
         7 | 8 if rig.engine.up => rig.engine.disconnect(rig.mono, dice.coin(), dice.coin()),
         9..=11 if !rig.engine.up => rig.engine.connect(rig.mono),
         12 if runs => rig.engine.exit(&victim, dice.roll(3) as i64, rig.mono),
@@ -97,6 +102,8 @@ fn check_outcome(rig: &Rig, seed: u64) {
 }
 
 fn one_day(seed: u64) {
+    // Shown when a law is broken on the way.
+    println!("seed {seed}");
     let mut dice = Dice(seed);
     let mut rig = Rig::cold();
     for _ in 0..60 {
@@ -115,7 +122,7 @@ fn one_day(seed: u64) {
 
 #[test]
 fn whatever_happened_the_orders_are_carried_out_in_the_end() {
-    for seed in 0..400 {
+    for seed in 0..300 {
         one_day(seed);
     }
 }

@@ -66,9 +66,9 @@ impl FakeEngine {
         self.up = true;
         let info =
             EngineInfo { version: "28.2".into(), os: "linux".into(), arch: "x86_64".into(), ..EngineInfo::default() };
-        self.events.push_back((now, EngineEvent::Reachable(info)));
+        self.tell(now, EngineEvent::Reachable(info));
         let seen = self.snapshot();
-        self.events.push_back((now, seen));
+        self.tell(now, seen);
     }
 
     /// What was under way is answered with an error, if at all; its effect comes, or not.
@@ -81,10 +81,10 @@ impl FakeEngine {
             }
             if answers && p.heard {
                 let lost = Err(OpError::Unreachable("broken pipe".into()));
-                self.events.push_back((now, EngineEvent::Done { op: p.op, result: lost }));
+                self.tell(now, EngineEvent::Done { op: p.op, result: lost });
             }
         }
-        self.events.push_back((now, EngineEvent::Unreachable("connection refused".into())));
+        self.tell(now, EngineEvent::Unreachable("connection refused".into()));
     }
 
     pub fn agent_died(&mut self) {
@@ -139,7 +139,7 @@ impl FakeEngine {
             }
             let result = self.act(&p.what, now);
             if p.heard && !self.behaviour.mute {
-                self.events.push_back((now, EngineEvent::Done { op: p.op, result }));
+                self.tell(now, EngineEvent::Done { op: p.op, result });
             }
         }
     }
@@ -240,9 +240,13 @@ impl FakeEngine {
     pub fn report(&mut self, now: Mono) {
         if self.up {
             let seen = self.snapshot();
-            self.events.push_back((now + self.observation_delay, seen));
-            self.events.make_contiguous().sort_by_key(|(at, _)| *at);
+            self.tell(now + self.observation_delay, seen);
         }
+    }
+
+    fn tell(&mut self, at: Mono, event: EngineEvent) {
+        let place = self.events.partition_point(|(other, _)| *other <= at);
+        self.events.insert(place, (at, event));
     }
 
     fn snapshot(&self) -> EngineEvent {

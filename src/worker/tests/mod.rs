@@ -83,7 +83,7 @@ pub(super) fn order(id: u128, desired: Desired, spec: ServiceSpec) -> Assignment
 }
 
 /// A worker, its engine and the clock. Holds every output against the laws as it comes.
-pub(super) struct Rig {
+struct Rig {
     pub worker: Worker,
     pub engine: FakeEngine,
     pub mono: Mono,
@@ -96,6 +96,10 @@ pub(super) struct Rig {
     pub withdraws: Vec<(Mono, TaskId)>,
     pub drains: Vec<(Mono, TaskId)>,
     pub states: Vec<EngineState>,
+    /// When this life of the agent began.
+    born: Mono,
+    /// What a record said before its last change, in case that was not durable yet.
+    before: BTreeMap<TaskId, Option<TaskStatus>>,
     /// Routing follows at once.
     pub routing_answers: bool,
     next_base: u64,
@@ -125,6 +129,8 @@ impl Rig {
             withdraws: Vec::new(),
             drains: Vec::new(),
             states: Vec::new(),
+            born: mono,
+            before: BTreeMap::new(),
             routing_answers: true,
             next_base: 1 << 32,
         }
@@ -168,6 +174,7 @@ impl Rig {
     pub fn restart_agent(&mut self) {
         self.worker = Worker::new(OWNER, "host7".to_owned(), self.next_base, self.mono);
         self.next_base += 1 << 32;
+        self.born = self.mono;
         self.engine.agent_died();
         for (task, order) in self.orders.clone() {
             let recorded = self.recorded.get(&task).cloned();
@@ -177,6 +184,15 @@ impl Rig {
             self.engine.connect(self.mono);
         }
         self.pump();
+    }
+
+    /// The last change of this record was lost with the agent.
+    pub fn lose_record(&mut self, id: u128) {
+        match self.before.remove(&task_id(id)) {
+            Some(Some(old)) => _ = self.recorded.insert(task_id(id), old),
+            Some(None) => _ = self.recorded.remove(&task_id(id)),
+            None => {}
+        }
     }
 
     pub fn run(&mut self, time: Duration) {
@@ -203,6 +219,7 @@ impl Rig {
             match output {
                 Output::Status(status) => self.record(status),
                 Output::Engine { op, what } => {
+                    self.check_stop(&what);
                     self.ops.push((self.mono, what.clone()));
                     self.engine.ask(op, what, self.mono);
                 }
@@ -223,13 +240,25 @@ impl Rig {
         }
     }
 
+    /// What serves a published port is withdrawn and drained first.
+    fn check_stop(&self, what: &EngineOp) {
+        let EngineOp::Stop { .. } = what else { return };
+        let Some((task, order)) = fake::task_of(what).and_then(|task| self.orders.get_key_value(&task)) else { return };
+        if order.ingress && self.recorded[task].phase == TaskPhase::Running {
+            let told = |list: &[(Mono, TaskId)]| list.iter().any(|(at, of)| of == task && *at >= self.born);
+            assert!(order.task.desired >= Desired::Shutdown, "stopped without an order");
+            assert!(told(&self.withdraws) && told(&self.drains), "stopped while others may route to it");
+        }
+    }
+
     fn record(&mut self, status: TaskStatus) {
         assert!(self.orders.contains_key(&status.task), "says something of a forgotten task");
         if let Some(old) = self.recorded.get(&status.task) {
             assert!(law::status_moves_forward(old, &status), "{old:?} to {status:?}");
             assert_ne!(old, &status, "says the same twice");
         }
-        self.recorded.insert(status.task, status.clone());
+        let before = self.recorded.insert(status.task, status.clone());
+        self.before.insert(status.task, before);
         self.statuses.push(status);
     }
 

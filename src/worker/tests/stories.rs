@@ -93,11 +93,11 @@ fn a_published_port_must_accept_connections_first() {
     rig.engine.behaviour.accepts = false;
     rig.assign(order(1, Desired::Running, publishing(5000)));
     rig.run(secs(20));
-    assert_eq!(rig.phase(1), Starting);
+    assert_eq!((rig.phase(1), rig.status(1).message.as_str()), (Starting, "waiting for port 5000"));
     rig.engine.behaviour.accepts = true;
     rig.run(secs(1));
     assert_eq!(rig.phase(1), Running);
-    assert_eq!(rig.asked(), ["pull", "create", "start", "probe"]);
+    assert_eq!(rig.asked(), ["pull", "create", "start", "probe", "probe"]);
 }
 
 #[test]
