@@ -37,11 +37,11 @@ impl Memory {
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for (task, status) in view.services.values().flat_map(|s| &s.tasks) {
             match status.map_or(TaskPhase::Pending, |s| s.phase) {
-                TaskPhase::Running => drop(running.insert(task.id)),
+                TaskPhase::Running => _ = running.insert(task.id),
                 TaskPhase::Ready | TaskPhase::Starting if task.desired == Desired::Running => {
-                    drop(starting.insert(task.id))
+                    _ = starting.insert(task.id)
                 }
-                phase if phase >= TaskPhase::Complete => drop(ended.insert(task.id)),
+                phase if phase >= TaskPhase::Complete => _ = ended.insert(task.id),
                 _ => {}
             }
             if task.node.is_none() && task.desired.is_live() {
