@@ -1,4 +1,5 @@
 //! The only impure code: sockets, disk, clocks, engines, the HTTP API. It drives the core and decides nothing
 //! that the core could decide.
 
+pub mod engine;
 pub mod handle;
