@@ -11,6 +11,8 @@ pub mod demo;
 pub mod docker;
 mod probe;
 pub mod runner;
+#[cfg(test)]
+mod stories;
 mod watch;
 
 pub use demo::DemoEngine;

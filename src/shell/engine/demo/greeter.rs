@@ -42,9 +42,10 @@ pub(super) async fn serve(doors: Vec<TcpListener>, greeting: &str, mut orders: w
     let text = Bytes::copy_from_slice(greeting.as_bytes());
     let all = join_all(doors.into_iter().map(|door| serve_one(door, text.clone(), orders.clone())));
     tokio::select! {
-        _ = all => 0,
         // Dropping the servers closes their connections, in whatever state they are.
         () = told(&mut orders, Order::Kill) => KILLED,
+        // Idle ones end well at any order; a SIGKILL was still a SIGKILL.
+        _ = all => if *orders.borrow() == Order::Kill { KILLED } else { 0 },
     }
 }
 

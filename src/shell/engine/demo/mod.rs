@@ -140,8 +140,8 @@ impl Engine for DemoEngine {
     fn changes(&self, _: Owner) -> Changes {
         let watched = self.world.subscribe();
         stream::unfold(watched, |mut watched| async {
-            let reach = watched.borrow_and_update().reach;
-            if reach == Reach::Down {
+            let down = watched.borrow().reach == Reach::Down;
+            if down {
                 return Some((Err(gone()), watched));
             }
             // Fails only when the world has gone, and then so has everything that could change.

@@ -115,10 +115,12 @@ impl DockerEngine {
     async fn start(&self, owner: Owner, name: &str) -> Result<(), OpError> {
         let found = self.find(owner, name).await?.ok_or_else(|| refused(format!("No such container: {name}")))?;
         let client = self.client(CALL_LIMIT)?;
-        match client.start_container(&found.id, None::<StartContainerOptions>).await {
-            Ok(()) => Ok(()),
+        let answer = client.start_container(&found.id, None::<StartContainerOptions>).await;
+        self.inner.seen.touch(&found.id);
+        match answer {
+            // It runs already.
             Err(error) if status(&error) == Some(304) => Ok(()),
-            Err(error) => Err(failed(&error)),
+            other => other.map_err(|error| failed(&error)),
         }
     }
 
@@ -136,7 +138,9 @@ impl DockerEngine {
                 gone_is_fine(client.stop_container(&found.id, Some(options)).await)?;
             }
         }
-        self.await_exit(&found.id).await
+        let exited = self.await_exit(&found.id).await;
+        self.inner.seen.touch(&found.id);
+        exited
     }
 
     /// With a signal that isn't the container's own, which engines before API 1.42 can't be asked for.

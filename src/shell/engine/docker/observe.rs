@@ -57,10 +57,10 @@ pub(super) struct SeenContainers {
 
 #[derive(Default)]
 struct SeenState {
-    /// Counts events.
+    /// Counts touches.
     clock: u64,
     entries: BTreeMap<String, Entry>,
-    /// When an event last spoke of a container.
+    /// When a container was last touched.
     touched: BTreeMap<String, u64>,
 }
 
@@ -82,8 +82,8 @@ impl SeenContainers {
         f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What was seen of this container no longer counts.
-    fn touch(&self, id: &str) {
+    /// What was seen of this container no longer counts: an event or an operation of ours has changed it.
+    pub(super) fn touch(&self, id: &str) {
         self.with(|state| {
             state.clock += 1;
             state.entries.remove(id);
