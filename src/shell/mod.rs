@@ -1,6 +1,12 @@
 //! The only impure code: sockets, disk, clocks, engines, the HTTP API. It drives the core and decides nothing
 //! that the core could decide.
 
+pub mod agent;
 pub mod api;
+pub mod clock;
+pub mod disk;
+pub mod engine;
 pub mod handle;
+pub mod identity;
 pub mod mesh;
+pub mod net;
