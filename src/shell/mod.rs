@@ -2,5 +2,6 @@
 //! that the core could decide.
 
 pub mod clock;
+pub mod disk;
 pub mod handle;
 pub mod identity;
