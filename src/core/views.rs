@@ -6,6 +6,7 @@ use crate::ids::ServiceId;
 use crate::model::service::Service;
 use crate::model::task::TaskPhase;
 use crate::time::Wall;
+use crate::wire::message::MemberEntry;
 
 impl Core {
     pub fn services(&self) -> Vec<ServiceView> {
@@ -141,6 +142,11 @@ impl Core {
         let live =
             holder.0 == self.me || self.membership.member(holder.0).is_some_and(|m| m.liveness <= Liveness::Suspect);
         live.then_some(holder)
+    }
+
+    /// What a node that joins is told: where we and the others are.
+    pub fn member_table(&self) -> Vec<MemberEntry> {
+        self.membership.table()
     }
 
     pub fn cluster(&self) -> ClusterView {

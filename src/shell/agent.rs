@@ -92,7 +92,12 @@ impl Agent {
         let tunnels = Arc::new(NetTunnels(net.clone()));
         let mesh = Box::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
 
-        let api = tokio::spawn(serve_api(&config, &identity, handle.clone(), stop.clone()));
+        let api = bind_api(&config, &identity, handle.clone(), stop.clone()).await?;
+        tokio::spawn(async move {
+            if let Err(error) = api.await {
+                tracing::error!(%error, "the API has ended");
+            }
+        });
         let driver = Driver {
             core,
             clock,
@@ -113,7 +118,6 @@ impl Agent {
             dir,
         };
         let task = tokio::spawn(driver.run());
-        api::wait_until_bound(&config.socket, &api).await.context("the API socket")?;
         let (node, first_start) = (identity.node(), start.first_start);
         Ok(Self { handle, node, identity, addr, first_start, stop, task })
     }
@@ -148,7 +152,12 @@ impl Agent {
     }
 }
 
-async fn serve_api(config: &AgentConfig, identity: &Arc<Identity>, handle: AgentHandle, stop: CancellationToken) -> anyhow::Result<()> {
+async fn bind_api(
+    config: &AgentConfig,
+    identity: &Arc<Identity>,
+    handle: AgentHandle,
+    stop: CancellationToken,
+) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
     let engine = match &config.engine {
         EngineChoice::Docker(socket) => Some(socket.clone()),
         EngineChoice::Demo => None,
@@ -160,7 +169,7 @@ async fn serve_api(config: &AgentConfig, identity: &Arc<Identity>, handle: Agent
         token: Arc::new(move |secret| signer.token(secret).map_or_else(|_| String::new(), |t| t.to_string())),
         new_secret: Arc::new(|| random::secret().unwrap_or_default()),
     };
-    api::serve(api_config, handle, extra, stop).await
+    api::bind(api_config, handle, extra, stop).await
 }
 
 /// Who may join: whoever knows the cluster's secret, under a node id that nobody has.

@@ -50,18 +50,24 @@ pub struct Extra {
     pub new_secret: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
-/// Answers on the socket until `stop`, then lets what is under way end.
-pub async fn serve(config: ApiConfig, agent: AgentHandle, extra: Extra, stop: CancellationToken) -> anyhow::Result<()> {
-    serve_backend(config, Arc::new(agent), extra, stop).await
+/// Binds the socket; what it returns answers on it until `stop`, then lets what is under way end.
+pub async fn bind(
+    config: ApiConfig,
+    agent: AgentHandle,
+    extra: Extra,
+    stop: CancellationToken,
+) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send> {
+    let socket = socket::bind(&config.socket).await?;
+    Ok(serve(config, socket, Arc::new(agent), extra, stop))
 }
 
-async fn serve_backend(
+async fn serve(
     config: ApiConfig,
+    socket: socket::Socket,
     backend: Arc<dyn Backend>,
     extra: Extra,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let socket = socket::bind(&config.socket).await?;
     let api = Api {
         backend,
         engine: config.engine.map(|path| Engine::new(path, stop.clone())),

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 const VERSION: u8 = 1;
-pub const TUNNEL_HEADER_BYTES: usize = 1 + 16 + 2;
+const TUNNEL_HEADER_BYTES: usize = 1 + 16 + 2;
 const CONNECTED: u8 = 0;
 const NOT_HERE: u8 = 1;
 const REFUSED: u8 = 2;

@@ -6,7 +6,7 @@ mod http;
 mod passing;
 pub mod views;
 
-use super::{ApiConfig, Extra, serve_backend};
+use super::{ApiConfig, Extra, serve, socket};
 use fake::Fake;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,7 +32,8 @@ impl Server {
             token: Arc::new(|secret| format!("PEERTKN-1-{secret}")),
             new_secret: Arc::new(|| "fresh".to_owned()),
         };
-        let serving = tokio::spawn(serve_backend(config, agent.clone(), extra, stop.clone()));
+        let bound = socket::bind(&config.socket).await.unwrap();
+        let serving = tokio::spawn(serve(config, bound, agent.clone(), extra, stop.clone()));
         let server = Self { dir, agent, stop, serving };
         server.reachable().await;
         server
