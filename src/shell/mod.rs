@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod api;
 pub mod clock;
+pub mod demo;
 pub mod disk;
 pub mod engine;
 pub mod handle;
