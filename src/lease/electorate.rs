@@ -107,7 +107,8 @@ impl Survey<'_> {
     /// Down, and silent too: membership alone may be wrong about a voter that still answers here.
     fn dead(&self, node: NodeId) -> bool {
         let after = self.upkeep.replace_after;
-        self.members.been(node, Liveness::Down, after, self.now) && (!self.is_voter(node) || self.silence(node) >= after)
+        self.members.been(node, Liveness::Down, after, self.now)
+            && (!self.is_voter(node) || self.silence(node) >= after)
     }
 
     fn mute(&self, node: NodeId) -> bool {
@@ -242,7 +243,9 @@ impl Lease {
             self.take_back(previous, now);
             return true;
         }
-        if leading.committed != Some(self.durable.electorate.id) || !self.changes_allowed || now < leading.no_change_before
+        if leading.committed != Some(self.durable.electorate.id)
+            || !self.changes_allowed
+            || now < leading.no_change_before
         {
             return false;
         }

@@ -223,7 +223,8 @@ impl Lease {
         let by_hearsay = self.hearsay.filter(|(_, until)| *until > now).map(|(term, _)| term);
         // A node without a vote hears no renewals; it names whoever wrote the latest electorate.
         let author = self.durable.electorate.id.term;
-        let by_record = (!self.is_voter() && author != Term::ZERO && self.members.may_be_up(author.node)).then_some(author);
+        let by_record =
+            (!self.is_voter() && author != Term::ZERO && self.members.may_be_up(author.node)).then_some(author);
         let term = by_grant.or(by_hearsay).or(by_record)?;
         (term.node != self.me).then_some((term.node, term))
     }

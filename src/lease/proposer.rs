@@ -176,6 +176,11 @@ impl Lease {
         self.step_down(now + self.timing.resend() * 2);
     }
 
+    #[cfg(test)]
+    pub(super) fn role_ballot(&self) -> Option<Term> {
+        self.role.ballot()
+    }
+
     /// This node accepted a proposal of another, which has a majority's promises: nothing is left to do here.
     pub(super) fn follow(&mut self, ballot: Term, now: Mono) {
         #[cfg(test)]

@@ -36,12 +36,14 @@ pub enum Rule {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Network {
+pub struct Weather {
     pub loss_percent: u32,
     pub double_percent: u32,
     /// Messages that take up to `slow_us` instead of a LAN's time.
     pub slow_percent: u32,
     pub slow_us: u64,
+    /// Writes that take up to a second instead of a good disk's time.
+    pub slow_disk_percent: u32,
 }
 
 #[derive(Debug)]
@@ -145,7 +147,7 @@ pub struct World {
     pub now: u64,
     pub rng: ChaCha8Rng,
     pub nodes: Vec<Node>,
-    pub network: Network,
+    pub weather: Weather,
     pub check: Checker,
     pub without: Option<Rule>,
     pub timing: Timing,
@@ -196,7 +198,7 @@ impl World {
             now: 0,
             rng,
             nodes,
-            network: Network::default(),
+            weather: Weather::default(),
             check: Checker::default(),
             without: None,
             timing: timing(),
@@ -240,7 +242,8 @@ impl World {
         if without == Some(Rule::DurablePromise) {
             node.disk.promised = Term::ZERO;
         }
-        let mut lease = Lease::new(node.id, timing, node.disk.clone(), first_life, seed, Mono(offset)).with_upkeep(upkeep);
+        let mut lease =
+            Lease::new(node.id, timing, node.disk.clone(), first_life, seed, Mono(offset)).with_upkeep(upkeep);
         lease.without = without;
         if without == Some(Rule::BootWait) {
             lease.grant = None;
@@ -333,7 +336,8 @@ impl World {
                     && !self.cut.contains(&(other, index)));
             let mut state = if reachable { Liveness::Alive } else { Liveness::Down };
             if lies && other != index && self.chance(40) {
-                state = [Liveness::Alive, Liveness::Suspect, Liveness::Away, Liveness::Down][self.rng.random_range(0..4)];
+                state =
+                    [Liveness::Alive, Liveness::Suspect, Liveness::Away, Liveness::Down][self.rng.random_range(0..4)];
             }
             if !self.nodes[other].removed {
                 live.insert(node_id(other), state);
@@ -388,8 +392,9 @@ impl World {
             match node.gate.front() {
                 Some(Output::Persist(_)) if !node.writing => {
                     node.writing = true;
-                    let life = node.life;
-                    let takes = if self.chance(3) { self.rng.random_range(0..SECOND) } else { self.rng.random_range(MS..8 * MS) };
+                    let (life, slow) = (node.life, self.weather.slow_disk_percent);
+                    let worst = if self.chance(slow) { SECOND } else { 8 * MS };
+                    let takes = self.rng.random_range(MS..worst);
                     self.at(self.now + takes, Event::Written { node: index, life });
                     return;
                 }
@@ -409,14 +414,15 @@ impl World {
             self.at(self.now, Event::Deliver { from, to, message });
             return;
         }
-        let Network { loss_percent, double_percent, slow_percent, slow_us } = self.network;
+        let Weather { loss_percent, double_percent, slow_percent, slow_us, .. } = self.weather;
         if self.cut.contains(&(from, to)) || self.chance(loss_percent) {
             return;
         }
         let copies = if self.chance(double_percent) { 2 } else { 1 };
         for _ in 0..copies {
             let slow = self.chance(slow_percent);
-            let takes = if slow { self.rng.random_range(0..slow_us.max(1)) } else { self.rng.random_range(200..5 * MS) };
+            let takes =
+                if slow { self.rng.random_range(0..slow_us.max(1)) } else { self.rng.random_range(200..5 * MS) };
             self.at(self.now + takes, Event::Deliver { from, to, message: message.clone() });
         }
     }
@@ -523,6 +529,7 @@ impl World {
         last.map(|e| e.voters.iter().map(|n| n.as_u128() as usize - 1).collect()).unwrap_or_default()
     }
 
+    /// Nodes that run.
     pub fn up(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|i| self.nodes[*i].lease.is_some()).collect()
     }
