@@ -138,6 +138,10 @@ impl Core {
         if let Some(Value::Electorate(electorate)) = self.store.get(&Key::Electorate) {
             self.lease.learn(electorate.clone(), now.mono);
         }
+        let revisions: Vec<_> = self.store.all_revisions().collect();
+        for (service, revision) in revisions {
+            self.spec(service, revision);
+        }
         let mine: Vec<TaskId> = self.store.tasks().filter(|t| t.node == Some(self.me)).map(|t| t.id).collect();
         for task in mine {
             self.assign(task, now);

@@ -138,7 +138,6 @@ impl Core {
     }
 
     fn plan(&mut self, leading: &mut Leading, now: Now) -> bool {
-        self.load_specs();
         let nodes = self.node_infos();
         let mut rng = ChaCha8Rng::seed_from_u64(self.rng.random());
         let plan = {
@@ -200,22 +199,6 @@ impl Core {
         let orphaned =
             self.store.statuses().filter(|s| self.store.task(s.task).is_none()).map(|s| Key::TaskStatus(s.task));
         facts.extend(orphaned.filter(|key| !already.contains(key)).map(|key| (key, None)));
-    }
-
-    fn load_specs(&mut self) {
-        let mut wanted: Vec<(ServiceId, RevisionId)> = self.store.tasks().map(|t| (t.service, t.revision)).collect();
-        for service in self.store.services() {
-            wanted.push((service.id, service.current));
-            wanted.extend(service.previous.map(|r| (service.id, r)));
-        }
-        for rollout in self.store.rollouts() {
-            wanted.push((rollout.service, rollout.to));
-            wanted.extend(rollout.from.map(|r| (rollout.service, r)));
-        }
-        wanted.retain(|(_, revision)| !self.specs.contains_key(revision));
-        for (service, revision) in wanted {
-            self.spec(service, revision);
-        }
     }
 
     pub(super) fn node_infos(&self) -> BTreeMap<NodeId, NodeInfo> {

@@ -347,8 +347,9 @@ impl Core {
                 self.routes.dirty = true;
                 self.plan_soon();
             }
-            Key::Revision(_, revision) => {
+            Key::Revision(service, revision) => {
                 self.plan_soon();
+                self.spec(service, revision);
                 let waiting: Vec<TaskId> = self
                     .store
                     .tasks()
