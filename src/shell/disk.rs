@@ -174,7 +174,7 @@ impl Writer {
             Ok(Ok(())) => {
                 self.database = Some(database);
                 self.next_open = Reopen::Plain;
-                return Ok(());
+                Ok(())
             }
             Ok(Err(error)) if is_out_of_space(&error) => {
                 drop_quietly(database);
@@ -470,7 +470,9 @@ mod tests {
         let good = fs::read(&path).unwrap();
         let contents = inspect(&path).unwrap();
         let mut refused = 0;
-        for at in (0..good.len()).step_by(4_093) {
+        // Most of the file is room to grow.
+        let used: Vec<usize> = (0..good.len()).filter(|at| good[*at] != 0).collect();
+        for at in used.into_iter().step_by(397) {
             let mut bad = good.clone();
             bad[at] ^= 0x40;
             fs::write(&path, &bad).unwrap();
@@ -483,7 +485,7 @@ mod tests {
             }
             assert_eq!(fs::read(&path).unwrap(), bad);
         }
-        assert!(refused > 5, "{refused}");
+        assert!(refused > 100, "{refused}");
     }
 
     #[test]
