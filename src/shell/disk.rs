@@ -507,6 +507,22 @@ mod tests {
     }
 
     #[test]
+    fn a_rebuilt_file_holds_the_same_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.redb");
+        create(&path, &Contents::from([(b"a".to_vec(), b"1".to_vec())])).unwrap();
+        let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+        // Kept open, so that its number isn't given to the new one.
+        let _old = fs::File::open(&path).unwrap();
+        let before = inode(&path);
+        let database = rebuild(&path).unwrap();
+        assert_ne!(inode(&path), before);
+        apply(&database, &[Job { id: PersistId(1), writes: put("b", "2") }]).unwrap();
+        drop(database);
+        assert_eq!(text(&open(&path).1), [("a".into(), "1".into()), ("b".into(), "2".into())]);
+    }
+
+    #[test]
     fn a_file_in_use_is_told_as_such() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.redb");
