@@ -146,6 +146,9 @@ async fn a_silent_address_is_passed_over_and_alone_it_is_an_error() {
     both.unwrap();
     let error = alone.unwrap_err();
     assert!(matches!(&error, JoinError::Unreachable { addr, .. } if *addr == nobody), "{error}");
+    drop(silent);
+    let shut = join(&addrs[..1], &desk.token, "box", listen, wall()).await.unwrap_err();
+    assert!(shut.to_string().contains("nothing listens"), "{shut}");
     let nowhere = join(&[], &desk.token, "box", listen, wall()).await.unwrap_err();
     assert_eq!(nowhere, JoinError::NoAddress);
 }

@@ -147,7 +147,7 @@ fn no_cut_of_the_power_loses_what_was_reported_done() {
         // Several lives of one file, each ended by a cut; some while the last one is being repaired.
         for life in 0..4 {
             let floor = number;
-            disk.platter().cut_after = Some(rng.random_range(0..120));
+            disk.platter().cut_after = Some(rng.random_range(0..40));
             let mut done = floor;
             if let Ok(database) = disk.open() {
                 drop(database);

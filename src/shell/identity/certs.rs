@@ -98,7 +98,7 @@ impl Validity {
 
 fn parse<'a>(cert: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertError> {
     match X509Certificate::from_der(cert) {
-        Ok((rest, parsed)) if rest.is_empty() => Ok(parsed),
+        Ok(([], parsed)) => Ok(parsed),
         Ok(_) => Err(CertError::Parse("bytes after its end".to_owned())),
         Err(e) => Err(CertError::Parse(e.to_string())),
     }
@@ -195,6 +195,22 @@ mod tests {
         assert!(requested_key(b"").is_err());
         assert!(requested_key(&[0x30; 200]).is_err());
         assert!(NodeName::of(&CertificateDer::from(vec![0x30, 3, 1, 2, 3])).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn bytes_of_a_stranger_never_panic(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..600),
+            at in 0usize..300,
+        ) {
+            let _ = requested_key(&bytes);
+            let _ = NodeName::of(&CertificateDer::from(bytes.as_slice()));
+            let name = NodeName { node: NodeId::from_u128(1), cluster: ClusterId::from_u128(2) };
+            let mut request = request(name, &new_key().unwrap()).unwrap();
+            let at = at % request.len();
+            request.splice(at.., bytes);
+            let _ = requested_key(&request);
+        }
     }
 
     #[test]

@@ -184,6 +184,14 @@ mod tests {
         assert_eq!(Token::parse(&odd), Err(BadToken::Malformed("CA digest")));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in ".*", tail in "[-0-9a-zé]{0,90}") {
+            let _ = Token::parse(&text);
+            let _ = Token::parse(&format!("PEERTKN-1-{tail}"));
+        }
+    }
+
     #[test]
     fn secrets_differ_and_compare() {
         let (a, b) = (generate_secret().unwrap(), generate_secret().unwrap());

@@ -32,7 +32,7 @@ async fn meet(shared: Arc<Shared>, incoming: Incoming, permit: OwnedSemaphorePer
     let handshake = async { incoming.accept()?.await };
     let conn = match timeout(shared.timing.handshake, handshake).await {
         Ok(Ok(conn)) => conn,
-        Ok(Err(e)) => return tracing::info!(%from, "refused a connection: {}", reason::explain(&e)),
+        Ok(Err(e)) => return shared.complain(from, &reason::explain(&e).to_string()),
         Err(_) => return tracing::debug!(%from, "a handshake took too long"),
     };
     match protocol(&conn).as_deref() {
@@ -52,15 +52,15 @@ fn protocol(conn: &Connection) -> Option<Vec<u8>> {
 
 async fn welcome(shared: &Arc<Shared>, conn: Connection, from: SocketAddr) {
     let Some(node) = tls::proven_node(&conn) else {
-        tracing::warn!(%from, "refused a connection without a certificate");
+        shared.complain(from, "a connection without a certificate");
         return close(&conn, reason::NO_CERTIFICATE);
     };
     if shared.banned.contains(node) {
-        tracing::warn!(%from, %node, "refused a node that was removed");
+        shared.complain(from, "a node that was removed");
         return close(&conn, reason::BANNED);
     }
     if node == shared.us {
-        tracing::warn!(%from, "refused a connection that shows our own certificate: is our data directory in use twice?");
+        shared.complain(from, "a node that shows our own certificate: was our data directory copied?");
         return close(&conn, reason::PROTOCOL);
     }
     transport::trust(&conn);

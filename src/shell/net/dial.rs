@@ -2,6 +2,7 @@
 //! it was accepted (in TLS 1.3 a client is done before the server has looked at its certificate), and tells each side
 //! which life of the other it talks to.
 
+use super::knock;
 use super::links::Link;
 use super::reason::{Refusal, explain};
 use super::shared::Shared;
@@ -47,7 +48,17 @@ async fn dial(shared: &Shared, node: NodeId, addr: SocketAddr) -> Result<(Connec
         let instance = greet(&conn, shared.instance).await?;
         Ok((conn, instance))
     };
-    timeout(limit, attempt)
+    let shut = async {
+        knock::until_shut(addr).await;
+        Err(Refusal::Silent("nothing listens at that port".to_owned()))
+    };
+    let either = async {
+        tokio::select! {
+            result = attempt => result,
+            result = shut => result,
+        }
+    };
+    timeout(limit, either)
         .await
         .unwrap_or_else(|_| Err(Refusal::Silent(format!("no answer within {} s", limit.as_secs_f32()))))
 }

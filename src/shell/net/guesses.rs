@@ -9,7 +9,7 @@ use tokio::time::Instant;
 const MAX_WRONG: u32 = 5;
 const WITHIN: Duration = Duration::from_secs(10);
 const BLOCKED_FOR: Duration = Duration::from_secs(60);
-const MAX_SOURCES: usize = 4_096;
+const MAX_SOURCES: usize = 1_024;
 
 #[derive(Debug, Default)]
 pub struct Guesses {
@@ -65,6 +65,26 @@ impl Guesses {
     }
 }
 
+/// Lines in the log about strangers: some now and then, whatever they do.
+#[derive(Debug, Default)]
+pub struct Complaints {
+    begun: Option<Instant>,
+    made: u32,
+}
+
+impl Complaints {
+    const AT_MOST: u32 = 20;
+    const WITHIN: Duration = Duration::from_secs(10);
+
+    pub fn may_complain(&mut self, now: Instant) -> bool {
+        if self.begun.is_none_or(|begun| now >= begun + Self::WITHIN) {
+            *self = Self { begun: Some(now), made: 0 };
+        }
+        self.made += 1;
+        self.made <= Self::AT_MOST
+    }
+}
+
 /// One customer usually has 2^64 IPv6 addresses at hand: they count as one.
 fn network(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
@@ -99,6 +119,16 @@ mod tests {
     }
 
     #[test]
+    fn complaints_are_rationed() {
+        let mut complaints = Complaints::default();
+        let start = Instant::now();
+        let made = |complaints: &mut Complaints, at| (0..100).filter(|_| complaints.may_complain(at)).count();
+        assert_eq!(made(&mut complaints, start), 20);
+        assert_eq!(made(&mut complaints, start + Duration::from_secs(9)), 0);
+        assert_eq!(made(&mut complaints, start + Duration::from_secs(10)), 20);
+    }
+
+    #[test]
     fn slow_mistakes_are_forgiven() {
         let mut guesses = Guesses::default();
         let start = Instant::now();
@@ -114,7 +144,7 @@ mod tests {
         let blocked = (0..5).filter(|n| guesses.wrong(ip(&format!("2001:db8::{n}")), start)).count();
         assert_eq!(blocked, 1);
         assert!(guesses.blocked(ip("2001:db8::ffff"), start).is_some());
-        for n in 0..10_000u32 {
+        for n in 0..3_000u32 {
             guesses.wrong(IpAddr::from(n.to_be_bytes()), start + Duration::from_millis(u64::from(n)));
         }
         assert!(guesses.sources.len() <= MAX_SOURCES);

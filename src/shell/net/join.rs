@@ -2,6 +2,7 @@
 //! the secret over that connection only, keeps its own key to itself and comes back with an identity.
 
 use super::dial::canonical;
+use super::knock;
 use super::reason::{self, Refusal, printable};
 use super::tls;
 use super::{Timing, transport};
@@ -133,10 +134,16 @@ async fn exchange(addr: SocketAddr, token: &Token, request: &JoinRequest) -> Res
     let endpoint = client_endpoint(addr, token).map_err(JoinError::Local)?;
     // The name is not looked at: the digest in the token is what counts.
     let connecting = endpoint.connect(addr, "join.peer.internal").map_err(|e| silent(addr, e.to_string()))?;
-    let conn = timeout(CONNECT_TIMEOUT, connecting)
+    let silence = |why: String| refused(addr, Refusal::Silent(why));
+    let connected = async {
+        tokio::select! {
+            result = connecting => result.map_err(|e| refused(addr, reason::explain(&e))),
+            () = knock::until_shut(addr) => Err(silence("nothing listens at that port".to_owned())),
+        }
+    };
+    let conn = timeout(CONNECT_TIMEOUT, connected)
         .await
-        .map_err(|_| refused(addr, Refusal::Silent(format!("nothing within {} s", CONNECT_TIMEOUT.as_secs()))))?
-        .map_err(|e| refused(addr, reason::explain(&e)))?;
+        .unwrap_or_else(|_| Err(silence(format!("nothing within {} s", CONNECT_TIMEOUT.as_secs()))))?;
     let result = ask(addr, &conn, request).await;
     reason::close(&conn, reason::JOIN_OVER);
     // Lets the goodbye out; the other side does not depend on it.

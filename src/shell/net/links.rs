@@ -41,6 +41,8 @@ pub struct Link {
     pub tunnels: AtomicBool,
     /// Messages that are being read or written.
     pub busy: AtomicUsize,
+    /// Somebody is finding out whether the other side's port is still open.
+    pub knocking: AtomicBool,
     last_used: Mutex<Instant>,
 }
 
@@ -54,6 +56,7 @@ impl Link {
             number,
             tunnels: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
+            knocking: AtomicBool::new(false),
             last_used: Mutex::new(Instant::now()),
         }
     }

@@ -10,6 +10,7 @@ mod dial;
 mod guesses;
 mod join;
 mod join_desk;
+mod knock;
 mod links;
 mod pump;
 mod reason;

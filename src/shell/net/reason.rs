@@ -18,6 +18,9 @@ pub const PROTOCOL: VarInt = VarInt::from_u32(6);
 pub const BUSY: VarInt = VarInt::from_u32(7);
 pub const JOIN_OVER: VarInt = VarInt::from_u32(8);
 
+/// Nothing listens any more at the other side's port.
+pub const GONE: VarInt = VarInt::from_u32(9);
+
 /// A stream that was longer than allowed, or took longer.
 pub const STREAM_TOO_LARGE: VarInt = VarInt::from_u32(1);
 pub const STREAM_TOO_SLOW: VarInt = VarInt::from_u32(2);

@@ -3,6 +3,7 @@
 //! events, reading stops, and QUIC's flow control tells the sender.
 
 use super::NetEvent;
+use super::knock;
 use super::links::Link;
 use super::reason::{self, STREAM_TOO_LARGE, STREAM_TOO_SLOW};
 use super::shared::Shared;
@@ -10,7 +11,11 @@ use crate::limits::MAX_MESSAGE_BYTES;
 use quinn::{ConnectionError, ReadToEndError, RecvStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// How often each link is looked after.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub async fn run(shared: Arc<Shared>, link: Arc<Link>) {
     let error = read(&shared, &link).await;
@@ -19,8 +24,9 @@ pub async fn run(shared: Arc<Shared>, link: Arc<Link>) {
 }
 
 async fn read(shared: &Arc<Shared>, link: &Arc<Link>) -> ConnectionError {
-    let mut settle = interval(shared.timing.linger.max(std::time::Duration::from_millis(10)) / 2);
-    settle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen = Traffic::default();
     loop {
         let arrived = tokio::select! {
             datagram = link.conn.read_datagram() => datagram.map(|bytes| Some(message(link, bytes.to_vec()))),
@@ -34,10 +40,8 @@ async fn read(shared: &Arc<Shared>, link: &Arc<Link>) -> ConnectionError {
                 link.tunnels.store(true, Ordering::Relaxed);
                 Some(NetEvent::Tunnel { from: link.node, send, recv })
             }),
-            _ = settle.tick() => {
-                if shared.is_redundant(link) {
-                    reason::close(&link.conn, reason::SETTLED);
-                }
+            _ = look.tick() => {
+                look_after(shared, link, &mut seen);
                 Ok(None)
             }
         };
@@ -50,6 +54,34 @@ async fn read(shared: &Arc<Shared>, link: &Arc<Link>) -> ConnectionError {
             Err(error) => return error,
         }
     }
+}
+
+/// Packets in and out so far.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Traffic {
+    sent: u64,
+    received: u64,
+}
+
+/// Closes a link that another one makes superfluous; asks after a peer that has not answered what was sent.
+fn look_after(shared: &Arc<Shared>, link: &Arc<Link>, seen: &mut Traffic) {
+    if shared.is_redundant(link) {
+        reason::close(&link.conn, reason::SETTLED);
+    }
+    let stats = link.conn.stats();
+    let now = Traffic { sent: stats.udp_tx.datagrams, received: stats.udp_rx.datagrams };
+    let unanswered = now.sent > seen.sent && now.received == seen.received;
+    *seen = now;
+    if unanswered && !link.knocking.swap(true, Ordering::Relaxed) {
+        shared.tasks.spawn(ask_after(link.clone()));
+    }
+}
+
+async fn ask_after(link: Arc<Link>) {
+    if knock::is_shut(link.remote()).await {
+        reason::close(&link.conn, reason::GONE);
+    }
+    link.knocking.store(false, Ordering::Relaxed);
 }
 
 fn message(link: &Link, bytes: Vec<u8>) -> NetEvent {

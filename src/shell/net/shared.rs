@@ -7,7 +7,7 @@ use super::tls::{self, BanList, TlsError};
 use super::{JoinService, NetEvent, Timing, dial, serve, transport};
 use crate::ids::NodeId;
 use crate::shell::identity::Identity;
-use crate::shell::net::guesses::Guesses;
+use crate::shell::net::guesses::{Complaints, Guesses};
 use quinn::{Connection, Endpoint};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -39,6 +39,7 @@ pub struct Shared {
     pub events: mpsc::Sender<NetEvent>,
     pub join: JoinService,
     pub guesses: Mutex<Guesses>,
+    complaints: Mutex<Complaints>,
     pub handshakes: Arc<Semaphore>,
     pub joins: Arc<Semaphore>,
     pub tasks: TaskTracker,
@@ -98,6 +99,7 @@ impl Shared {
             events: parts.events,
             join: parts.join,
             guesses: Mutex::new(Guesses::default()),
+            complaints: Mutex::new(Complaints::default()),
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
             joins: Arc::new(Semaphore::new(MAX_JOINS)),
             tasks: TaskTracker::new(),
@@ -117,6 +119,16 @@ impl Shared {
 
     fn links(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says in the log that somebody was turned away, unless too many were of late.
+    pub fn complain(&self, from: SocketAddr, why: &str) {
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        if complaints.may_complain(Instant::now()) {
+            tracing::warn!(%from, "turned away: {why}");
+        } else {
+            tracing::debug!(%from, "turned away: {why}");
+        }
     }
 
     fn announce(&self, event: NetEvent) {
