@@ -85,12 +85,22 @@ impl Story {
 
     async fn picture(&self, node: usize) -> String {
         self.ask(node, |core| {
-            let names: BTreeMap<_, _> = core.nodes().iter().map(|n| (n.id, n.fact.as_ref().map(|f| f.hostname.clone()))).collect();
+            let names: BTreeMap<_, _> =
+                core.nodes().iter().map(|n| (n.id, n.fact.as_ref().map(|f| f.hostname.clone()))).collect();
             let tasks = core.tasks().into_iter().map(|t| {
                 let status = t.status.map(|s| format!("{} attempt {} {}", s.phase.as_str(), s.attempt, s.error));
-                format!("{:?} on {:?}: want {} have {status:?} {}", t.task.slot, t.task.node.map(|n| &names[&n]), t.task.desired.as_str(), t.task.message)
+                format!(
+                    "{:?} on {:?}: want {} have {status:?} {}",
+                    t.task.slot,
+                    t.task.node.map(|n| &names[&n]),
+                    t.task.desired.as_str(),
+                    t.task.message
+                )
             });
-            let nodes = core.nodes().into_iter().map(|n| format!("{:?} {:?} holder {} voter {}", names[&n.id], n.liveness, n.is_holder, n.is_voter));
+            let nodes = core
+                .nodes()
+                .into_iter()
+                .map(|n| format!("{:?} {:?} holder {} voter {}", names[&n.id], n.liveness, n.is_holder, n.is_voter));
             nodes.chain(tasks).collect::<Vec<_>>().join("\n")
         })
         .await
@@ -112,14 +122,20 @@ impl Story {
         let id = self.demo.configs[node].hostname.clone();
         self.ask(asked, move |core| {
             let node = core.nodes().into_iter().find(|n| n.fact.as_ref().is_some_and(|f| f.hostname == id)).unwrap().id;
-            core.tasks().into_iter().filter(|t| t.task.node == Some(node) && t.task.desired.is_live()).map(|t| t.task.id).collect()
+            core.tasks()
+                .into_iter()
+                .filter(|t| t.task.node == Some(node) && t.task.desired.is_live())
+                .map(|t| t.task.id)
+                .collect()
         })
         .await
     }
 
     async fn holder(&self) -> usize {
         let hostname = self
-            .ask(self.any(), |core| core.nodes().into_iter().find(|n| n.is_holder).and_then(|n| n.fact).map(|f| f.hostname))
+            .ask(self.any(), |core| {
+                core.nodes().into_iter().find(|n| n.is_holder).and_then(|n| n.fact).map(|f| f.hostname)
+            })
             .await
             .expect("somebody holds the lease");
         self.demo.configs.iter().position(|c| c.hostname == hostname).unwrap()
@@ -180,10 +196,17 @@ async fn get(ip: IpAddr, port: u16) -> Result<String, String> {
         stream.read_to_string(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
     };
-    let answer = timeout(Duration::from_secs(10), exchange).await.map_err(|_| "no answer in 10 s")?.map_err(|e| e.to_string())?;
+    let answer = timeout(Duration::from_secs(10), exchange)
+        .await
+        .map_err(|_| "no answer in 10 s")?
+        .map_err(|e| e.to_string())?;
     let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
     let words: Vec<&str> = body.split_whitespace().skip(2).take(2).collect();
-    if words.len() == 2 && answer.starts_with("HTTP/1.1 200") { Ok(words.join(" ")) } else { Err(format!("answered {answer:?}")) }
+    if words.len() == 2 && answer.starts_with("HTTP/1.1 200") {
+        Ok(words.join(" "))
+    } else {
+        Err(format!("answered {answer:?}"))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -192,7 +215,11 @@ async fn create_scale_update_pause_roll_back_and_drain() {
     let id = story.create("demo/greeter:1", 1).await;
     story.until_serving(0, "demo/greeter:1", 1).await;
     for node in 0..4 {
-        assert_eq!(get(story.demo.configs[node].publish_on, story.port).await.as_deref(), Ok("greeter 1"), "at node {node}");
+        assert_eq!(
+            get(story.demo.configs[node].publish_on, story.port).await.as_deref(),
+            Ok("greeter 1"),
+            "at node {node}"
+        );
     }
     story.update(1, id, "demo/greeter:1", 5).await;
     story.until_serving(3, "demo/greeter:1", 5).await;
@@ -204,21 +231,27 @@ async fn create_scale_update_pause_roll_back_and_drain() {
     assert_eq!(seen.keys().map(String::as_str).collect::<Vec<_>>(), ["greeter 1", "greeter 2"], "{seen:?}");
 
     story.update(0, id, "demo/greeter:bad", 5).await;
-    story.until(1, "the update is paused", move |core| {
-        core.service(id).and_then(|s| s.rollout).is_some_and(|r| r.state == RolloutState::Paused)
-    })
-    .await;
-    story.until(1, "the failure is told in the task's row", |core| {
-        core.tasks().iter().any(|t| t.status.as_ref().is_some_and(|s| s.error.contains("non-zero exit (1)")))
-    })
-    .await;
+    story
+        .until(1, "the update is paused", move |core| {
+            core.service(id).and_then(|s| s.rollout).is_some_and(|r| r.state == RolloutState::Paused)
+        })
+        .await;
+    story
+        .until(1, "the failure is told in the task's row", |core| {
+            core.tasks().iter().any(|t| t.status.as_ref().is_some_and(|s| s.error.contains("non-zero exit (1)")))
+        })
+        .await;
     story.request(3, Request::RollbackService { id, version: None, to: None }).await.unwrap();
     story.until_serving(0, "demo/greeter:2", 5).await;
 
     let load = story.load(&[1]);
     story.set(0, 0, Availability::Drain).await;
     story.until_serving(0, "demo/greeter:2", 5).await;
-    story.until(0, "node 1 is empty", |core| core.tasks().iter().all(|t| !t.task.desired.is_live() || Some(core.cluster().node) != t.task.node)).await;
+    story
+        .until(0, "node 1 is empty", |core| {
+            core.tasks().iter().all(|t| !t.task.desired.is_live() || Some(core.cluster().node) != t.task.node)
+        })
+        .await;
     story.set(0, 1, Availability::Drain).await;
     story.set(0, 2, Availability::Drain).await;
     let deadline = Instant::now() + PATIENCE;
@@ -245,10 +278,11 @@ async fn the_holder_dies_in_the_middle_of_an_update() {
     story.demo.kill(holder).await;
     story.demo.restart(holder).await.unwrap();
     story.until_serving(other, "demo/greeter:2", 4).await;
-    story.until(other, "the update is completed", move |core| {
-        core.service(id).and_then(|s| s.rollout).is_some_and(|r| r.state == RolloutState::Completed)
-    })
-    .await;
+    story
+        .until(other, "the update is completed", move |core| {
+            core.service(id).and_then(|s| s.rollout).is_some_and(|r| r.state == RolloutState::Completed)
+        })
+        .await;
     story.demo.end().await;
 }
 
@@ -280,18 +314,23 @@ async fn without_a_quorum_writes_are_taken_and_carried_out_later() {
     let mine = story.tasks_on(0, 0).await;
     story.demo.kill(1).await;
     story.demo.kill(2).await;
-    story.until(0, "both are down", |core| core.nodes().iter().filter(|n| n.liveness == Liveness::Down).count() == 2).await;
+    story
+        .until(0, "both are down", |core| core.nodes().iter().filter(|n| n.liveness == Liveness::Down).count() == 2)
+        .await;
     let accepted = story.update(0, id, "demo/greeter:2", 3).await;
     assert!(accepted.warnings.iter().any(|w| w.contains("pending: held by 1 of 3 nodes")), "{accepted:?}");
-    story.until(0, "the write is shown as pending", move |core| core.service(id).is_some_and(|s| s.pending.is_some())).await;
+    story
+        .until(0, "the write is shown as pending", move |core| core.service(id).is_some_and(|s| s.pending.is_some()))
+        .await;
     // A container that crashes is restarted here, without anybody's leave, and the port answers.
     let task = *mine.first().unwrap();
     assert!(story.demo.engine.kill(task));
-    story.until(0, "it runs again", move |core| {
-        let view = core.tasks().into_iter().find(|t| t.task.id == task);
-        view.and_then(|t| t.status).is_some_and(|s| s.attempt == 1 && s.phase == TaskPhase::Running)
-    })
-    .await;
+    story
+        .until(0, "it runs again", move |core| {
+            let view = core.tasks().into_iter().find(|t| t.task.id == task);
+            view.and_then(|t| t.status).is_some_and(|s| s.attempt == 1 && s.phase == TaskPhase::Running)
+        })
+        .await;
     assert_eq!(get(story.demo.configs[0].publish_on, story.port).await.as_deref(), Ok("greeter 1"));
     story.demo.restart(1).await.unwrap();
     story.demo.restart(2).await.unwrap();
@@ -314,7 +353,9 @@ async fn a_graceful_restart_moves_nothing() {
         story.until(asked, "all alive", |core| core.nodes().iter().all(|n| n.liveness == Liveness::Alive)).await;
         story.until_serving(asked, "demo/greeter:1", 6).await;
         assert_eq!(story.tasks_on(asked, node).await, before, "node {node}\n{}", story.picture(asked).await);
-        let restarted = story.ask(asked, |core| core.tasks().iter().any(|t| t.status.as_ref().is_some_and(|s| s.attempt > 0))).await;
+        let restarted = story
+            .ask(asked, |core| core.tasks().iter().any(|t| t.status.as_ref().is_some_and(|s| s.attempt > 0)))
+            .await;
         assert!(!restarted, "no container was restarted");
     }
     story.demo.end().await;

@@ -28,6 +28,22 @@ pub(super) struct PendingWrite {
 
 type Changes = Vec<(Key, Option<Value>)>;
 
+/// What an accepted request comes to.
+struct Decision {
+    /// The id of what it is about.
+    object: String,
+    /// Whose version the client is told.
+    key: Key,
+    changes: Changes,
+    warnings: Vec<String>,
+}
+
+impl Decision {
+    fn new(object: impl ToString, key: Key, changes: Changes) -> Self {
+        Self { object: object.to_string(), key, changes, warnings: Vec::new() }
+    }
+}
+
 impl Core {
     pub(super) fn handle_request(&mut self, id: RequestId, request: Request, now: Now) {
         if self.removed.contains(&self.me) {
@@ -51,12 +67,13 @@ impl Core {
             Request::Stop => self.stop(now),
         };
         match outcome {
-            Ok((object, key, changes)) => self.accept(id, object, &key, changes, now),
+            Ok(decision) => self.accept(id, decision, now),
             Err(refused) => self.reply(id, Err(refused)),
         }
     }
 
-    fn accept(&mut self, request: RequestId, object: String, key: &Key, changes: Changes, now: Now) {
+    fn accept(&mut self, request: RequestId, decision: Decision, now: Now) {
+        let Decision { object, key, changes, warnings } = decision;
         self.store.write(changes, Term::ZERO, now);
         // The store's outputs hold the write itself; only behind it does the gate know about it.
         while let Some(output) = self.store.poll_output() {
@@ -64,10 +81,10 @@ impl Core {
         }
         let quorum = self.has_quorum();
         let patience = if quorum { limits::WRITE_TIMEOUT } else { NO_QUORUM_WAIT };
-        let index = self.store.record(key).map_or(Hlc(0), |r| r.stamp.hlc);
+        let index = self.store.record(&key).map_or(Hlc(0), |r| r.stamp.hlc);
         self.pending.push(PendingWrite {
             request,
-            accepted: Accepted { id: object, index, warnings: Vec::new() },
+            accepted: Accepted { id: object, index, warnings },
             seq: self.store.own_seq(),
             persist: self.outbox.last_persist(),
             deadline: now.mono + patience,
@@ -146,13 +163,8 @@ impl Core {
 
     // ---- services
 
-    fn create_service(
-        &mut self,
-        spec_json: String,
-        auth: Option<String>,
-        now: Now,
-    ) -> Result<(String, Key, Changes), Refused> {
-        let spec = parse(&spec_json)?;
+    fn create_service(&mut self, spec_json: String, auth: Option<String>, now: Now) -> Result<Decision, Refused> {
+        let (spec, warnings) = parse(&spec_json)?;
         let id = ServiceId::of_name(self.cluster, &spec.name);
         if self.store.service(id).is_some() {
             return Err(Refused::Conflict(format!(
@@ -173,7 +185,7 @@ impl Core {
             ports,
         };
         let record = Revision { service: id, id: revision, spec_json, registry_auth: auth, created: now.wall };
-        Ok((id.to_string(), Key::Service(id), revision_and_service(record, service)))
+        Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), revision_and_service(record, service)) })
     }
 
     fn update_service(
@@ -183,9 +195,9 @@ impl Core {
         spec_json: String,
         auth: Option<String>,
         now: Now,
-    ) -> Result<(String, Key, Changes), Refused> {
+    ) -> Result<Decision, Refused> {
         let mut service = self.service_at(id, version)?;
-        let spec = parse(&spec_json)?;
+        let (spec, warnings) = parse(&spec_json)?;
         if spec.name != service.name {
             return Err(Refused::Invalid(format!(
                 "Name: renaming services is not supported ({} -> {})",
@@ -208,14 +220,15 @@ impl Core {
             .is_some_and(|r| r.to == service.current && (r.state.is_paused() || r.state.is_rollback()));
         // Unlike Swarm's, a write that changes nothing leaves the rollback target alone.
         if !paused && old.is_some_and(|r| r.spec_json == spec_json && r.registry_auth == auth) {
-            return Ok((id.to_string(), Key::Service(id), vec![(Key::Service(id), Some(Value::Service(service)))]));
+            let changes = vec![(Key::Service(id), Some(Value::Service(service)))];
+            return Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), changes) });
         }
         let revision = self.new_revision(now);
         service.previous = Some(effective);
         service.current = revision;
         service.rolled_back = false;
         let record = Revision { service: id, id: revision, spec_json, registry_auth: auth, created: now.wall };
-        Ok((id.to_string(), Key::Service(id), revision_and_service(record, service)))
+        Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), revision_and_service(record, service)) })
     }
 
     fn roll_back(
@@ -224,7 +237,7 @@ impl Core {
         version: Option<Hlc>,
         to: Option<RevisionId>,
         now: Now,
-    ) -> Result<(String, Key, Changes), Refused> {
+    ) -> Result<Decision, Refused> {
         let mut service = self.service_at(id, version)?;
         let effective = self.effective_revision(&service);
         let target = match to {
@@ -237,12 +250,12 @@ impl Core {
         service.current = target;
         service.rolled_back = true;
         service.updated = now.wall;
-        Ok((id.to_string(), Key::Service(id), vec![(Key::Service(id), Some(Value::Service(service)))]))
+        Ok(Decision::new(id, Key::Service(id), vec![(Key::Service(id), Some(Value::Service(service)))]))
     }
 
-    fn remove_service(&mut self, id: ServiceId) -> Result<(String, Key, Changes), Refused> {
+    fn remove_service(&mut self, id: ServiceId) -> Result<Decision, Refused> {
         self.service_at(id, None)?;
-        Ok((id.to_string(), Key::Service(id), vec![(Key::Service(id), None)]))
+        Ok(Decision::new(id, Key::Service(id), vec![(Key::Service(id), None)]))
     }
 
     fn service_at(&self, id: ServiceId, version: Option<Hlc>) -> Result<Service, Refused> {
@@ -308,7 +321,7 @@ impl Core {
         version: Option<Hlc>,
         availability: Option<Availability>,
         labels: Option<BTreeMap<String, String>>,
-    ) -> Result<(String, Key, Changes), Refused> {
+    ) -> Result<Decision, Refused> {
         self.known_node(id)?;
         let key = Key::NodePolicy(id);
         if version.is_some() && version != Some(self.store.index(&key).unwrap_or_default()) {
@@ -320,10 +333,10 @@ impl Core {
             labels: labels.unwrap_or_else(|| old.labels.clone()),
             ..old
         };
-        Ok((id.to_string(), key.clone(), vec![(key, Some(Value::NodePolicy(policy)))]))
+        Ok(Decision::new(id, key.clone(), vec![(key, Some(Value::NodePolicy(policy)))]))
     }
 
-    fn remove_node(&mut self, id: NodeId, force: bool) -> Result<(String, Key, Changes), Refused> {
+    fn remove_node(&mut self, id: NodeId, force: bool) -> Result<Decision, Refused> {
         self.known_node(id)?;
         let down = id != self.me && self.membership.member(id).is_none_or(|m| m.liveness == Liveness::Down);
         if !down && !force {
@@ -333,7 +346,7 @@ impl Core {
         }
         let policy = NodePolicy { removed: true, ..self.policy(id) };
         let key = Key::NodePolicy(id);
-        Ok((id.to_string(), key.clone(), vec![(key, Some(Value::NodePolicy(policy)))]))
+        Ok(Decision::new(id, key.clone(), vec![(key, Some(Value::NodePolicy(policy)))]))
     }
 
     fn known_node(&self, id: NodeId) -> Result<(), Refused> {
@@ -341,17 +354,17 @@ impl Core {
         if known { Ok(()) } else { Err(Refused::NotFound(format!("node {id} not found"))) }
     }
 
-    fn rotate_token(&mut self, secret: String) -> Result<(String, Key, Changes), Refused> {
+    fn rotate_token(&mut self, secret: String) -> Result<Decision, Refused> {
         let Some(Value::Cluster(settings)) = self.store.get(&Key::Cluster) else {
             return Err(Refused::Unavailable(
                 "the cluster's settings have not reached this node yet: try again".to_owned(),
             ));
         };
         let settings = ClusterSettings { join_secret: secret, ..settings.clone() };
-        Ok((self.cluster.to_string(), Key::Cluster, vec![(Key::Cluster, Some(Value::Cluster(settings)))]))
+        Ok(Decision::new(self.cluster, Key::Cluster, vec![(Key::Cluster, Some(Value::Cluster(settings)))]))
     }
 
-    fn recover(&mut self, now: Now) -> Result<(String, Key, Changes), Refused> {
+    fn recover(&mut self, now: Now) -> Result<Decision, Refused> {
         if self.has_quorum() {
             let text = "a majority of the voters is alive: there is nothing to recover";
             return Err(Refused::Invalid(text.to_owned()));
@@ -367,19 +380,19 @@ impl Core {
         let others = live.into_iter().filter(|n| *n != self.me).take(size - 1);
         let voters: BTreeSet<NodeId> = others.chain([self.me]).collect();
         self.lease.recover(voters, now.mono);
-        Ok((self.cluster.to_string(), Key::Electorate, Vec::new()))
+        Ok(Decision::new(self.cluster, Key::Electorate, Vec::new()))
     }
 
-    fn stop(&mut self, now: Now) -> Result<(String, Key, Changes), Refused> {
+    fn stop(&mut self, now: Now) -> Result<Decision, Refused> {
         self.lease.release(now.mono);
         self.membership.leave(false, now.mono);
         self.stopping.get_or_insert(now.mono + STOP_LINGER);
-        Ok((self.me.to_string(), Key::NodeFact(self.me), Vec::new()))
+        Ok(Decision::new(self.me, Key::NodeFact(self.me), Vec::new()))
     }
 }
 
-fn parse(spec_json: &str) -> Result<ServiceSpec, Refused> {
-    spec::parse(spec_json).map_err(|error| Refused::Invalid(error.to_string()))
+fn parse(spec_json: &str) -> Result<(ServiceSpec, Vec<String>), Refused> {
+    spec::parse_with_warnings(spec_json).map_err(|error| Refused::Invalid(error.to_string()))
 }
 
 fn no_previous(name: &str) -> Refused {

@@ -197,7 +197,10 @@ fn explain(demo: &Demo, port: u16) -> anyhow::Result<()> {
     println!("  curl http://{}:{port}/          # any node answers", first.publish_on);
     println!("  curl http://{}:{port}/", last.publish_on);
     println!("  peer service scale greeters=5");
-    println!("  while curl -s http://{}:{port}/; do sleep 0.1; done   # leave it running in another terminal, and:", first.publish_on);
+    println!(
+        "  while curl -s http://{}:{port}/; do sleep 0.1; done   # leave it running in another terminal, and:",
+        first.publish_on
+    );
     println!("  peer service update --image demo/greeter:2 greeters     # no request fails");
     println!("  peer service update --image demo/greeter:bad greeters   # a bad image pauses the update");
     println!("  peer service rollback greeters");

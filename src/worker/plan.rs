@@ -2,9 +2,9 @@
 //! Derived from the assignment alone, so that making the plan twice makes the same container.
 
 use super::Assignment;
-use crate::ids::{NodeId, ServiceId, TaskId};
 use crate::model::container::*;
 use crate::model::spec::ServiceSpec;
+use crate::model::spec::template::{self, TemplateContext};
 use crate::model::task::{Slot, Task};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,21 +17,6 @@ pub(super) struct ThisNode {
     /// Docker's names, empty until the engine was reached.
     pub os: String,
     pub arch: String,
-}
-
-/// What the placeholders of one task stand for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TemplateContext {
-    pub service_id: ServiceId,
-    pub service_name: String,
-    pub service_labels: BTreeMap<String, String>,
-    pub node_id: NodeId,
-    pub node_hostname: String,
-    pub node_os: String,
-    pub node_arch: String,
-    pub task_id: TaskId,
-    pub task_name: String,
-    pub slot: Slot,
 }
 
 /// `service.slot.task`, what users see as the task's name.
@@ -105,40 +90,8 @@ fn slot_text(slot: Slot) -> String {
     }
 }
 
-/// Fills in the placeholders; what is none of them stays as it is.
-pub(super) fn fill(text: &str, context: &TemplateContext) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, inside)) = rest.split_once("{{") {
-        out.push_str(before);
-        match inside.split_once("}}").and_then(|(word, after)| Some((context.word(word.trim())?, after))) {
-            Some((value, after)) => {
-                out.push_str(&value);
-                rest = after;
-            }
-            None => {
-                out.push_str("{{");
-                rest = inside;
-            }
-        }
-    }
-    out.push_str(rest);
-    out
-}
-
-impl TemplateContext {
-    fn word(&self, word: &str) -> Option<String> {
-        Some(match word {
-            ".Service.ID" => self.service_id.to_string(),
-            ".Service.Name" => self.service_name.clone(),
-            ".Node.ID" => self.node_id.to_string(),
-            ".Node.Hostname" => self.node_hostname.clone(),
-            ".Node.Platform.OS" => self.node_os.clone(),
-            ".Node.Platform.Architecture" => self.node_arch.clone(),
-            ".Task.ID" => self.task_id.to_string(),
-            ".Task.Name" => self.task_name.clone(),
-            ".Task.Slot" => slot_text(self.slot),
-            _ => self.service_labels.get(word.strip_prefix(".Service.Labels.")?).cloned().unwrap_or_default(),
-        })
-    }
+/// Fills in the placeholders. What is no template was refused when the spec was parsed; should a newer version
+/// know more of them, the text goes through as it is.
+fn fill(text: &str, context: &TemplateContext) -> String {
+    template::expand(text, context).unwrap_or_else(|_| text.to_owned())
 }

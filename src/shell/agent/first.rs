@@ -20,7 +20,6 @@ const ADDR_FILE: &str = "addr";
 pub(super) struct Start {
     pub identity: Identity,
     pub addr: SocketAddr,
-    /// Given while nothing of the first life is known to be durable.
     pub first: Option<FirstBoot>,
     pub first_start: bool,
 }
@@ -35,10 +34,7 @@ pub(super) async fn identity(dir: &DataDir, config: &AgentConfig, now: Wall) -> 
     if let Some(identity) = dir.load()? {
         let identity = renew(dir, identity, now)?;
         let addr = address(dir, config, None)?;
-        // The disk has something as soon as the first life has said anything to anybody.
-        let fresh = !dir.state_path().exists();
-        let first = if fresh { read_first(dir, config)? } else { None };
-        return Ok(Start { identity, addr, first, first_start: false });
+        return Ok(Start { identity, addr, first: None, first_start: false });
     }
     let (identity, first, seen) = match &config.join {
         Some(join) => join_cluster(join, config, now).await?,
@@ -59,9 +55,12 @@ fn boot(first: First, config: &AgentConfig) -> FirstBoot {
     }
 }
 
-fn read_first(dir: &DataDir, config: &AgentConfig) -> anyhow::Result<Option<FirstBoot>> {
+/// What the first life was to start with, for a node that died before anything of it was durable: nothing was said
+/// to anybody yet, so this is still the first life.
+pub(super) fn again(dir: &DataDir, config: &AgentConfig) -> anyhow::Result<Option<FirstBoot>> {
     let Some(bytes) = dir.read_private(FIRST_FILE)? else { return Ok(None) };
-    let first: First = codec::decode(&bytes, MAX_MESSAGE_BYTES).with_context(|| dir.path().join(FIRST_FILE).display().to_string())?;
+    let first: First =
+        codec::decode(&bytes, MAX_MESSAGE_BYTES).with_context(|| dir.path().join(FIRST_FILE).display().to_string())?;
     Ok(Some(boot(first, config)))
 }
 
@@ -75,7 +74,11 @@ fn renew(dir: &DataDir, identity: Identity, now: Wall) -> anyhow::Result<Identit
     }
 }
 
-async fn join_cluster(join: &Join, config: &AgentConfig, now: Wall) -> anyhow::Result<(Identity, First, Option<IpAddr>)> {
+async fn join_cluster(
+    join: &Join,
+    config: &AgentConfig,
+    now: Wall,
+) -> anyhow::Result<(Identity, First, Option<IpAddr>)> {
     let token = Token::parse(&join.token)?;
     let addrs = resolve(&join.host).await?;
     let listen = config.advertise.unwrap_or(config.listen);
@@ -86,7 +89,9 @@ async fn join_cluster(join: &Join, config: &AgentConfig, now: Wall) -> anyhow::R
 
 async fn resolve(host: &str) -> anyhow::Result<Vec<SocketAddr>> {
     let has_port = host.parse::<SocketAddr>().is_ok()
-        || host.rsplit_once(':').is_some_and(|(name, port)| port.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']')));
+        || host
+            .rsplit_once(':')
+            .is_some_and(|(name, port)| port.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']')));
     let target = match host.parse::<IpAddr>() {
         Ok(ip) => SocketAddr::new(ip, DEFAULT_PORT).to_string(),
         Err(_) if has_port => host.to_owned(),

@@ -90,7 +90,9 @@ impl StartOptions {
         let default_listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT);
         let listen = self.listen.or(last.as_ref().map(|l| l.listen)).unwrap_or(default_listen);
         let said = self.advertise.map(|(ip, port)| SocketAddr::new(ip, port.unwrap_or(listen.port())));
-        let engine = self.engine.or_else(|| last.as_ref().map(|l| l.engine.clone().map_or(EngineChoice::Demo, EngineChoice::Docker)));
+        let engine = self
+            .engine
+            .or_else(|| last.as_ref().map(|l| l.engine.clone().map_or(EngineChoice::Demo, EngineChoice::Docker)));
         let config = AgentConfig {
             data_dir: self.data_dir,
             listen,

@@ -2,12 +2,14 @@
 
 use crate::core::face::Request as Ask;
 use crate::core::view::ServiceView;
+use crate::model::spec;
 use crate::model::spec::Mode;
 use crate::shell::api::backend::{Snapshot, Want};
 use crate::shell::api::filters::Filters;
 use crate::shell::api::incoming::Call;
 use crate::shell::api::reply::{self, Answer, Failure};
 use crate::shell::api::{Api, lookup, render};
+use crate::shell::identity::random;
 
 const FILTERS: &[&str] = &["id", "label", "mode", "name", "runtime"];
 
@@ -43,9 +45,23 @@ pub async fn inspect(api: &Api, service: &str, call: &Call) -> Answer {
     reply::ok(&render::service::service(view, query.flag("status"), query.flag("insertDefaults")))
 }
 
+/// The docker CLI leaves the choice of a name to the server.
+fn name_it(spec_json: String) -> String {
+    const FIRST: [&str; 8] = ["brave", "calm", "eager", "gentle", "keen", "quiet", "swift", "witty"];
+    const LAST: [&str; 8] = ["curie", "darwin", "euler", "gauss", "hopper", "lovelace", "noether", "turing"];
+    if !spec::is_unnamed(&spec_json) {
+        return spec_json;
+    }
+    // Without randomness every name is the same, and the second is refused as taken.
+    let number = random::number().unwrap_or_default();
+    let pick = |list: [&'static str; 8], bits: u64| list[(bits % 8) as usize];
+    let name = format!("{}_{}_{:04x}", pick(FIRST, number), pick(LAST, number >> 8), (number >> 16) as u16);
+    spec::with_name(&spec_json, &name)
+}
+
 pub async fn create(api: &Api, call: &Call) -> Answer {
     let auth = call.registry_auth()?;
-    let spec_json = call.json_object()?;
+    let spec_json = name_it(call.json_object()?);
     reply::created(&api.backend.request(Ask::CreateService { spec_json, auth }).await?)
 }
 
