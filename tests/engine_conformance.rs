@@ -14,7 +14,10 @@ use peer::ids::{ClusterId, NodeId, ServiceId, TaskId};
 use peer::model::container::{
     ContainerPlan, ContainerState, EngineEvent, EngineOp, Health, ObservedContainer, OpError, OpId, Owner,
 };
-use peer::model::spec::{ContainerSpec, Healthcheck, Placement, Resources, RestartPolicy, TaskSpec};
+use peer::model::spec::{
+    ContainerSpec, Dns, Healthcheck, LogDriver, Mount, MountKind, Placement, Protocol, PublishMode, PublishedPort,
+    Resources, RestartPolicy, TaskSpec, Ulimit,
+};
 use peer::shell::engine::{DemoEngine, DockerEngine, Engine, spawn};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -262,8 +265,8 @@ fn health(state: &ContainerState) -> Option<Health> {
     }
 }
 
-async fn ask(at: std::net::IpAddr) -> String {
-    let mut socket = TcpStream::connect((at, PORT)).await.unwrap();
+async fn ask(at: std::net::IpAddr, port: u16) -> String {
+    let mut socket = TcpStream::connect((at, port)).await.unwrap();
     socket.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await.unwrap();
@@ -286,7 +289,7 @@ async fn a_container_lives_and_goes<E: Engine>(subject: Subject<E>) {
     let running = subject.find(&plan).await.unwrap();
     assert_eq!(health(&running.state), Some(Health::None));
     assert!(running.pid.is_some_and(|pid| pid > 0), "{running:?}");
-    let answer = ask(running.address.expect("a running container has an address")).await;
+    let answer = ask(running.address.expect("a running container has an address"), PORT).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("Hello from greeter"), "{answer}");
 
     subject.stop(&plan, None, Duration::from_secs(10)).await.unwrap();
@@ -515,6 +518,74 @@ async fn docker_stops_the_deaf_and_by_any_signal() {
     subject.remove(&deaf).await.unwrap();
 }
 
+/// A real engine takes every field in the form in which we send it; the port is bound on this machine too.
+#[tokio::test]
+async fn docker_takes_a_rich_spec() {
+    let Some(subject) = docker() else { return };
+    let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let mount = |kind, target: &str, options| Mount {
+        kind,
+        source: None,
+        target: target.to_owned(),
+        read_only: false,
+        options: serde_json::from_str(options).unwrap(),
+    };
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut plan = plan(&subject.ok);
+    plan.hostname = Some("web-1".to_owned());
+    plan.env = strings(&["A=1", "B=two words"]);
+    plan.host_ports = vec![PublishedPort {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        target: PORT,
+        published: free,
+        mode: PublishMode::Host,
+    }];
+    let spec = Arc::make_mut(&mut plan.spec);
+    spec.resources = Resources { limit_nano_cpus: 500_000_000, limit_memory: 64 << 20, ..Default::default() };
+    spec.log_driver =
+        Some(LogDriver { name: "json-file".into(), options: [("max-size".to_owned(), "1m".to_owned())].into() });
+    spec.container = ContainerSpec {
+        dir: Some("/tmp".into()),
+        user: Some("0:0".into()),
+        groups: strings(&["44"]),
+        read_only: true,
+        mounts: vec![
+            mount(MountKind::Tmpfs, "/tmp", r#"{"TmpfsOptions": {"SizeBytes": 1048576, "Mode": 1023}}"#),
+            mount(MountKind::Volume, "/data", r#"{"VolumeOptions": {"NoCopy": true, "Labels": {"a": "b"}}}"#),
+        ],
+        stop_signal: Some("SIGUSR1".into()),
+        stop_grace: Some(Duration::from_secs(3)),
+        healthcheck: Some(check(&["CMD", "/greeter", "--check"])),
+        hosts: strings(&["10.0.0.9 db database"]),
+        dns: Dns { servers: strings(&["10.0.0.1"]), search: strings(&["lan"]), options: strings(&["ndots:1"]) },
+        sysctls: [("net.core.somaxconn".to_owned(), "256".to_owned())].into(),
+        cap_add: strings(&["NET_ADMIN"]),
+        cap_drop: strings(&["MKNOD"]),
+        ulimits: vec![Ulimit { name: "nofile".into(), soft: 512, hard: 1024 }],
+        oom_score_adj: 100,
+        ..spec.container.clone()
+    };
+    subject.started(&plan).await;
+    subject.probe(&plan, PORT, PATIENCE).await.unwrap();
+    assert!(ask(std::net::Ipv4Addr::LOCALHOST.into(), free).await.contains("Hello"));
+    subject.await_state(&plan, |state| health(state) == Some(Health::Healthy)).await;
+
+    let taken = ContainerPlan { name: format!("{}.taken", plan.name), attempt: 1, ..plan.clone() };
+    subject.create(&taken).await.unwrap();
+    let error = subject.start(&taken).await.unwrap_err();
+    assert!(matches!(&error, OpError::Refused(words) if words.contains("port is already allocated")), "{error:?}");
+    assert_eq!(subject.state(&taken).await, Some(ContainerState::Created));
+
+    let mut bound = ContainerPlan { name: format!("{}.bound", plan.name), attempt: 2, ..plan.clone() };
+    let nowhere = Mount { source: Some("/no/such/path".into()), ..mount(MountKind::Bind, "/x", "{}") };
+    Arc::make_mut(&mut bound.spec).container.mounts = vec![nowhere];
+    let error = subject.create(&bound).await.unwrap_err();
+    assert!(matches!(&error, OpError::Refused(words) if words.contains("/no/such/path")), "{error:?}");
+    subject.remove(&taken).await.unwrap();
+    subject.remove(&plan).await.unwrap();
+}
+
 #[tokio::test]
 async fn docker_does_without_the_registry_where_the_image_is_here() {
     let Some(subject) = docker() else { return };
@@ -549,6 +620,6 @@ async fn demo_containers_outlive_their_agent() {
     agent.execute(subject.owner, EngineOp::Create(Box::new(plan.clone()))).await.unwrap();
     agent.execute(subject.owner, EngineOp::Start { name: plan.name.clone() }).await.unwrap();
     drop(agent);
-    let answer = ask(subject.find(&plan).await.unwrap().address.unwrap()).await;
+    let answer = ask(subject.find(&plan).await.unwrap().address.unwrap(), PORT).await;
     assert!(answer.ends_with("Good morning from greeter 1 (task web.1 on node-1)\n"), "{answer}");
 }

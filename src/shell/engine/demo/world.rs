@@ -146,10 +146,14 @@ impl World {
             Ok(container.life.is_none().then(|| Process::of(container)))
         })?;
         let Some(process) = begun else { return Ok(()) };
-        let doors = world.open(&process).await?;
+        let mut doors = world.open(&process).await?;
         let Some(address) = doors.first().and_then(|door| door.local_addr().ok()).map(|at| at.ip()) else {
             return Err(refused("the container got no address"));
         };
+        if process.image == Image::Bad {
+            // It never gets as far as listening.
+            doors.clear();
+        }
         let (orders, heard) = watch::channel(Order::Run);
         let life = Life { orders, over: CancellationToken::new() };
         let started = world.with(|all| {
@@ -342,7 +346,6 @@ async fn live(
     life: Life,
 ) {
     let code = if process.image == Image::Bad {
-        drop(doors);
         tokio::select! {
             () = sleep(BAD_LASTS) => 1,
             () = told(&mut orders, Order::Term) => KILLED,

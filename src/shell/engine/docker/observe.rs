@@ -65,6 +65,8 @@ struct SeenState {
 }
 
 struct Entry {
+    /// Nothing has touched the container since.
+    fresh: bool,
     /// The words of the list when it was inspected.
     words: Words,
     observed: ObservedContainer,
@@ -86,7 +88,9 @@ impl SeenContainers {
     pub(super) fn touch(&self, id: &str) {
         self.with(|state| {
             state.clock += 1;
-            state.entries.remove(id);
+            if let Some(entry) = state.entries.get_mut(id) {
+                entry.fresh = false;
+            }
             state.touched.insert(id.to_owned(), state.clock);
         });
     }
@@ -95,8 +99,10 @@ impl SeenContainers {
     fn forget_all(&self) {
         self.with(|state| {
             state.clock += 1;
-            let ids: Vec<String> = std::mem::take(&mut state.entries).into_keys().collect();
-            state.touched.extend(ids.into_iter().map(|id| (id, state.clock)));
+            for (id, entry) in &mut state.entries {
+                entry.fresh = false;
+                state.touched.insert(id.clone(), state.clock);
+            }
         });
     }
 
@@ -105,14 +111,20 @@ impl SeenContainers {
     }
 
     fn remembered(&self, id: &str, words: Words) -> Option<ObservedContainer> {
-        self.with(|state| state.entries.get(id).filter(|e| e.words == words).map(|e| e.observed.clone()))
+        self.with(|state| state.entries.get(id).filter(|e| e.fresh && e.words == words).map(|e| e.observed.clone()))
+    }
+
+    /// What a list alone says, with the process id that was last seen.
+    fn best_guess(&self, sketch: ObservedContainer) -> ObservedContainer {
+        let pid = self.with(|state| state.entries.get(&sketch.id).and_then(|e| e.observed.pid));
+        ObservedContainer { pid: pid.filter(|_| running(&sketch.state)), ..sketch }
     }
 
     /// Unless an event came after `asked`: then the answer may be older than the event.
     fn remember(&self, asked: u64, words: Words, observed: ObservedContainer) {
         self.with(|state| {
             if state.touched.get(&observed.id).is_none_or(|touched| *touched <= asked) {
-                state.entries.insert(observed.id.clone(), Entry { words, observed });
+                state.entries.insert(observed.id.clone(), Entry { fresh: true, words, observed });
             }
         });
     }
@@ -177,7 +189,7 @@ impl DockerEngine {
             unknown.remove(&id);
             observed.extend(answer?);
         }
-        observed.extend(unknown.into_values().map(|(_, sketch)| sketch));
+        observed.extend(unknown.into_values().map(|(_, sketch)| self.inner.seen.best_guess(sketch)));
         Ok(observed)
     }
 

@@ -150,6 +150,7 @@ impl<'a> Reference<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[test]
     fn references_are_taken_apart() {
@@ -171,6 +172,70 @@ mod tests {
         let options = Reference::of("h:1/app:v2@sha256:ab").options();
         assert_eq!((options.from_image.as_deref(), options.tag.as_deref()), (Some("h:1/app"), Some("sha256:ab")));
         assert_eq!(Reference::of("app").options().tag.as_deref(), Some("latest"));
+    }
+
+    /// An engine of two answers; returns the heads of the requests that it got.
+    async fn pull_from(
+        image: &str,
+        auth: Option<&str>,
+        present: bool,
+        answer: &'static str,
+    ) -> (Result<(), OpError>, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let heads: Arc<StdMutex<Vec<String>>> = Arc::default();
+        let got = heads.clone();
+        let server = tokio::spawn(async move {
+            while let Ok((mut talk, _)) = listener.accept().await {
+                let mut head = vec![0; 4096];
+                let n = talk.read(&mut head).await.unwrap();
+                let head = String::from_utf8_lossy(&head[..n]).into_owned();
+                let (status, body) = match (head.starts_with("GET"), present) {
+                    (true, true) => (200, "{}"),
+                    (true, false) => (404, r#"{"message":"No such image"}"#),
+                    (false, _) => (200, answer),
+                };
+                got.lock().unwrap().push(head);
+                let length = body.len();
+                let reply = format!(
+                    "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+                );
+                talk.write_all(reply.as_bytes()).await.unwrap();
+            }
+        });
+        let result = DockerEngine::new(&socket).pull(image, auth.map(str::to_owned)).await;
+        server.abort();
+        let heads = heads.lock().unwrap().clone();
+        (result, heads)
+    }
+
+    const PULLED: &str = "{\"status\":\"Pulling from app\"}\r\n{\"status\":\"Status: Image is up to date\"}\r\n";
+    const UNKNOWN: &str = "{\"errorDetail\":{\"message\":\"manifest unknown\"},\"error\":\"manifest unknown\"}\r\n";
+
+    #[tokio::test]
+    async fn credentials_go_to_the_engine_as_they_came() {
+        let auth = "eyJ1c2VybmFtZSI6Ij8_In0-_=";
+        let (result, heads) = pull_from("h:5000/app:v1", Some(auth), false, PULLED).await;
+        assert_eq!(result, Ok(()));
+        assert!(heads[0].starts_with("GET /images/h:5000/app:v1/json"), "{}", heads[0]);
+        assert!(heads[1].starts_with("POST /images/create?fromImage=h%3A5000%2Fapp&tag=v1"), "{}", heads[1]);
+        assert!(heads[1].contains(&format!("x-registry-auth: {auth}\r\n")), "{}", heads[1]);
+    }
+
+    #[tokio::test]
+    async fn an_image_that_is_here_by_digest_is_not_asked_for() {
+        let (result, heads) = pull_from("app:v1@sha256:ab", None, true, PULLED).await;
+        assert_eq!((result, heads.len()), (Ok(()), 1));
+        assert!(heads[0].starts_with("GET /images/app@sha256:ab/json"), "{}", heads[0]);
+    }
+
+    #[tokio::test]
+    async fn what_the_registry_lacks_is_refused_unless_it_is_here() {
+        let (result, _) = pull_from("app:v1", None, false, UNKNOWN).await;
+        assert_eq!(result, Err(OpError::Refused("manifest unknown".to_owned())));
+        let (result, heads) = pull_from("app:v1", None, true, UNKNOWN).await;
+        assert_eq!((result, heads.len()), (Ok(()), 2), "asked, because the tag may have moved");
     }
 
     #[test]
