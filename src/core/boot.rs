@@ -146,6 +146,11 @@ impl Core {
         for task in mine {
             self.assign(task, now);
         }
+        // What was removed while this node was away may still have a container here.
+        let buried: Vec<TaskId> = self.store.buried_tasks().collect();
+        for task in buried {
+            self.worker.forget(task, now);
+        }
     }
 }
 

@@ -52,6 +52,8 @@ const DISK_MEMBERS: &[u8] = b"members";
 const EXCHANGE_EVERY: Duration = Duration::from_millis(1_000);
 /// Housekeeping: persisting the member table, collecting tombstones.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
+/// A node that was removed has this long to stop its containers.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
 
 pub struct Core {
     cluster: ClusterId,
@@ -99,7 +101,7 @@ impl Core {
         let parts = [self.membership.deadline(), self.lease.deadline(), self.worker.deadline(), self.outbox.deadline()];
         let own = [Some(self.next_exchange), Some(self.next_tidy), self.stopping, self.withdrawals.deadline()];
         let leader = self.leading.as_ref().and_then(leader::Leading::deadline);
-        let pending = self.pending.iter().map(|p| p.deadline).min();
+        let pending = self.pending.iter().map(|p| p.next_look(self.last_now)).min();
         parts.into_iter().chain(own).flatten().chain(leader).chain(pending).min()
     }
 
@@ -151,7 +153,11 @@ impl Core {
             self.tidy(now);
         }
         self.resend_withdrawals(now);
-        if due(self.stopping) {
+        let cleared = self.removed.contains(&self.me) && self.worker.is_idle();
+        if self
+            .stopping
+            .is_some_and(|at| at <= now.mono || (cleared && self.outbox.is_durable(self.outbox.last_persist())))
+        {
             self.stopping = None;
             self.outbox.push(Effect::Stopped);
         }
@@ -432,7 +438,12 @@ impl Core {
         }
         if node == self.me {
             self.notice(Notice::Removed);
-            self.stopping.get_or_insert(now.mono + Duration::from_millis(500));
+            // Nobody will route to its containers or look after them any more: they end with its membership.
+            let mine: Vec<TaskId> = self.store.tasks().filter(|t| t.node == Some(node)).map(|t| t.id).collect();
+            for task in mine {
+                self.worker.forget(task, now);
+            }
+            self.stopping.get_or_insert(now.mono + REMOVAL_LIMIT);
             return;
         }
         self.membership.remove(node);

@@ -98,9 +98,11 @@ impl Core {
         if targets.is_empty() {
             return;
         }
-        // Bound each message; a chunk holds contiguous numbers, as the records come in order.
-        for chunk in records.chunks(64) {
-            let message = Message::Push { records: chunk.to_vec() };
+        let mut rest = records.as_slice();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(store::fits_one_message(rest));
+            rest = later;
+            let message = Message::Push { records: now.to_vec() };
             for node in targets {
                 self.send(*node, &message);
             }

@@ -23,7 +23,17 @@ pub(super) struct PendingWrite {
     /// The last of our writes that it consists of.
     seq: u64,
     persist: PersistId,
-    pub(super) deadline: Mono,
+    /// When to stop waiting for the voters.
+    deadline: Mono,
+    /// When to stop waiting for our own disk.
+    given_up: Mono,
+}
+
+impl PendingWrite {
+    /// Before both it is looked at whenever anything happens.
+    pub(super) fn next_look(&self, now: Mono) -> Mono {
+        if self.deadline > now { self.deadline } else { self.given_up }
+    }
 }
 
 type Changes = Vec<(Key, Option<Value>)>;
@@ -88,6 +98,7 @@ impl Core {
             seq: self.store.own_seq(),
             persist: self.outbox.last_persist(),
             deadline: now.mono + patience,
+            given_up: now.mono + limits::WRITE_TIMEOUT,
         });
     }
 
@@ -104,16 +115,18 @@ impl Core {
             let holders = self.holders(write.seq, durable);
             let electorate = self.lease.electorate();
             let safe = durable && electorate.is_majority(&holders);
-            if !safe && now.mono < write.deadline {
+            let waits = if durable { now.mono < write.deadline } else { now.mono < write.given_up };
+            if !safe && waits {
                 at += 1;
                 continue;
             }
             let mut write = self.pending.swap_remove(at);
             let reply = if safe {
                 Ok(write.accepted)
-            } else if let (false, Some(why)) = (durable, self.outbox.trouble()) {
+            } else if !durable {
+                let why = self.outbox.trouble().unwrap_or("it takes too long");
                 Err(Refused::Unavailable(format!(
-                    "this node can't write its disk ({why}): free space or use another node"
+                    "this node can't write its disk ({why}): mend that, or use another node"
                 )))
             } else {
                 write.accepted.warnings.push(self.held_by(write.seq));

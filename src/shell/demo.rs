@@ -153,12 +153,21 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
     demo.wait_formed(options.nodes).await?;
     deploy(&demo, options.port).await?;
     explain(&demo, options.port)?;
-    tokio::signal::ctrl_c().await?;
+    stop_signal().await?;
     println!("\nStopping.");
     for index in 0..demo.agents.len() {
         demo.stop(index).await;
     }
     demo.end().await;
+    Ok(())
+}
+
+async fn stop_signal() -> anyhow::Result<()> {
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result?,
+        _ = term.recv() => {}
+    }
     Ok(())
 }
 

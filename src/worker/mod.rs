@@ -181,6 +181,11 @@ impl Worker {
         self.settle_list(now);
     }
 
+    /// No task is assigned or being stopped.
+    pub fn is_idle(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
     /// The task is gone from the records: stop and remove whatever of it is here. Says nothing of it any more.
     pub fn forget(&mut self, task: TaskId, now: Now) {
         let node = self.node.owner.node;
