@@ -1,9 +1,13 @@
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO).init();
-    peer::shell::demo::run(peer::shell::demo::DemoOptions {
-        nodes: std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(4),
-        port: 9000,
-    })
-    .await
+//! The binary: everything is in the library; here errors become exit codes (0 done, 1 failed, 2 misused).
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match peer::cli::run(std::env::args_os()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.print();
+            ExitCode::from(error.code())
+        }
+    }
 }

@@ -1,1 +1,179 @@
+//! The command line: a client of the agent's HTTP API, but for `peer start` and `peer demo`, which are the agent.
+//!
+//! It takes the docker CLI's flags and prints its tables, so that fingers and scripts need not learn anew. It knows
+//! Docker's JSON and nothing of the core: what it shows, it was told. Flags become JSON in pure functions
+//! ([`service::create`], [`service::edit`]); what waits and prints goes through a [`console::Console`].
+//!
+//! Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted. Errors and warnings go to stderr, results to stdout.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod client;
+mod cluster;
+mod console;
+mod error;
+#[cfg(test)]
+mod fixtures;
+mod go;
+mod json;
+mod leave;
+mod list;
+mod node;
+mod progress;
+mod service;
+mod start;
+mod table;
+mod tasks;
+mod template;
+#[cfg(test)]
+mod testing;
+
+pub use error::CliError;
+
+use clap::builder::ValueParser;
+use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use client::Client;
+use console::Console;
+use std::ffi::OsString;
+
+const EXAMPLES: &str = "\
+Examples:
+  peer start                                               the first node of a cluster
+  peer start --join 10.0.0.1 --token \"$TOKEN\"              every further node
+  peer service create --name web --replicas 3 -p 80:8080 nginx
+  peer service update --image nginx:1.29 web
+  peer service ls
+  peer -H unix:///tmp/peer.sock node ls                    another agent on this machine";
+
+#[derive(Debug, Parser)]
+#[command(name = "peer", version, about = "Docker Swarm without managers", after_help = EXAMPLES)]
+#[command(arg_required_else_help = true, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Start(start::StartArgs),
+    Demo(start::DemoArgs),
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    Token(cluster::TokenArgs),
+    Status(cluster::StatusArgs),
+    Leave(leave::LeaveArgs),
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+}
+
+/// Does what the arguments (the program's name first) ask for. Help, and what clap finds wrong, end the process.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
+    let (cli, host) = parse(args).unwrap_or_else(|error| error.exit());
+    let mut console = Console::of_process();
+    match cli.command {
+        Command::Start(args) => start::start(args),
+        Command::Demo(args) => start::demo(&args),
+        command => {
+            let client = Client::of_host(host.as_deref())?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| CliError::new(format!("can't start: {error}")))?;
+            runtime.block_on(ask(command, &client, &mut console))
+        }
+    }
+}
+
+async fn ask(command: Command, client: &Client, console: &mut Console) -> Result<(), CliError> {
+    match command {
+        // Not clients; `run` has done them.
+        Command::Start(_) | Command::Demo(_) => Ok(()),
+        Command::Service(command) => service::run(command, client, console).await,
+        Command::Node(command) => node::run(command, client, console).await,
+        Command::Token(args) => cluster::token(&args, client, console).await,
+        Command::Status(args) => cluster::status(&args, client, console).await,
+        Command::Leave(args) => leave::leave(&args, client, console).await,
+        Command::Cluster(command) => cluster::run(&command, client, console).await,
+    }
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Option<String>), clap::Error> {
+    let mut command = with_host(Cli::command());
+    command.build();
+    let matches = command.try_get_matches_from_mut(args)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    Ok((cli, host(&matches)))
+}
+
+const HOST: &str = "daemon-host";
+
+/// `-H/--host` on every command, but for the long form where the docker CLI gives `--host` another meaning
+/// (`service create`); clap's global arguments can't be refused by one command.
+fn with_host(command: clap::Command) -> clap::Command {
+    let taken = command.get_arguments().any(|arg| arg.get_long() == Some("host"));
+    let arg = Arg::new(HOST)
+        .short('H')
+        .value_name("SOCKET")
+        .value_parser(ValueParser::string())
+        .help("The agent's socket, as unix:///run/peer/peer.sock")
+        .help_heading("Global options")
+        .display_order(1_000);
+    let arg = if taken { arg } else { arg.long("host") };
+    let is_root = command.get_name() == "peer";
+    command.arg(if is_root { arg.env("PEER_HOST") } else { arg }).mut_subcommands(with_host)
+}
+
+/// The innermost command that was given one says it.
+fn host(matches: &ArgMatches) -> Option<String> {
+    let inner = matches.subcommand().and_then(|(_, inner)| host(inner));
+    inner.or_else(|| matches.try_get_one::<String>(HOST).ok().flatten().cloned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<(Cli, Option<String>), clap::Error> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn every_command_has_sane_arguments() {
+        with_host(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn the_host_may_stand_anywhere() {
+        for line in [
+            "peer -H unix:///a service ls",
+            "peer --host unix:///a service ls",
+            "peer service -H unix:///a ls",
+            "peer service ls --host unix:///a",
+            "peer service create -H unix:///a nginx",
+        ] {
+            assert_eq!(parsed(line).unwrap().1.as_deref(), Some("unix:///a"), "{line}");
+        }
+        let (cli, host) = parsed("peer -H unix:///a service create --host db:10.0.0.9 nginx").unwrap();
+        assert_eq!(host.as_deref(), Some("unix:///a"));
+        let Command::Service(service::ServiceCommand::Create(create)) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(create.host, ["10.0.0.9 db"]);
+    }
+
+    #[test]
+    fn every_command_shows_examples() {
+        fn walk(command: &clap::Command) {
+            if !command.has_subcommands() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.starts_with("Examples:\n"), "{} has no examples", command.get_name());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
+    }
+
+    #[test]
+    fn misuse_is_two_and_help_is_none() {
+        assert_eq!(parsed("peer service create --update-delay 5 nginx").unwrap_err().exit_code(), 2);
+        assert_eq!(parsed("peer service frobnicate").unwrap_err().exit_code(), 2);
+        assert_eq!(parsed("peer service create --help").unwrap_err().exit_code(), 0);
+    }
+}

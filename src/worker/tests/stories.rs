@@ -22,7 +22,7 @@ fn a_task_is_pulled_created_started_and_runs() {
 #[test]
 fn the_plan_names_labels_and_fills_in() {
     let mut web = publishing(80);
-    web.task.container.env = vec!["SLOT={{.Task.Slot}}@{{ .Node.Hostname }}/{{.Odd}}".into(), "PLAIN=}} {".into()];
+    web.task.container.env = vec!["SLOT={{.Task.Slot}}@{{ .Node.Hostname }}".into(), "PLAIN=}} {".into()];
     web.task.container.hostname = Some("{{.Service.Name}}-{{.Task.Slot}}".into());
     web.task.container.labels =
         [("peer.task".to_owned(), "forged".to_owned()), ("tier".to_owned(), "front".to_owned())].into();
@@ -31,7 +31,7 @@ fn the_plan_names_labels_and_fills_in() {
         rig.ops.iter().find_map(|(_, op)| if let EngineOp::Create(plan) = op { Some(plan) } else { None }).unwrap();
     let id = task_id(1).to_string();
     assert_eq!(plan.name, format!("web.3.{id}"));
-    assert_eq!(plan.env, ["SLOT=3@host7/{{.Odd}}", "PLAIN=}} {"]);
+    assert_eq!(plan.env, ["SLOT=3@host7", "PLAIN=}} {"]);
     assert_eq!(plan.hostname.as_deref(), Some("web-3"));
     assert_eq!(plan.labels[LABEL_TASK], id, "a spec can't forge the owner");
     assert_eq!(plan.labels["tier"], "front");

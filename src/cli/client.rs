@@ -1,0 +1,308 @@
+//! Asks the agent over its unix socket: one connection a request, JSON both ways, everything within bounds of size
+//! and time. Knows HTTP and the agent's way of saying no; what is asked is the commands' affair.
+
+use super::error::CliError;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use std::fmt::Write;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixStream;
+
+/// Ten thousand tasks with a large spec each stay below it.
+const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Where the agent of the system listens.
+pub const SYSTEM_SOCKET: &str = "/run/peer/peer.sock";
+
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApiError {
+    /// The agent answered no, and why.
+    Refused { status: u16, message: String },
+    /// Nobody answered. `sent`: the request may have been taken all the same.
+    Unreachable { error: CliError, sent: bool },
+    Garbled(String),
+}
+
+impl ApiError {
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, ApiError::Refused { status: 404, .. })
+    }
+
+    /// Somebody else wrote between our read and our write.
+    pub fn is_out_of_sequence(&self) -> bool {
+        matches!(self, ApiError::Refused { message, .. } if message.contains("out of sequence"))
+    }
+}
+
+impl From<ApiError> for CliError {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Refused { message, .. } if message.contains("out of sequence") => {
+                CliError::new("somebody else changed it at the same moment").hint("look at what is there now, and try again")
+            }
+            ApiError::Refused { status: 404, message } if message.starts_with("service ") => {
+                CliError::new(message).hint("see what there is with: peer service ls")
+            }
+            ApiError::Refused { status: 404, message } if message.starts_with("node ") => {
+                CliError::new(message).hint("see what there is with: peer node ls")
+            }
+            ApiError::Refused { status: 409, message } if message.contains("already exists") => {
+                CliError::new(message).hint("change it with: peer service update NAME, or choose another --name")
+            }
+            ApiError::Refused { message, .. } => CliError::new(message),
+            ApiError::Unreachable { error, .. } => error,
+            ApiError::Garbled(why) => {
+                CliError::new(format!("the agent's answer makes no sense: {why}")).hint("are the agent and this command of the same version?")
+            }
+        }
+    }
+}
+
+pub type Answer<T = Value> = Result<T, ApiError>;
+
+impl Client {
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// From `--host` or PEER_HOST, or where the agent of this user, or of the system, listens.
+    pub fn of_host(host: Option<&str>) -> Result<Self, CliError> {
+        match host {
+            Some(host) => socket_of(host).map(Self::new),
+            None => Ok(Self::new(default_socket())),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        parsed(&self.get_text(path).await?)
+    }
+
+    pub async fn get_text(&self, path: &str) -> Answer<String> {
+        self.send(Method::GET, path, None, None, TIMEOUT).await
+    }
+
+    /// For what may be slow and is not needed: nothing if it takes longer.
+    pub async fn get_within(&self, path: &str, auth: Option<&str>, limit: Duration) -> Answer {
+        parsed(&self.send(Method::GET, path, None, auth, limit).await?)
+    }
+
+    pub async fn post(&self, path: &str, body: Option<&Value>) -> Answer {
+        self.post_with(path, body, None).await
+    }
+
+    /// `auth` is what X-Registry-Auth says.
+    pub async fn post_with(&self, path: &str, body: Option<&Value>, auth: Option<&str>) -> Answer {
+        parsed(&self.send(Method::POST, path, body, auth, TIMEOUT).await?)
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        parsed(&self.send(Method::DELETE, path, None, None, TIMEOUT).await?)
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>, auth: Option<&str>, limit: Duration) -> Answer<String> {
+        tokio::time::timeout(limit, self.exchange(method, path, body, auth)).await.unwrap_or_else(|_| {
+            let error = CliError::new(format!("the agent didn't answer within {} s", limit.as_secs()))
+                .hint("look at its log: journalctl -u peer");
+            Err(ApiError::Unreachable { error, sent: true })
+        })
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>, auth: Option<&str>) -> Answer<String> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| ApiError::Unreachable { error: no_agent(&self.socket, &error), sent: false })?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+        // Ends with the exchange; its error reaches us through the sender.
+        let connection = tokio::spawn(connection);
+        let response = sender.send_request(request(method, path, body, auth)?).await.map_err(|error| broken(&error))?;
+        let status = response.status();
+        let collected = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        connection.abort();
+        let bytes = collected.map_err(|error| ApiError::Garbled(error.to_string()))?.to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if status.is_success() {
+            return Ok(text);
+        }
+        let said = serde_json::from_str::<Value>(&text).ok();
+        let message = said.as_ref().and_then(|said| said.get("message")).and_then(Value::as_str);
+        let message = message.map_or_else(|| format!("the agent answered {status}"), str::to_owned);
+        Err(ApiError::Refused { status: status.as_u16(), message })
+    }
+}
+
+fn request(method: Method, path: &str, body: Option<&Value>, auth: Option<&str>) -> Answer<Request<Full<Bytes>>> {
+    let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+    let unsendable = |error: &dyn std::fmt::Display| ApiError::Garbled(format!("can't ask for {path}: {error}"));
+    let mut request = Request::new(Full::new(bytes));
+    *request.method_mut() = method;
+    *request.uri_mut() = path.parse().map_err(|error: hyper::http::uri::InvalidUri| unsendable(&error))?;
+    request.headers_mut().insert(HOST, HeaderValue::from_static("peer"));
+    if body.is_some() {
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    if let Some(auth) = auth {
+        let value = HeaderValue::from_str(auth).map_err(|error| unsendable(&error))?;
+        request.headers_mut().insert("x-registry-auth", value);
+    }
+    Ok(request)
+}
+
+fn parsed(text: &str) -> Answer {
+    if text.trim().is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_str(text).map_err(|error| ApiError::Garbled(error.to_string()))
+}
+
+fn broken(error: &hyper::Error) -> ApiError {
+    let error = CliError::new(format!("the agent broke off: {error}")).hint("look at its log: journalctl -u peer");
+    ApiError::Unreachable { error, sent: true }
+}
+
+fn no_agent(socket: &Path, error: &std::io::Error) -> CliError {
+    let at = socket.display();
+    match error.kind() {
+        ErrorKind::NotFound => CliError::new(format!("no agent here: {at} does not exist"))
+            .hint("is the agent running? start it with: peer start"),
+        ErrorKind::ConnectionRefused => CliError::new(format!("no agent answers on {at}"))
+            .hint("is the agent running? start it with: peer start"),
+        ErrorKind::PermissionDenied => CliError::new(format!("not allowed to speak to the agent on {at}"))
+            .hint("use sudo or join the group peer: sudo usermod -aG peer \"$USER\""),
+        _ => CliError::new(format!("can't speak to the agent on {at}: {error}")),
+    }
+}
+
+/// `unix:///path` or a path.
+pub fn socket_of(host: &str) -> Result<PathBuf, CliError> {
+    let path = match host.split_once("://") {
+        Some(("unix", path)) => path,
+        None => host,
+        Some((scheme, _)) => {
+            return Err(CliError::misuse(format!("--host {host}: {scheme}:// is not supported"))
+                .hint("want the agent's socket, as unix:///run/peer/peer.sock"));
+        }
+    };
+    if path.starts_with('/') {
+        return Ok(PathBuf::from(path));
+    }
+    Err(CliError::misuse(format!("--host {host}: not the absolute path of a socket"))
+        .hint("want the agent's socket, as unix:///run/peer/peer.sock"))
+}
+
+/// The socket that `peer start` of this user makes.
+pub fn own_socket(data_dir: &Path) -> PathBuf {
+    if is_root() {
+        return PathBuf::from(SYSTEM_SOCKET);
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+        Some(dir) => Path::new(&dir).join("peer.sock"),
+        None => data_dir.join("peer.sock"),
+    }
+}
+
+/// A user's own agent if one was started, else the system's.
+fn default_socket() -> PathBuf {
+    let own = own_socket(&own_data_dir());
+    if own.exists() || !Path::new(SYSTEM_SOCKET).exists() && !is_root() { own } else { PathBuf::from(SYSTEM_SOCKET) }
+}
+
+/// Where `peer start` of this user keeps its state.
+pub fn own_data_dir() -> PathBuf {
+    if is_root() {
+        return PathBuf::from("/var/lib/peer");
+    }
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).unwrap_or_else(|| "/".into());
+    Path::new(&home).join(".local/share/peer")
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A path with parameters: `with_query("/services", &[("status", "true")])`.
+pub fn with_query(path: &str, parameters: &[(&str, &str)]) -> String {
+    let mut out = path.to_owned();
+    for (n, (key, value)) in parameters.iter().enumerate() {
+        out.push(if n == 0 { '?' } else { '&' });
+        out.push_str(key);
+        out.push('=');
+        out.push_str(&escaped(value));
+    }
+    out
+}
+
+/// Text as one segment of a path or one value of a query.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a String can't fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::testing::FakeAgent;
+    use serde_json::json;
+
+    #[test]
+    fn hosts() {
+        assert_eq!(socket_of("unix:///run/peer/peer.sock").unwrap(), Path::new("/run/peer/peer.sock"));
+        assert_eq!(socket_of("/tmp/p.sock").unwrap(), Path::new("/tmp/p.sock"));
+        for bad in ["tcp://10.0.0.1:2375", "unix://", "peer.sock", ""] {
+            assert_eq!(socket_of(bad).unwrap_err().code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn paths_and_parameters_are_escaped() {
+        assert_eq!(with_query("/tasks", &[("filters", "{\"a\":1}"), ("b", "x")]), "/tasks?filters=%7B%22a%22%3A1%7D&b=x");
+        assert_eq!(escaped("my service/ü"), "my%20service%2F%C3%BC");
+    }
+
+    #[tokio::test]
+    async fn a_missing_agent_is_told_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("none.sock");
+        let error = CliError::from(Client::new(&socket).get("/nodes").await.unwrap_err());
+        assert_eq!(error.hint_text(), Some("is the agent running? start it with: peer start"));
+        // A socket that nobody listens on any more.
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let error = CliError::from(Client::new(&socket).get("/nodes").await.unwrap_err());
+        assert!(error.message().starts_with("no agent answers on"), "{error}");
+        let denied = no_agent(&socket, &ErrorKind::PermissionDenied.into());
+        assert!(denied.hint_text().unwrap().contains("use sudo or join the group peer"));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_comes_with_the_agents_words() {
+        let agent = FakeAgent::start(|request| match request.path.as_str() {
+            "/services/web" => (404, json!({ "message": "service web not found" })),
+            _ => (200, json!({ "path": request.path, "body": request.body })),
+        });
+        let client = agent.client();
+        let error = client.get("/services/web").await.unwrap_err();
+        assert!(error.is_not_found());
+        assert_eq!(CliError::from(error).hint_text(), Some("see what there is with: peer service ls"));
+        let answer = client.post("/x?a=1", Some(&json!({ "k": "v" }))).await.unwrap();
+        assert_eq!(answer, json!({ "path": "/x?a=1", "body": { "k": "v" } }));
+    }
+}

@@ -1,0 +1,165 @@
+//! `peer leave`: this node gives up its tasks, then its membership; its agent then ends by itself.
+
+use super::client::{Answer, ApiError, Client, with_query};
+use super::console::Console;
+use super::error::CliError;
+use super::go::Nanos;
+use super::json::{items, number, put, text};
+use super::{node, progress, service};
+use clap::Args;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+const EXAMPLES: &str = "\
+Examples:
+  peer leave                              move the tasks away, then leave
+  peer leave --timeout 2m                 give up after that; the node stays drained
+  peer leave --force                      leave at once, even as the last node";
+
+/// Take this node out of the cluster
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct LeaveArgs {
+    /// Don't wait until the tasks have moved, and leave even as the last node
+    #[arg(short, long)]
+    force: bool,
+    /// Wait at most this long for the tasks to move (default: as long as it takes)
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<Nanos>,
+}
+
+/// The agent needs a moment to end after it was removed.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub async fn leave(args: &LeaveArgs, client: &Client, console: &mut Console) -> Result<(), CliError> {
+    let status = client.get("/peer/status").await?;
+    let (id, name) = (text(&status, "/Node/ID"), text(&status, "/Node/Hostname"));
+    if number(&status, "/Nodes/Total") <= 1 && !args.force {
+        return Err(CliError::new(format!("{name} is the last node: if it leaves, the cluster and its services are gone"))
+            .hint("if that is what you want: peer leave --force"));
+    }
+    if !args.force {
+        drain(id, name, args, client, console).await?;
+    }
+    match client.delete(&with_query(&node::path(id), &[("force", "1")])).await {
+        Ok(answer) => drop(service::tell_warnings(&answer, console)),
+        // It was quicker to end than to answer.
+        Err(ApiError::Unreachable { sent: true, .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if !ended(client, progress::POLL).await {
+        console.warn("the node has left, but its agent still answers; if it doesn't end soon: systemctl stop peer");
+    }
+    console.line(&format!("Node {name} left the cluster."))
+}
+
+async fn drain(id: &str, name: &str, args: &LeaveArgs, client: &Client, console: &mut Console) -> Result<(), CliError> {
+    node::update(id, |spec| { put(spec, "Availability", "drain"); Ok(()) }, client, console).await?;
+    let stays = format!("the node stays drained; take it back with: peer node update --availability active {name}");
+    let moved = tokio::select! {
+        moved = empty(id, args.timeout, client, console) => moved?,
+        _ = tokio::signal::ctrl_c() => {
+            console.note(&stays);
+            return Err(CliError::interrupted());
+        }
+    };
+    if moved {
+        return Ok(());
+    }
+    Err(CliError::new(format!("tasks still run on {name}: not left")).hint(stays))
+}
+
+/// Waits until no task runs on the node; false if that took too long.
+async fn empty(id: &str, timeout: Option<Nanos>, client: &Client, console: &mut Console) -> Result<bool, CliError> {
+    let began = Instant::now();
+    let mut said = None;
+    loop {
+        let left = running(id, client).await?;
+        if said != Some(left) {
+            let tasks = if left == 1 { "1 task".to_owned() } else { format!("{left} tasks") };
+            console.line(&format!("draining: {tasks} left here"))?;
+            said = Some(left);
+        }
+        if left == 0 {
+            return Ok(true);
+        }
+        if timeout.is_some_and(|timeout| began.elapsed() >= Duration::from_nanos(timeout.0)) {
+            return Ok(false);
+        }
+        tokio::time::sleep(progress::POLL).await;
+    }
+}
+
+async fn running(id: &str, client: &Client) -> Answer<usize> {
+    let filters = json!({ "node": { id: true } }).to_string();
+    let tasks = client.get(&with_query("/tasks", &[("filters", &filters)])).await?;
+    const ENDED: [&str; 6] = ["complete", "shutdown", "failed", "rejected", "remove", "orphaned"];
+    Ok(items(&tasks).iter().filter(|task| !ENDED.contains(&text(task, "/Status/State"))).count())
+}
+
+async fn ended(client: &Client, poll: Duration) -> bool {
+    let began = Instant::now();
+    while began.elapsed() < END_TIMEOUT {
+        if let Err(ApiError::Unreachable { .. }) = client.get("/peer/status").await {
+            return true;
+        }
+        tokio::time::sleep(poll).await;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::testing::{FakeAgent, console};
+
+    fn args(force: bool) -> LeaveArgs {
+        LeaveArgs { force, timeout: None }
+    }
+
+    #[tokio::test]
+    async fn the_last_node_leaves_only_by_force() {
+        let agent = FakeAgent::start(|_| (200, json!({ "Node": { "ID": "n1", "Hostname": "node1" }, "Nodes": { "Total": 1 } })));
+        let (mut console, _, _) = console(false);
+        let error = leave(&args(false), &agent.client(), &mut console).await.unwrap_err();
+        assert_eq!(error.hint_text(), Some("if that is what you want: peer leave --force"));
+        assert_eq!(agent.asked(), ["GET /peer/status"]);
+    }
+
+    #[tokio::test]
+    async fn tasks_move_before_the_node_goes() {
+        let mut polls = 0;
+        let mut gone = false;
+        let agent = FakeAgent::start(move |request| match (request.method.as_str(), request.path.as_str()) {
+            ("GET", "/peer/status") if gone => (503, json!({ "message": "stopping" })),
+            ("GET", "/peer/status") => (200, json!({ "Node": { "ID": "n1", "Hostname": "node1" }, "Nodes": { "Total": 3 } })),
+            ("GET", "/nodes/n1") => (200, json!({ "ID": "n1", "Version": { "Index": 3 }, "Spec": { "Availability": "active" } })),
+            ("POST", "/nodes/n1/update?version=3") => {
+                assert_eq!(request.body["Availability"], "drain");
+                (200, json!({}))
+            }
+            ("GET", r#"/tasks?filters={"node":{"n1":true}}"#) => {
+                polls += 1;
+                let state = if polls == 1 { "running" } else { "shutdown" };
+                (200, json!([{ "Status": { "State": state } }, { "Status": { "State": "failed" } }]))
+            }
+            ("DELETE", "/nodes/n1?force=1") => {
+                gone = true;
+                (200, json!({}))
+            }
+            other => panic!("{other:?}"),
+        });
+        let (mut console, out, _) = console(false);
+        let client = agent.client();
+        // The agent ends once it has been removed.
+        let ends = async {
+            while !agent.asked().iter().any(|asked| asked.starts_with("DELETE")) {
+                tokio::task::yield_now().await;
+            }
+            std::fs::remove_file(agent.socket()).unwrap();
+        };
+        let (result, ()) = tokio::join!(leave(&args(false), &client, &mut console), ends);
+        result.unwrap();
+        assert_eq!(out.text(), "draining: 1 task left here\ndraining: 0 tasks left here\nNode node1 left the cluster.\n");
+    }
+}

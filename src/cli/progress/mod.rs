@@ -1,0 +1,199 @@
+//! Waits until a service has converged, and shows how far it is, as the docker CLI does: so many tasks out of so many,
+//! then the monitor period during which none may fail. A pause or a rollback of the update is a failure.
+//!
+//! Levels are polled, not events: an agent that restarts meanwhile costs nothing but the polls it missed.
+
+mod screen;
+mod tally;
+
+use super::client::{ApiError, Client, with_query};
+use super::console::Console;
+use super::error::CliError;
+use super::go;
+use super::json::text;
+use super::service::path;
+use screen::Screen;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tally::Tally;
+
+pub const POLL: Duration = Duration::from_millis(150);
+/// An agent that is being restarted is back by then.
+const PATIENCE: Duration = Duration::from_secs(20);
+const DEFAULT_MONITOR: Duration = Duration::from_secs(5);
+
+pub struct Wait<'a> {
+    pub id: &'a str,
+    /// As the user named the service.
+    pub shown: &'a str,
+    pub doing: Doing,
+    pub quiet: bool,
+    pub poll: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doing {
+    Deploying,
+    /// On purpose: here a rollback is no failure.
+    RollingBack,
+}
+
+pub async fn wait(wait: &Wait<'_>, client: &Client, console: &mut Console) -> Result<(), CliError> {
+    let mut follow = Follow::new(wait, client);
+    let interrupted = tokio::select! {
+        result = follow.to_the_end(console) => return result,
+        _ = tokio::signal::ctrl_c() => CliError::interrupted(),
+    };
+    console.line("Operation continuing in background.")?;
+    console.line(&format!("Use `peer service ps {}` to check progress.", wait.shown))?;
+    Err(interrupted)
+}
+
+struct Follow<'a> {
+    wait: &'a Wait<'a>,
+    client: &'a Client,
+    screen: Screen,
+    /// Since when as many run as should, by our clock.
+    converged: Option<Instant>,
+    looks: usize,
+    /// Why the update is being rolled back.
+    rolled_back: Option<String>,
+    heard: Instant,
+}
+
+/// What one look at the service led to.
+enum Look {
+    GoOn,
+    Converged,
+}
+
+/// Why it can't be waited for any longer, or only now can't be asked.
+enum Trouble {
+    Api(ApiError),
+    Final(CliError),
+}
+
+impl From<ApiError> for Trouble {
+    fn from(error: ApiError) -> Self {
+        Trouble::Api(error)
+    }
+}
+
+impl From<CliError> for Trouble {
+    fn from(error: CliError) -> Self {
+        Trouble::Final(error)
+    }
+}
+
+impl<'a> Follow<'a> {
+    fn new(wait: &'a Wait<'a>, client: &'a Client) -> Self {
+        let screen = Screen::new(wait.quiet);
+        Self { wait, client, screen, converged: None, looks: 0, rolled_back: None, heard: Instant::now() }
+    }
+
+    async fn to_the_end(&mut self, console: &mut Console) -> Result<(), CliError> {
+        loop {
+            match self.look(console).await {
+                Ok(Look::Converged) => return self.end(console),
+                Ok(Look::GoOn) => self.heard = Instant::now(),
+                Err(Trouble::Api(ApiError::Unreachable { .. })) if self.heard.elapsed() < PATIENCE => {}
+                Err(Trouble::Api(error @ ApiError::Unreachable { .. })) => {
+                    let hint = format!("the cluster goes on with it; look again with: peer service ps {}", self.wait.shown);
+                    return Err(CliError::from(error).hint(hint));
+                }
+                Err(Trouble::Api(error)) if error.is_not_found() => {
+                    return Err(CliError::new(format!("service {} was removed meanwhile", self.wait.shown)));
+                }
+                Err(Trouble::Api(error)) => return Err(error.into()),
+                Err(Trouble::Final(error)) => return Err(error),
+            }
+            tokio::time::sleep(self.wait.poll).await;
+        }
+    }
+
+    async fn look(&mut self, console: &mut Console) -> Result<Look, Trouble> {
+        let service = self.client.get(&path(self.wait.id)).await?;
+        let state = text(&service, "/UpdateStatus/State");
+        self.judge(state, text(&service, "/UpdateStatus/Message"))?;
+        let filters = json!({ "_up-to-date": { "true": true }, "service": { self.wait.id: true } }).to_string();
+        let tasks = self.client.get(&with_query("/tasks", &[("filters", &filters)])).await?;
+        let nodes = self.client.get("/nodes").await?;
+        let rolling_back = state.starts_with("rollback");
+        let tally = Tally::of(&service, &tasks, &nodes);
+        tally.show(&mut self.screen, rolling_back);
+        let monitor = monitor(&service, rolling_back);
+        let verdict = self.verify(&tally, monitor, matches!(state, "completed" | "rollback_completed"), console);
+        self.screen.draw(console)?;
+        self.looks += 1;
+        Ok(verdict)
+    }
+
+    /// What the agent says of the update: a pause ends the wait, a rollback that nobody asked for will have failed.
+    fn judge(&mut self, state: &str, message: &str) -> Result<(), CliError> {
+        let shown = self.wait.shown;
+        match state {
+            "paused" => Err(CliError::new(format!("service update paused: {message}"))
+                .hint(format!("see why with: peer service ps {shown}; go back with: peer service rollback {shown}"))),
+            "rollback_paused" => Err(CliError::new(format!("service rollback paused: {message}"))
+                .hint(format!("see why with: peer service ps {shown}"))),
+            "rollback_started" | "rollback_completed" if self.wait.doing == Doing::Deploying => {
+                if self.rolled_back.is_none() {
+                    self.screen.set("rollback", message, None);
+                    self.rolled_back = Some(message.to_owned());
+                }
+                Ok(())
+            }
+            "rollback_started" => {
+                self.screen.set("rollback", "manually requested rollback", None);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts the monitor period from when the last task began to run. `completed`: the agent has counted it already.
+    fn verify(&mut self, tally: &Tally, monitor: Duration, completed: bool, console: &Console) -> Look {
+        if !tally.converged() {
+            if self.converged.take().is_some() {
+                self.screen.set("verify", "Detected task failure", None);
+            }
+            return Look::GoOn;
+        }
+        let since = *self.converged.get_or_insert_with(Instant::now);
+        // Tasks that ran before we came need not be watched for as long.
+        let before = if self.looks == 0 { tally.running_for(console.now()) } else { Duration::ZERO };
+        if let Some(earlier) = Instant::now().checked_sub(before).filter(|earlier| *earlier < since) {
+            self.converged = Some(earlier);
+        }
+        let left = monitor.saturating_sub(self.converged.map_or(Duration::ZERO, |since| since.elapsed()));
+        if completed || left.is_zero() || tally.is_empty() {
+            return Look::Converged;
+        }
+        let seconds = left.as_millis().div_ceil(1_000);
+        self.screen.set("verify", &format!("Waiting {seconds} seconds to verify that tasks are stable..."), None);
+        Look::GoOn
+    }
+
+    fn end(&mut self, console: &mut Console) -> Result<(), CliError> {
+        self.screen.set("verify", &format!("Service {} converged", self.wait.id), None);
+        self.screen.draw(console)?;
+        match &self.rolled_back {
+            None => Ok(()),
+            Some(why) => Err(CliError::new(format!("service update rolled back: {why}"))
+                .hint(format!("see what failed with: peer service ps {}", self.wait.shown))),
+        }
+    }
+}
+
+fn monitor(service: &Value, rolling_back: bool) -> Duration {
+    let config = if rolling_back { "/Spec/RollbackConfig/Monitor" } else { "/Spec/UpdateConfig/Monitor" };
+    service.pointer(config).and_then(Value::as_u64).map_or(DEFAULT_MONITOR, Duration::from_nanos)
+}
+
+/// How long before `now` a task began to run.
+fn ran_for(task: &Value, now: jiff::Timestamp) -> Duration {
+    go::age(text(task, "/Status/Timestamp"), now).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! A fake agent plays the course of an update, one poll after the other.
+
+use super::*;
+use crate::cli::testing::{Asked, FakeAgent, console};
+
+/// What the agent shows at one poll: the update's state and message, and the state of each task.
+#[derive(Clone)]
+struct Scene {
+    update: Option<(&'static str, &'static str)>,
+    tasks: Vec<&'static str>,
+    monitor_ms: u64,
+    global: bool,
+}
+
+fn scene(tasks: &[&'static str]) -> Scene {
+    Scene { update: None, tasks: tasks.to_vec(), monitor_ms: 0, global: false }
+}
+
+impl Scene {
+    fn with(mut self, state: &'static str, message: &'static str) -> Self {
+        self.update = Some((state, message));
+        self
+    }
+
+    fn monitor(mut self, ms: u64) -> Self {
+        self.monitor_ms = ms;
+        self
+    }
+
+    fn service(&self) -> Value {
+        let mode = if self.global { json!({ "Global": {} }) } else { json!({ "Replicated": { "Replicas": 2 } }) };
+        let monitor = self.monitor_ms * 1_000_000;
+        let mut service = json!({ "ID": "abc", "Spec": { "Name": "web", "Mode": mode,
+            "UpdateConfig": { "Monitor": monitor }, "RollbackConfig": { "Monitor": monitor } } });
+        if let Some((state, message)) = self.update {
+            service["UpdateStatus"] = json!({ "State": state, "Message": message });
+        }
+        service
+    }
+
+    fn tasks(&self) -> Value {
+        let task = |(n, state): (usize, &&str)| {
+            let node = format!("node{n}");
+            json!({ "ID": format!("t{n}"), "Slot": if self.global { 0 } else { n }, "NodeID": node, "DesiredState": "running",
+                "Status": { "State": state, "Timestamp": "2026-11-22T20:35:30Z" } })
+        };
+        (1..).zip(&self.tasks).map(task).collect()
+    }
+}
+
+/// Plays the scenes, the last one for ever; a scene begins when the service is asked for.
+fn play(scenes: Vec<Scene>) -> FakeAgent {
+    let mut asked = 0;
+    FakeAgent::start(move |request: Asked| {
+        if request.path.starts_with("/services/abc") {
+            asked += 1;
+        }
+        let scene = scenes.get(asked - 1).or(scenes.last()).cloned().unwrap();
+        match request.path.as_str() {
+            "/services/abc" => (200, scene.service()),
+            "/nodes" => (200, (1..=3).map(|n| json!({ "ID": format!("node{n}"), "Status": { "State": "ready" } })).collect()),
+            tasks => {
+                assert_eq!(tasks, r#"/tasks?filters={"_up-to-date":{"true":true},"service":{"abc":true}}"#);
+                (200, scene.tasks())
+            }
+        }
+    })
+}
+
+async fn watched(scenes: Vec<Scene>, doing: Doing) -> (Result<(), CliError>, String) {
+    let agent = play(scenes);
+    let (mut console, out, _) = console(false);
+    console.set_now("2026-11-22T20:35:30Z");
+    let wait = Wait { id: "abc", shown: "web", doing, quiet: false, poll: Duration::from_millis(1) };
+    let watching = super::wait(&wait, &agent.client(), &mut console);
+    let result = tokio::time::timeout(Duration::from_secs(20), watching).await.expect("the wait must end");
+    (result, out.text())
+}
+
+#[tokio::test]
+async fn it_ends_when_all_run() {
+    let scenes = vec![scene(&[]), scene(&["preparing"]), scene(&["running", "starting"]), scene(&["running", "running"])];
+    let (result, out) = watched(scenes, Doing::Deploying).await;
+    assert_eq!(result, Ok(()));
+    assert_eq!(
+        out,
+        "overall progress: 0 out of 2 tasks\n1/2: preparing\noverall progress: 1 out of 2 tasks\n1/2: running\n2/2: starting\n\
+         overall progress: 2 out of 2 tasks\n2/2: running\nverify: Service abc converged\n"
+    );
+}
+
+#[tokio::test]
+async fn the_monitor_period_is_waited_out_and_a_failure_in_it_is_seen() {
+    let up = || scene(&["running", "running"]).monitor(60);
+    let scenes = vec![scene(&["running"]).monitor(60), up(), scene(&["running", "failed"]).monitor(60), up()];
+    let (result, out) = watched(scenes, Doing::Deploying).await;
+    assert_eq!(result, Ok(()));
+    let verify: Vec<&str> = out.lines().filter(|line| line.starts_with("verify")).collect();
+    let waiting = "verify: Waiting 1 seconds to verify that tasks are stable...";
+    assert_eq!(verify, [waiting, "verify: Detected task failure", waiting, "verify: Service abc converged"]);
+}
+
+#[tokio::test]
+async fn what_ran_before_need_not_be_watched_again() {
+    let agent = play(vec![scene(&["running", "running"]).monitor(3_600_000)]);
+    let (mut console, out, _) = console(false);
+    console.set_now("2026-11-22T21:35:30Z");
+    let wait = Wait { id: "abc", shown: "web", doing: Doing::Deploying, quiet: false, poll: Duration::from_millis(1) };
+    super::wait(&wait, &agent.client(), &mut console).await.unwrap();
+    assert!(out.text().ends_with("verify: Service abc converged\n"));
+}
+
+#[tokio::test]
+async fn a_paused_update_is_a_failure() {
+    let scenes = vec![
+        scene(&["starting"]).with("updating", "update in progress"),
+        scene(&["failed"]).with("paused", "update paused due to failure or early termination of task t1"),
+    ];
+    let (result, _) = watched(scenes, Doing::Deploying).await;
+    let error = result.unwrap_err();
+    assert_eq!(error.message(), "service update paused: update paused due to failure or early termination of task t1");
+    assert_eq!(error.code(), 1);
+    assert!(error.hint_text().unwrap().contains("peer service ps web"));
+}
+
+#[tokio::test]
+async fn an_update_that_was_rolled_back_is_a_failure_once_the_old_runs_again() {
+    let why = "update rolled back due to failure or early termination of task t1";
+    let scenes = || {
+        vec![
+            scene(&["failed"]).with("updating", ""),
+            scene(&["running"]).with("rollback_started", why),
+            scene(&["running", "running"]).with("rollback_completed", "rollback completed"),
+        ]
+    };
+    let (result, out) = watched(scenes(), Doing::Deploying).await;
+    let error = result.unwrap_err();
+    assert_eq!((error.message(), error.code()), (format!("service update rolled back: {why}").as_str(), 1));
+    assert!(out.contains(&format!("rollback: {why}\n")), "{out}");
+    assert!(out.contains("overall progress: rolling back update: 1 out of 2 tasks\n"), "{out}");
+    // The same course is what somebody wanted who asked for a rollback.
+    let (result, out) = watched(scenes(), Doing::RollingBack).await;
+    assert_eq!(result, Ok(()));
+    assert!(out.contains("rollback: manually requested rollback\n"), "{out}");
+}
+
+#[tokio::test]
+async fn the_agents_own_verdict_spares_the_wait() {
+    let scenes = vec![scene(&["running", "running"]).monitor(3_600_000).with("completed", "update completed")];
+    assert_eq!(watched(scenes, Doing::Deploying).await.0, Ok(()));
+}
+
+#[tokio::test]
+async fn a_global_service_waits_for_its_tasks_to_appear() {
+    let global = |tasks: &[&'static str]| Scene { global: true, ..scene(tasks) };
+    let scenes = vec![global(&[]), global(&["running", "starting", "running"]), global(&["running", "running", "running"])];
+    let (result, out) = watched(scenes, Doing::Deploying).await;
+    assert_eq!(result, Ok(()));
+    assert!(out.starts_with("overall progress: waiting for new tasks\noverall progress: 2 out of 3 tasks\n"), "{out}");
+}
+
+#[tokio::test]
+async fn a_service_that_vanishes_ends_the_wait() {
+    let agent = FakeAgent::start(|_| (404, json!({ "message": "service abc not found" })));
+    let (mut console, _, _) = console(false);
+    let wait = Wait { id: "abc", shown: "web", doing: Doing::Deploying, quiet: true, poll: Duration::from_millis(1) };
+    let error = super::wait(&wait, &agent.client(), &mut console).await.unwrap_err();
+    assert_eq!(error.message(), "service web was removed meanwhile");
+}
+
+#[test]
+fn the_task_that_lags_counts_and_dead_nodes_dont() {
+    let service = json!({ "Spec": { "Mode": { "Replicated": { "Replicas": 2 } } } });
+    let task = |id: &str, slot: u64, node: &str, desired: &str, state: &str| {
+        json!({ "ID": id, "Slot": slot, "NodeID": node, "DesiredState": desired, "Status": { "State": state } })
+    };
+    let nodes = json!([{ "ID": "a", "Status": { "State": "ready" } }, { "ID": "b", "Status": { "State": "down" } }]);
+    let tasks = json!([
+        task("old", 1, "a", "running", "running"),
+        task("new", 1, "a", "running", "starting"),
+        task("lost", 2, "b", "running", "running"),
+        task("gone", 2, "a", "remove", "running"),
+        task("done", 2, "a", "shutdown", "running"),
+    ]);
+    let tally = Tally::of(&service, &tasks, &nodes);
+    assert_eq!(tally::chosen(&tally), ["new", "done"]);
+    assert!(!tally.converged());
+}

@@ -1,0 +1,86 @@
+//! `peer service history`: the revisions that a rollback can go back to.
+
+use super::image::familiar;
+use crate::cli::client::{Client, escaped};
+use crate::cli::console::Console;
+use crate::cli::error::CliError;
+use crate::cli::go;
+use crate::cli::json::{flag, is_there, items, number, text};
+use crate::cli::list::{self, ListArgs, Row};
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::Value;
+
+const EXAMPLES: &str = "\
+Examples:
+  peer service history web
+  peer service history --no-trunc web
+  peer service rollback --to 3 web        go back to one of them";
+
+/// List the kept revisions of a service, the newest first
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct History {
+    #[arg(value_name = "SERVICE")]
+    service: String,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+const HEADER: [&str; 5] = ["REVISION", "IMAGE", "REPLICAS", "CREATED", "NOTE"];
+const FIELDS: [&str; 5] = ["Revision", "Image", "Replicas", "Created", "Note"];
+
+pub async fn history(args: &History, client: &Client, console: &mut Console) -> Result<(), CliError> {
+    let answer = client.get(&format!("/peer/services/{}/history", escaped(&args.service))).await?;
+    let mut revisions: Vec<&Value> = items(&answer).iter().collect();
+    revisions.sort_by_key(|revision| std::cmp::Reverse(number(revision, "/Number")));
+    let rows = revisions.iter().map(|revision| row(revision, args.list.no_trunc, console.now())).collect();
+    list::show(&args.list, &HEADER, rows, console)
+}
+
+fn row(revision: &Value, no_trunc: bool, now: Timestamp) -> Row {
+    let number_text = number(revision, "/Number").to_string();
+    let image = text(revision, "/Spec/TaskTemplate/ContainerSpec/Image");
+    let image = if no_trunc { image.to_owned() } else { familiar(image) };
+    let replicas = match revision.pointer("/Spec/Mode/Replicated/Replicas").and_then(Value::as_u64) {
+        Some(replicas) => replicas.to_string(),
+        None if is_there(revision, "/Spec/Mode/Global") => "global".to_owned(),
+        None => "1".to_owned(),
+    };
+    let note = match (flag(revision, "/Current"), text(revision, "/Note")) {
+        (true, "") => "current".to_owned(),
+        (true, note) => format!("current, {note}"),
+        (false, note) => note.to_owned(),
+    };
+    let created = go::ago(text(revision, "/CreatedAt"), now);
+    Row::new(number_text.clone(), &FIELDS, vec![number_text, image, replicas, created, note])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::testing::{FakeAgent, console};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn the_newest_stands_first_and_the_current_is_marked() {
+        let agent = FakeAgent::start(|request| {
+            assert_eq!(request.path, "/peer/services/web/history");
+            let revision = |number: u64, image: &str, current: bool| {
+                json!({ "Number": number, "Current": current, "CreatedAt": "2026-11-22T20:35:30Z", "Author": "n",
+                    "Spec": { "Mode": { "Replicated": { "Replicas": 3 } }, "TaskTemplate": { "ContainerSpec": { "Image": image } } } })
+            };
+            (200, json!([revision(1, "web:1@sha256:0", true), revision(2, "web:2", false)]))
+        });
+        let (mut console, out, _) = console(false);
+        console.set_now("2026-11-22T20:37:30Z");
+        let list = ListArgs { filter: Vec::new(), format: "table".to_owned(), quiet: false, no_trunc: false };
+        history(&History { service: "web".to_owned(), list }, &agent.client(), &mut console).await.unwrap();
+        assert_eq!(
+            out.text(),
+            "REVISION   IMAGE     REPLICAS   CREATED         NOTE\n\
+             2          web:2     3          2 minutes ago   \n\
+             1          web:1     3          2 minutes ago   current\n"
+        );
+    }
+}

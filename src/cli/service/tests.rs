@@ -1,0 +1,270 @@
+//! Flags against the bodies that the docker CLI sent for them, and whole commands against a fake agent.
+
+use super::*;
+use crate::cli::fixtures;
+use crate::cli::testing::{FakeAgent, console};
+use clap::Parser;
+use serde_json::json;
+
+#[derive(Debug, Parser)]
+struct Only {
+    #[command(subcommand)]
+    command: ServiceCommand,
+}
+
+fn parsed(args: &[&str]) -> ServiceCommand {
+    Only::try_parse_from(std::iter::once(&"service").chain(args)).unwrap_or_else(|error| panic!("{error}")).command
+}
+
+fn refused(args: &[&str]) -> String {
+    Only::try_parse_from(std::iter::once(&"service").chain(args)).unwrap_err().to_string()
+}
+
+fn created(args: &[&str]) -> Result<Value, CliError> {
+    match parsed(&[&["create"], args].concat()) {
+        ServiceCommand::Create(create) => create.spec().map(Value::Object),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn edited(mut spec: Value, args: &[&str]) -> Result<Value, CliError> {
+    let ServiceCommand::Update(update) = parsed(&[&["update"], args, &["web"]].concat()) else { panic!() };
+    update.edit(spec.as_object_mut().unwrap())?;
+    Ok(spec)
+}
+
+const IMAGE: &str = "hub.example:5000/greeter-exit:1";
+const DIGEST: &str = "sha256:89bf70a62683777aabfb609f05f83103e0ec999a04dd4c6d596a1e8e77070ec8";
+
+/// What the registry adds to a spec.
+fn pinned(mut spec: Value) -> Value {
+    spec["TaskTemplate"]["ContainerSpec"]["Image"] = json!(format!("{IMAGE}@{DIGEST}"));
+    spec["TaskTemplate"]["Placement"]["Platforms"] = json!([{ "Architecture": "amd64", "OS": "linux" }]);
+    spec
+}
+
+#[test]
+fn a_small_create_is_what_docker_sends() {
+    let spec = created(&["--publish", "9000:5000", "--name", "greeters", IMAGE]).unwrap();
+    assert_eq!(pinned(spec), fixtures::create_publish());
+}
+
+#[test]
+fn a_wide_create_is_what_docker_sends() {
+    let line = "-d --name rich --replicas 2 --publish mode=host,published=9002,target=5000,protocol=tcp --env GREETING=Rich \
+        --mount type=volume,source=data,target=/data --mount type=tmpfs,target=/run --constraint node.role==worker \
+        --placement-pref spread=node.labels.zone --limit-cpu 0.5 --limit-memory 64M --reserve-memory 16M \
+        --restart-condition on-failure --restart-max-attempts 3 --stop-grace-period 5s --stop-signal SIGTERM --update-delay 2s \
+        --update-parallelism 1 --update-failure-action rollback --rollback-parallelism 0 --label tier=front --container-label c=d \
+        --host db:10.0.0.9 --hostname h-{{.Task.Slot}} --user 0 --workdir / --no-healthcheck --endpoint-mode dnsrr";
+    let args: Vec<&str> = line.split_whitespace().chain([IMAGE, "/greeter"]).collect();
+    let mut want = fixtures::create_rich();
+    // Networks, secrets and configs have no flags here yet.
+    want["TaskTemplate"].as_object_mut().unwrap().remove("Networks");
+    for gone in ["Secrets", "Configs"] {
+        want["TaskTemplate"]["ContainerSpec"].as_object_mut().unwrap().remove(gone);
+    }
+    assert_eq!(pinned(created(&args).unwrap()), want);
+}
+
+#[test]
+fn an_update_changes_what_docker_changes() {
+    let before = fixtures::update_before()["Spec"].clone();
+    let args = ["--env-add", "GREETING=Env", "--update-parallelism", "2", "--update-delay", "1s", "--update-order", "start-first",
+        "--limit-memory", "64M", "--label-add", "a=b", "--detach"];
+    assert_eq!(edited(before, &args).unwrap(), fixtures::update_after());
+}
+
+#[test]
+fn what_follows_the_image_is_the_containers() {
+    let spec = created(&["--init", "alpine", "sh", "-c", "--env", "-d"]).unwrap();
+    assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["Args"], json!(["sh", "-c", "--env", "-d"]));
+    assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["Init"], true);
+    assert!(refused(&["create", "--frobnicate", "alpine"]).contains("--frobnicate"));
+    assert!(refused(&["create", "--replicas", "2"]).contains("IMAGE"));
+}
+
+#[test]
+fn a_monitor_of_zero_is_sent_as_zero() {
+    let spec = created(&["--update-monitor", "0", "--rollback-monitor", "0s", "x"]).unwrap();
+    assert_eq!(spec["UpdateConfig"]["Monitor"], 0);
+    assert_eq!(spec["RollbackConfig"]["Monitor"], 0);
+    assert_eq!(created(&["x"]).unwrap().get("UpdateConfig"), None);
+}
+
+#[test]
+fn a_flag_with_an_optional_value_doesnt_swallow_the_image() {
+    let ServiceCommand::Create(create) = parsed(&["create", "-d", "-q", "--with-registry-auth", "--read-only=false", "-t", "nginx"]) else {
+        panic!()
+    };
+    let waiting = create.settings.how.waiting;
+    assert_eq!((waiting.detach, waiting.quiet), (Some(true), Some(true)));
+    let container = create.spec().unwrap()["TaskTemplate"]["ContainerSpec"].clone();
+    assert_eq!((&container["Image"], &container["TTY"], container.get("ReadOnly")), (&json!("nginx"), &json!(true), None));
+    let ServiceCommand::Create(create) = parsed(&["create", "--detach=false", "nginx"]) else { panic!() };
+    assert_eq!(create.settings.how.waiting.detach, Some(false));
+}
+
+#[test]
+fn health_checks() {
+    let check = |args: &[&str]| created(&[args, &["x"]].concat()).map(|spec| spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"].clone());
+    let all = ["--health-cmd", "curl -f localhost", "--health-interval", "5s", "--health-timeout", "1s", "--health-retries", "3",
+        "--health-start-period", "10s", "--health-start-interval", "500ms"];
+    assert_eq!(check(&all).unwrap(), json!({ "Test": ["CMD-SHELL", "curl -f localhost"], "Interval": 5_000_000_000u64,
+        "Timeout": 1_000_000_000, "Retries": 3, "StartPeriod": 10_000_000_000u64, "StartInterval": 500_000_000 }));
+    assert_eq!(check(&["--no-healthcheck", "--health-cmd", "x"]).unwrap_err().code(), 2);
+    let none = json!({ "TaskTemplate": { "ContainerSpec": { "Healthcheck": { "Test": ["NONE"] } } } });
+    let spec = edited(none, &["--health-interval", "2s"]).unwrap();
+    assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"], json!({ "Interval": 2_000_000_000 }));
+}
+
+#[test]
+fn lists_are_edited_entry_by_entry() {
+    let spec = json!({ "Labels": { "a": "1", "b": "2" }, "Unknown": { "kept": [1.5] }, "TaskTemplate": {
+        "ForceUpdate": 3,
+        "ContainerSpec": { "Image": "x", "Env": ["A=1", "B=2", "C=3"], "Hosts": ["10.0.0.9 db alias", "10.0.0.8 web"],
+            "Mounts": [{ "Type": "volume", "Source": "s", "Target": "/data" }, { "Type": "tmpfs", "Target": "/run" }],
+            "CapabilityAdd": ["CAP_NET_ADMIN"], "Sysctls": { "k": "v" }, "DNSConfig": { "Nameservers": ["1.1.1.1"], "Options": ["ndots:1"] } },
+        "Placement": { "Constraints": ["node.role==worker"], "Preferences": [{ "Spread": { "SpreadDescriptor": "node.labels.rack" } }] } },
+        "EndpointSpec": { "Mode": "vip", "Ports": [{ "Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress" }] } });
+    let line = "--env-add B=two --env-add D=4 --env-rm A --label-rm a --label-add c --host-rm db --host-add api:10.0.0.7 --mount-rm /run \
+        --mount-add type=bind,source=/srv,target=/data --cap-drop net_admin --sysctl-rm k --dns-add 8.8.8.8 --dns-rm 1.1.1.1 \
+        --constraint-rm node.role==worker --constraint-add node.labels.x==1 --placement-pref-rm spread=node.labels.rack \
+        --placement-pref-add spread=node.labels.zone --publish-rm 80 --publish-add 443:8443 --publish-add 80:8080 --force --ulimit-add nofile=5";
+    let got = edited(spec, &line.split_whitespace().collect::<Vec<_>>()).unwrap();
+    let port = |published: u16, target: u16| json!({ "Protocol": "tcp", "TargetPort": target, "PublishedPort": published, "PublishMode": "ingress" });
+    assert_eq!(got, json!({ "Labels": { "b": "2", "c": "" }, "Unknown": { "kept": [1.5] }, "TaskTemplate": {
+        "ForceUpdate": 4,
+        "ContainerSpec": { "Image": "x", "Env": ["B=two", "C=3", "D=4"], "Hosts": ["10.0.0.7 api", "10.0.0.8 web"],
+            "Mounts": [{ "Type": "bind", "Source": "/srv", "Target": "/data" }],
+            "CapabilityDrop": ["CAP_NET_ADMIN"], "DNSConfig": { "Nameservers": ["8.8.8.8"], "Options": ["ndots:1"] },
+            "Ulimits": [{ "Name": "nofile", "Soft": 5, "Hard": 5 }] },
+        "Placement": { "Constraints": ["node.labels.x==1"], "Preferences": [{ "Spread": { "SpreadDescriptor": "node.labels.zone" } }] } },
+        "EndpointSpec": { "Mode": "vip", "Ports": [port(80, 8080), port(443, 8443)] } }));
+}
+
+#[test]
+fn an_update_without_flags_changes_nothing() {
+    let spec = fixtures::update_before()["Spec"].clone();
+    assert_eq!(edited(spec.clone(), &[]).unwrap(), spec);
+    assert_eq!(edited(json!({ "Mode": { "Global": {} } }), &["--replicas", "2"]).unwrap_err().code(), 2);
+}
+
+#[test]
+fn nonsense_is_a_usage_error_that_names_the_flag() {
+    for (args, flag) in [
+        (&["create", "--update-delay", "-1s", "x"][..], "--update-delay"),
+        (&["create", "--limit-memory", "lots", "x"], "--limit-memory"),
+        (&["create", "--publish", "80:80:80", "x"], "--publish"),
+        (&["create", "--mode", "replicated-job", "x"], "--mode"),
+        (&["create", "--mount", "type=bind", "x"], "--mount"),
+        (&["create", "--update-order", "sideways", "x"], "--update-order"),
+        (&["scale", "web"], "SERVICE=N"),
+        (&["scale", "web=-1"], "web=5"),
+    ] {
+        let error = refused(args);
+        assert!(error.contains(flag), "{args:?}: {error}");
+    }
+}
+
+async fn ran(agent: &FakeAgent, args: &[&str]) -> (Result<(), CliError>, String, String) {
+    let (mut console, out, err) = console(false);
+    let result = run(parsed(args), &agent.client(), &mut console).await;
+    (result, out.text(), err.text())
+}
+
+#[tokio::test]
+async fn a_create_resolves_the_image_writes_and_waits() {
+    let agent = FakeAgent::start(|request| match request.path.as_str() {
+        "/distribution/hub.example:5000/greeter-exit:1/json" => {
+            (200, json!({ "Descriptor": { "digest": DIGEST }, "Platforms": [{ "architecture": "amd64", "os": "linux" }] }))
+        }
+        "/services/create" => {
+            assert_eq!(request.body, fixtures::create_publish());
+            (201, json!({ "ID": "abc", "Warnings": null }))
+        }
+        "/services/abc" => (200, json!({ "ID": "abc", "Spec": { "Mode": { "Replicated": { "Replicas": 0 } } } })),
+        _ => (200, json!([])),
+    });
+    let (result, out, err) = ran(&agent, &["create", "--publish", "9000:5000", "--name", "greeters", IMAGE]).await;
+    assert_eq!(result, Ok(()));
+    assert_eq!((out.as_str(), err.as_str()), ("abc\noverall progress: 0 out of 0 tasks\nverify: Service abc converged\n", ""));
+}
+
+#[tokio::test]
+async fn a_write_that_no_majority_has_is_told_and_not_waited_for() {
+    let agent = FakeAgent::start(|request| match request.path.as_str() {
+        "/services/create" => {
+            (201, json!({ "ID": "abc", "Warnings": ["pending: held by 1 of 5 nodes; spreads when they return"] }))
+        }
+        path => panic!("{path}"),
+    });
+    let (result, out, err) = ran(&agent, &["create", "--no-resolve-image", "nginx"]).await;
+    assert_eq!((result, out.as_str()), (Ok(()), "abc\n"));
+    assert_eq!(err, "warning: pending: held by 1 of 5 nodes; spreads when they return\n");
+}
+
+#[tokio::test]
+async fn a_scale_goes_through_when_somebody_else_wrote_in_between() {
+    let mut writes = 0;
+    let agent = FakeAgent::start(move |request| match request.method.as_str() {
+        "GET" => (200, json!({ "ID": "abc", "Version": { "Index": 5 + writes }, "Spec": { "Name": "web", "Mode": { "Replicated": { "Replicas": 1 } } } })),
+        _ => {
+            writes += 1;
+            assert_eq!(request.body, json!({ "Name": "web", "Mode": { "Replicated": { "Replicas": 5 } } }));
+            if writes == 1 {
+                return (500, json!({ "message": "rpc error: code = Unknown desc = update out of sequence" }));
+            }
+            (200, json!({ "Warnings": null }))
+        }
+    });
+    let (result, out, _) = ran(&agent, &["scale", "-d", "web=5"]).await;
+    assert_eq!((result, out.as_str()), (Ok(()), "web scaled to 5\n"));
+    assert_eq!(agent.asked().last().unwrap(), "POST /services/abc/update?version=6");
+}
+
+#[tokio::test]
+async fn an_update_asks_the_registry_only_for_a_new_image() {
+    let agent = FakeAgent::start(|request| match request.method.as_str() {
+        "GET" => (200, fixtures::update_before()),
+        _ => (200, json!({ "Warnings": null })),
+    });
+    let (result, out, _) = ran(&agent, &["update", "-d", "--env-add", "A=1", "greeters"]).await;
+    assert_eq!((result, out.as_str()), (Ok(()), "greeters\n"));
+    let index = fixtures::update_before()["Version"]["Index"].to_string();
+    assert_eq!(
+        agent.asked(),
+        ["GET /services/greeters", &format!("POST /services/6i7dqo2au2r1cxy823ykljwec/update?registryAuthFrom=spec&version={index}")]
+    );
+    let (_, _, err) = ran(&agent, &["update", "-d", "--image", "acme/web", "greeters"]).await;
+    assert_eq!(agent.asked().get(3).unwrap(), "GET /distribution/acme/web:latest/json");
+    assert!(err.starts_with("image acme/web:latest could not be accessed on a registry"));
+}
+
+#[tokio::test]
+async fn rollbacks_name_their_revision() {
+    let agent = FakeAgent::start(|request| match request.method.as_str() {
+        "GET" => (200, json!({ "ID": "abc", "Version": { "Index": 9 } })),
+        _ if request.path.contains("to=7") => (404, json!({ "message": "service web has no revision 7 (kept: 1, 2)" })),
+        _ => (200, json!({})),
+    });
+    assert_eq!(ran(&agent, &["rollback", "-d", "--to", "2", "web"]).await.0, Ok(()));
+    assert_eq!(agent.asked().last().unwrap(), "POST /peer/services/abc/rollback?version=9&to=2");
+    assert_eq!(ran(&agent, &["update", "-d", "--rollback", "web"]).await.0, Ok(()));
+    assert_eq!(agent.asked().last().unwrap(), "POST /peer/services/abc/rollback?version=9");
+    let error = ran(&agent, &["rollback", "-d", "--to", "7", "web"]).await.0.unwrap_err();
+    assert_eq!(error.message(), "service web has no revision 7 (kept: 1, 2)");
+    let mixed = ran(&agent, &["update", "--rollback", "--force", "web"]).await.0.unwrap_err();
+    assert_eq!(mixed.message(), "other flags may not be combined with --rollback");
+}
+
+#[tokio::test]
+async fn the_others_are_removed_when_one_is_missing() {
+    let agent = FakeAgent::start(|request| match request.path.as_str() {
+        "/services/missing" => (404, json!({ "message": "service missing not found" })),
+        _ => (200, json!({})),
+    });
+    let (result, out, _) = ran(&agent, &["rm", "rich", "missing", "glob"]).await;
+    assert_eq!(out, "rich\nglob\n");
+    assert_eq!(result.unwrap_err().message(), "service missing not found");
+}

@@ -1,0 +1,391 @@
+//! `peer start` and `peer demo`: what was typed, made into the agent's configuration, every value checked before
+//! anything is touched.
+
+use super::client::{own_data_dir, own_socket, socket_of};
+use super::error::{CliError, wants_colours};
+use super::service::pair;
+use crate::core::face::Timing;
+use crate::model::node::Availability;
+use crate::shell::agent::{AgentConfig, EngineChoice, Join};
+use clap::Args;
+use std::io::IsTerminal;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use tracing_subscriber::EnvFilter;
+
+const DEFAULT_PORT: u16 = 7373;
+const DEMO_MAX_NODES: u16 = 50;
+
+const START_EXAMPLES: &str = "\
+Examples:
+  peer start                                            the first node of a new cluster
+  peer start --join 10.0.0.1 --token-file token         a further node; after its first start `peer start` will do
+  peer start --advertise-addr 192.168.1.5 --label zone=east
+  peer start --engine demo --data-dir /tmp/p1 --socket /tmp/p1.sock --listen-addr 127.0.0.1:7401";
+
+/// Run the agent of this machine
+///
+/// Without --join it founds a cluster; a node that is in one already remembers it, whatever the flags say.
+#[derive(Debug, Default, Args)]
+#[command(after_help = START_EXAMPLES)]
+pub struct StartArgs {
+    /// Join the cluster of this node
+    #[arg(long, value_name = "HOST[:PORT]")]
+    join: Option<String>,
+    /// The cluster's join token, from `peer token` on any of its nodes [env: PEER_TOKEN]
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
+    token: Option<String>,
+    /// Read the token from a file
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The address under which the other nodes reach this one (default: the one of the default route)
+    #[arg(long, value_name = "IP[:PORT]")]
+    advertise_addr: Option<String>,
+    /// Listen here for the other nodes (UDP)
+    #[arg(long, value_name = "IP[:PORT]", default_value = "0.0.0.0:7373")]
+    listen_addr: String,
+    /// Open published ports on this address of the node
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
+    publish_addr: String,
+    /// Where the node keeps its identity and its copy of the cluster's state [default: /var/lib/peer, or ~/.local/share/peer]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// What runs the containers: Docker's socket, or demo for none at all
+    #[arg(long, value_name = "unix:///PATH|demo", default_value = "unix:///var/run/docker.sock")]
+    engine: String,
+    /// The socket that commands and Docker's clients use [default: /run/peer/peer.sock, or $XDG_RUNTIME_DIR/peer.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<String>,
+    /// The node's name (default: the machine's)
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Label the node, at its first start
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// The node's availability at its first start
+    #[arg(long, value_name = "active|pause|drain", default_value = "active")]
+    availability: String,
+}
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  peer demo
+  peer demo --nodes 7 --port 9100";
+
+/// Run a whole cluster in this one process, with containers that are only played
+#[derive(Debug, Args)]
+#[command(after_help = DEMO_EXAMPLES)]
+pub struct DemoArgs {
+    /// How many nodes
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=i64::from(DEMO_MAX_NODES)))]
+    nodes: u16,
+    /// The port that the first node's services answer on; the next ones take the next
+    #[arg(long, value_name = "PORT", default_value_t = 9000, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+}
+
+pub fn start(args: StartArgs) -> Result<(), CliError> {
+    let config = args.config(&Surroundings::of_process())?;
+    log_to_stderr("info");
+    runtime()?.block_on(crate::shell::agent::run(config)).map_err(failed)
+}
+
+pub fn demo(args: &DemoArgs) -> Result<(), CliError> {
+    let last = args.port.checked_add(args.nodes - 1);
+    if last.is_none() {
+        return Err(CliError::misuse(format!("--port {}: there are not {} ports from there on", args.port, args.nodes)));
+    }
+    log_to_stderr("warn");
+    runtime()?.block_on(crate::shell::demo::run(args.nodes, args.port)).map_err(failed)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| CliError::new(format!("can't start: {error}")))
+}
+
+/// The whole chain of causes in one line.
+fn failed(error: anyhow::Error) -> CliError {
+    CliError::new(format!("{error:#}"))
+}
+
+/// PEER_LOG says how much, in the syntax of RUST_LOG. Under systemd the journal has the time already.
+fn log_to_stderr(default: &str) {
+    let filter = std::env::var("PEER_LOG").or_else(|_| std::env::var("RUST_LOG")).unwrap_or_else(|_| default.to_owned());
+    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default));
+    let ansi = std::io::stderr().is_terminal() && wants_colours();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).with_target(false);
+    // A second subscriber is refused: the first one then has the log.
+    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() { log.without_time().try_init() } else { log.try_init() };
+}
+
+/// What the defaults depend on.
+struct Surroundings {
+    data_dir: PathBuf,
+    token: Option<String>,
+    hostname: String,
+    socket: fn(&Path) -> PathBuf,
+}
+
+impl Surroundings {
+    fn of_process() -> Self {
+        Self {
+            data_dir: own_data_dir(),
+            token: std::env::var("PEER_TOKEN").ok().filter(|token| !token.trim().is_empty()),
+            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            socket: own_socket,
+        }
+    }
+}
+
+impl StartArgs {
+    fn config(&self, around: &Surroundings) -> Result<AgentConfig, CliError> {
+        let data_dir = self.data_dir.clone().unwrap_or_else(|| around.data_dir.clone());
+        let data_dir = absolute("--data-dir", &data_dir)?;
+        let listen = address("--listen-addr", &self.listen_addr, DEFAULT_PORT)?;
+        let socket = match &self.socket {
+            Some(socket) if socket.contains("://") => {
+                socket_of(socket).map_err(|_| wrong("--socket", socket, "want the path of a unix socket"))?
+            }
+            Some(socket) => absolute("--socket", Path::new(socket))?,
+            None => (around.socket)(&data_dir),
+        };
+        check_socket(&socket)?;
+        Ok(AgentConfig {
+            listen,
+            advertise: self.advertise_addr.as_deref().map(|text| advertise(text, listen.port())).transpose()?,
+            join: self.join(around, &data_dir)?,
+            engine: engine(&self.engine)?,
+            socket,
+            hostname: hostname(self.hostname.as_deref().unwrap_or(&around.hostname))?,
+            labels: self.labels()?,
+            availability: self.availability.parse::<Availability>().map_err(|why| wrong("--availability", &self.availability, &why))?,
+            publish_on: ip("--publish-addr", &self.publish_addr)?,
+            timing: Timing::default(),
+            data_dir,
+        })
+    }
+
+    fn labels(&self) -> Result<std::collections::BTreeMap<String, String>, CliError> {
+        self.label.iter().map(|text| pair(text).map_err(|why| wrong("--label", text, &why))).collect()
+    }
+
+    fn join(&self, around: &Surroundings, data_dir: &Path) -> Result<Option<Join>, CliError> {
+        let Some(host) = self.join.as_deref() else {
+            return match (&self.token, &self.token_file) {
+                (None, None) => Ok(None),
+                _ => Err(CliError::misuse("--token without --join: whose cluster is it?")
+                    .hint("name one of its nodes: peer start --join HOST --token TOKEN")),
+            };
+        };
+        check_host(host)?;
+        match self.token(around) {
+            Ok(Some(token)) => Ok(Some(Join { host: host.to_owned(), token })),
+            // A member needs no token any more: it may have been taken away after the first start.
+            _ if is_member(data_dir) => Ok(None),
+            Ok(None) => Err(CliError::misuse("--join needs the cluster's token: --token, --token-file or PEER_TOKEN")
+                .hint("show it on any node of the cluster with: peer token")),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn token(&self, around: &Surroundings) -> Result<Option<String>, CliError> {
+        let (flag, text) = match (&self.token, &self.token_file, &around.token) {
+            (Some(token), _, _) => ("--token", token.clone()),
+            (None, Some(file), _) => {
+                let text = std::fs::read_to_string(file);
+                ("--token-file", text.map_err(|error| CliError::new(format!("--token-file {}: {error}", file.display())))?)
+            }
+            (None, None, Some(token)) => ("PEER_TOKEN", token.clone()),
+            (None, None, None) => return Ok(None),
+        };
+        let token = text.trim();
+        let hint = "show it on any node of the cluster with: peer token";
+        // The token itself stays out of messages and logs.
+        match () {
+            () if token.starts_with("SWMTKN-") => Err(CliError::misuse(format!("{flag}: this is a token of Docker Swarm")).hint(hint)),
+            () if !token.starts_with("PEERTKN-") => Err(CliError::misuse(format!("{flag}: this is no join token")).hint(hint)),
+            () => Ok(Some(token.to_owned())),
+        }
+    }
+}
+
+/// Whether a node has been started in this directory before.
+fn is_member(data_dir: &Path) -> bool {
+    data_dir.join("identity.json").exists()
+}
+
+fn wrong(flag: &str, value: &str, why: &str) -> CliError {
+    CliError::misuse(format!("{flag} {value}: {why}"))
+}
+
+fn absolute(flag: &str, path: &Path) -> Result<PathBuf, CliError> {
+    if path.as_os_str().is_empty() {
+        return Err(CliError::misuse(format!("{flag}: the path is empty")));
+    }
+    std::path::absolute(path).map_err(|error| wrong(flag, &path.display().to_string(), &error.to_string()))
+}
+
+/// The kernel's bound on the path of a unix socket.
+const MAX_SOCKET_PATH: usize = 107;
+
+fn check_socket(socket: &Path) -> Result<(), CliError> {
+    if socket.as_os_str().len() <= MAX_SOCKET_PATH {
+        return Ok(());
+    }
+    Err(wrong("--socket", &socket.display().to_string(), &format!("longer than the {MAX_SOCKET_PATH} bytes that the system allows")))
+}
+
+fn ip(flag: &str, text: &str) -> Result<IpAddr, CliError> {
+    text.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| wrong(flag, text, "want an IP address"))
+}
+
+/// IP, IP:PORT or :PORT.
+fn address(flag: &str, text: &str, port: u16) -> Result<SocketAddr, CliError> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return if address.port() == 0 { Err(wrong(flag, text, "the port can't be 0")) } else { Ok(address) };
+    }
+    if let Some(port) = text.strip_prefix(':') {
+        let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| wrong(flag, text, "want IP:PORT"))?;
+        return Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
+    }
+    ip(flag, text).map(|ip| SocketAddr::new(ip, port)).map_err(|_| wrong(flag, text, "want an IP address, with :PORT behind it if it isn't the usual one"))
+}
+
+fn advertise(text: &str, port: u16) -> Result<SocketAddr, CliError> {
+    let address = address("--advertise-addr", text, port)?;
+    if address.ip().is_unspecified() || address.ip().is_multicast() {
+        return Err(wrong("--advertise-addr", text, "others can't reach a node there: want an address of this machine"));
+    }
+    Ok(address)
+}
+
+/// HOST, HOST:PORT, IP, [IPv6]:PORT; names are looked up by the agent.
+fn check_host(text: &str) -> Result<(), CliError> {
+    let bad = |why: &str| Err(wrong("--join", text, why));
+    if text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok_and(|address| address.port() > 0) {
+        return Ok(());
+    }
+    let (host, port) = text.split_once(':').unwrap_or((text, "1"));
+    match () {
+        () if text.contains("://") => bad("want HOST or HOST:PORT, without a scheme"),
+        () if host.is_empty() => bad("want HOST or HOST:PORT"),
+        () if !port.parse::<u16>().is_ok_and(|port| port > 0) => bad("the port must be a number up to 65535"),
+        () if !host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) => bad("not the name of a host"),
+        () => Ok(()),
+    }
+}
+
+fn engine(text: &str) -> Result<EngineChoice, CliError> {
+    match text.strip_prefix("unix://").unwrap_or(text) {
+        "demo" => Ok(EngineChoice::Demo),
+        path if path.starts_with('/') => Ok(EngineChoice::Docker(PathBuf::from(path))),
+        _ => Err(wrong("--engine", text, "want the socket of a Docker Engine on this machine, as unix:///var/run/docker.sock, or demo")),
+    }
+}
+
+fn hostname(text: &str) -> Result<String, CliError> {
+    let fits = !text.is_empty() && text.len() <= 253 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+    if fits && !text.starts_with(['-', '.']) {
+        return Ok(text.to_owned());
+    }
+    Err(wrong("--hostname", text, "want letters, digits, - . and _, 253 at most"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Only {
+        #[command(flatten)]
+        start: StartArgs,
+    }
+
+    fn around() -> Surroundings {
+        Surroundings { data_dir: "/var/lib/peer".into(), token: None, hostname: "node1".to_owned(), socket: |dir| dir.join("peer.sock") }
+    }
+
+    fn config_in(around: &Surroundings, line: &str) -> Result<AgentConfig, CliError> {
+        Only::try_parse_from(std::iter::once("start").chain(line.split_whitespace())).unwrap().start.config(around)
+    }
+
+    fn config(line: &str) -> Result<AgentConfig, CliError> {
+        config_in(&around(), line)
+    }
+
+    #[test]
+    fn nothing_needs_to_be_said() {
+        let config = config("").unwrap();
+        assert_eq!(config.listen, "0.0.0.0:7373".parse().unwrap());
+        assert_eq!((config.advertise, config.join.is_none(), config.hostname.as_str()), (None, true, "node1"));
+        assert_eq!((config.data_dir.to_str(), config.socket.to_str()), (Some("/var/lib/peer"), Some("/var/lib/peer/peer.sock")));
+        assert!(matches!(config.engine, EngineChoice::Docker(path) if path == Path::new("/var/run/docker.sock")));
+        assert_eq!((config.availability, config.publish_on), (Availability::Active, IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+    }
+
+    #[test]
+    fn everything_can_be_said() {
+        let config = config(
+            "--join 10.0.0.1:7400 --token PEERTKN-1-a-b --advertise-addr 10.0.0.2 --listen-addr 10.0.0.2:7401 --data-dir /tmp/p \
+             --engine demo --socket /tmp/p.sock --hostname n2 --label zone=east --label ssd --availability drain --publish-addr 127.0.0.1",
+        )
+        .unwrap();
+        let join = config.join.unwrap();
+        assert_eq!((join.host.as_str(), join.token.as_str()), ("10.0.0.1:7400", "PEERTKN-1-a-b"));
+        assert_eq!(config.advertise, Some("10.0.0.2:7401".parse().unwrap()), "the port of --listen-addr");
+        assert!(matches!(config.engine, EngineChoice::Demo));
+        assert_eq!(config.labels.into_iter().collect::<Vec<_>>(), [("ssd".into(), "".into()), ("zone".into(), "east".into())]);
+        assert_eq!(config.availability, Availability::Drain);
+    }
+
+    #[test]
+    fn one_error_names_the_flag() {
+        for (line, flag) in [
+            ("--listen-addr nowhere", "--listen-addr"),
+            ("--listen-addr 1.2.3.4:0", "--listen-addr"),
+            ("--listen-addr :x", "--listen-addr"),
+            ("--advertise-addr 0.0.0.0", "--advertise-addr"),
+            ("--engine tcp://10.0.0.1:2375", "--engine"),
+            ("--engine podman", "--engine"),
+            ("--hostname my_node!", "--hostname"),
+            ("--label =x", "--label"),
+            ("--availability sleepy", "--availability"),
+            ("--publish-addr lo", "--publish-addr"),
+            ("--socket tcp://x", "--socket"),
+            ("--join http://x --token PEERTKN-1-a-b", "--join"),
+            ("--join host:99999 --token PEERTKN-1-a-b", "--join"),
+            ("--join host", "--join"),
+            ("--token PEERTKN-1-a-b", "--token"),
+            ("--join host --token SWMTKN-1-a-b", "--token"),
+            ("--join host --token hunter2", "--token"),
+        ] {
+            let error = config(line).unwrap_err();
+            assert!(error.message().starts_with(flag), "{line}: {error}");
+            assert_eq!(error.code(), 2, "{line}");
+            assert!(!error.message().contains("hunter2"), "a token is a secret");
+        }
+    }
+
+    #[test]
+    fn the_token_may_come_from_a_file_or_the_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "PEERTKN-1-a-file\n").unwrap();
+        let line = format!("--join host --token-file {}", file.display());
+        assert_eq!(config(&line).unwrap().join.unwrap().token, "PEERTKN-1-a-file");
+        let around = Surroundings { token: Some("PEERTKN-1-a-env".to_owned()), ..around() };
+        assert_eq!(config_in(&around, "--join host").unwrap().join.unwrap().token, "PEERTKN-1-a-env");
+        assert!(config_in(&around, "").unwrap().join.is_none(), "a token that lies about in the environment is no mistake");
+    }
+
+    #[test]
+    fn a_member_starts_again_without_its_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = format!("--join host --token-file /nonexistent --data-dir {}", dir.path().display());
+        assert!(config(&line).is_err());
+        std::fs::write(dir.path().join("identity.json"), "{}").unwrap();
+        assert!(config(&line).unwrap().join.is_none());
+    }
+}
