@@ -28,9 +28,15 @@ pub struct Client {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiError {
     /// The agent answered no, and why.
-    Refused { status: u16, message: String },
+    Refused {
+        status: u16,
+        message: String,
+    },
     /// Nobody answered. `sent`: the request may have been taken all the same.
-    Unreachable { error: CliError, sent: bool },
+    Unreachable {
+        error: CliError,
+        sent: bool,
+    },
     Garbled(String),
 }
 
@@ -49,7 +55,8 @@ impl From<ApiError> for CliError {
     fn from(error: ApiError) -> Self {
         match error {
             ApiError::Refused { message, .. } if message.contains("out of sequence") => {
-                CliError::new("somebody else changed it at the same moment").hint("look at what is there now, and try again")
+                CliError::new("somebody else changed it at the same moment")
+                    .hint("look at what is there now, and try again")
             }
             ApiError::Refused { status: 404, message } if message.starts_with("service ") => {
                 CliError::new(message).hint("see what there is with: peer service ls")
@@ -62,9 +69,8 @@ impl From<ApiError> for CliError {
             }
             ApiError::Refused { message, .. } => CliError::new(message),
             ApiError::Unreachable { error, .. } => error,
-            ApiError::Garbled(why) => {
-                CliError::new(format!("the agent's answer makes no sense: {why}")).hint("are the agent and this command of the same version?")
-            }
+            ApiError::Garbled(why) => CliError::new(format!("the agent's answer makes no sense: {why}"))
+                .hint("are the agent and this command of the same version?"),
         }
     }
 }
@@ -110,7 +116,14 @@ impl Client {
         parsed(&self.send(Method::DELETE, path, None, None, TIMEOUT).await?)
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>, auth: Option<&str>, limit: Duration) -> Answer<String> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        auth: Option<&str>,
+        limit: Duration,
+    ) -> Answer<String> {
         tokio::time::timeout(limit, self.exchange(method, path, body, auth)).await.unwrap_or_else(|_| {
             let error = CliError::new(format!("the agent didn't answer within {} s", limit.as_secs()))
                 .hint("look at its log: journalctl -u peer");
@@ -176,8 +189,9 @@ fn no_agent(socket: &Path, error: &std::io::Error) -> CliError {
     match error.kind() {
         ErrorKind::NotFound => CliError::new(format!("no agent here: {at} does not exist"))
             .hint("is the agent running? start it with: peer start"),
-        ErrorKind::ConnectionRefused => CliError::new(format!("no agent answers on {at}"))
-            .hint("is the agent running? start it with: peer start"),
+        ErrorKind::ConnectionRefused => {
+            CliError::new(format!("no agent answers on {at}")).hint("is the agent running? start it with: peer start")
+        }
         ErrorKind::PermissionDenied => CliError::new(format!("not allowed to speak to the agent on {at}"))
             .hint("use sudo or join the group peer: sudo usermod -aG peer \"$USER\""),
         _ => CliError::new(format!("can't speak to the agent on {at}: {error}")),
@@ -274,7 +288,10 @@ mod tests {
 
     #[test]
     fn paths_and_parameters_are_escaped() {
-        assert_eq!(with_query("/tasks", &[("filters", "{\"a\":1}"), ("b", "x")]), "/tasks?filters=%7B%22a%22%3A1%7D&b=x");
+        assert_eq!(
+            with_query("/tasks", &[("filters", "{\"a\":1}"), ("b", "x")]),
+            "/tasks?filters=%7B%22a%22%3A1%7D&b=x"
+        );
         assert_eq!(escaped("my service/ü"), "my%20service%2F%C3%BC");
     }
 

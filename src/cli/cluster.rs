@@ -73,7 +73,8 @@ pub async fn run(command: &ClusterCommand, client: &Client, console: &mut Consol
 }
 
 pub async fn token(args: &TokenArgs, client: &Client, console: &mut Console) -> Result<(), CliError> {
-    let answer = if args.rotate { client.post("/peer/token/rotate", None).await? } else { client.get("/peer/token").await? };
+    let answer =
+        if args.rotate { client.post("/peer/token/rotate", None).await? } else { client.get("/peer/token").await? };
     tell_warnings(&answer, console);
     let token = text(&answer, "/Token");
     if args.quiet {
@@ -87,7 +88,8 @@ pub async fn token(args: &TokenArgs, client: &Client, console: &mut Console) -> 
     if args.rotate {
         console.line("The token was rotated; the old one lets nobody in any more.\n")?;
     }
-    console.line(&format!("To add a node to this cluster, run there:\n\n    peer start --join {addr} --token {token}\n"))
+    console
+        .line(&format!("To add a node to this cluster, run there:\n\n    peer start --join {addr} --token {token}\n"))
 }
 
 pub async fn status(args: &StatusArgs, client: &Client, console: &mut Console) -> Result<(), CliError> {
@@ -110,20 +112,32 @@ pub async fn status(args: &StatusArgs, client: &Client, console: &mut Console) -
 
 fn page(status: &Value, now: jiff::Timestamp) -> String {
     let count = |pointer: &str| number(status, pointer);
-    let named = |pointer: &str| format!("{} ({})", text(status, &format!("{pointer}/Hostname")), text(status, &format!("{pointer}/ID")));
+    let named = |pointer: &str| {
+        format!("{} ({})", text(status, &format!("{pointer}/Hostname")), text(status, &format!("{pointer}/ID")))
+    };
     let voters: Vec<String> = list(status, "/Voters").iter().map(voter).collect();
     let leader = match is_there(status, "/Holder") {
         true => format!("{}, term {}", text(status, "/Holder/Hostname"), count("/Holder/Term")),
         false => "none".to_owned(),
     };
     let mut lines = vec![
-        ("Cluster", format!("{}, created {}", text(status, "/ClusterID"), go::ago(text(status, "/CreatedAt"), now).to_lowercase())),
+        (
+            "Cluster",
+            format!(
+                "{}, created {}",
+                text(status, "/ClusterID"),
+                go::ago(text(status, "/CreatedAt"), now).to_lowercase()
+            ),
+        ),
         ("This node", format!("{} at {}, {}", named("/Node"), text(status, "/Node/Addr"), text(status, "/Node/State"))),
         ("Agent", text(status, "/AgentVersion").to_owned()),
         ("Quorum", if flag(status, "/Quorum") { "yes" } else { "NO" }.to_owned()),
         ("Leader", leader),
         ("Voters", voters.join(", ")),
-        ("Nodes", format!("{} ({} ready, {} down)", count("/Nodes/Total"), count("/Nodes/Ready"), count("/Nodes/Down"))),
+        (
+            "Nodes",
+            format!("{} ({} ready, {} down)", count("/Nodes/Total"), count("/Nodes/Ready"), count("/Nodes/Down")),
+        ),
         ("Services", count("/Services").to_string()),
         ("Tasks", format!("{} ({} here)", count("/Tasks"), count("/TasksHere"))),
         ("Records", count("/Records").to_string()),
@@ -221,7 +235,11 @@ mod tests {
         let agent = FakeAgent::start(|_| (200, shown()));
         let (mut console, _, err) = console(false);
         recover(&RecoverArgs { yes: true }, &agent.client(), &mut console).await.unwrap();
-        assert!(err.text().contains("node1, node2 (down)") && err.text().contains("the 2 of 5 nodes"), "{}", err.text());
+        assert!(
+            err.text().contains("node1, node2 (down)") && err.text().contains("the 2 of 5 nodes"),
+            "{}",
+            err.text()
+        );
         assert_eq!(agent.asked().last().unwrap(), "POST /peer/recover");
     }
 }

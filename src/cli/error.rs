@@ -62,7 +62,8 @@ impl CliError {
         if self.message.is_empty() {
             return String::new();
         }
-        let label = |word: &str, code: &str| if colours { format!("\x1b[{code}m{word}:\x1b[0m") } else { format!("{word}:") };
+        let label =
+            |word: &str, code: &str| if colours { format!("\x1b[{code}m{word}:\x1b[0m") } else { format!("{word}:") };
         let mut text = format!("{} {}\n", label("error", "1;31"), self.message);
         if let Some(hint) = &self.hint {
             text.push_str(&format!("{} {hint}\n", label("hint", "1;36")));

@@ -13,7 +13,8 @@ impl FromStr for Nanos {
 
     /// Go's syntax: "1m30s", "500ms", "1.5h", "0".
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("{text:?} is no duration: want a number and a unit (ns, us, ms, s, m, h), as 500ms or 1m30s");
+        let bad =
+            || format!("{text:?} is no duration: want a number and a unit (ns, us, ms, s, m, h), as 500ms or 1m30s");
         if text.starts_with('-') {
             return Err("a duration can't be negative".to_owned());
         }
@@ -35,7 +36,9 @@ impl FromStr for Nanos {
             rest = tail;
         }
         // Docker's durations are signed.
-        i64::try_from(total).map(|nanos| Self(nanos.unsigned_abs())).map_err(|_| format!("{text:?} is too long a duration"))
+        i64::try_from(total)
+            .map(|nanos| Self(nanos.unsigned_abs()))
+            .map_err(|_| format!("{text:?} is too long a duration"))
     }
 }
 
@@ -84,7 +87,9 @@ impl FromStr for Bytes {
             _ => return Err(bad()),
         };
         let bytes = scaled(number, 1 << (10 * power)).ok_or_else(bad)?;
-        i64::try_from(bytes).map(|bytes| Self(bytes.unsigned_abs())).map_err(|_| format!("{text:?} is too large a size"))
+        i64::try_from(bytes)
+            .map(|bytes| Self(bytes.unsigned_abs()))
+            .map_err(|_| format!("{text:?} is too large a size"))
     }
 }
 

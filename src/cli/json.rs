@@ -32,7 +32,9 @@ pub fn texts<'a>(value: &'a Value, pointer: &str) -> Vec<&'a str> {
 /// Names and texts of the object at a JSON pointer, by name.
 pub fn pairs<'a>(value: &'a Value, pointer: &str) -> Vec<(&'a str, &'a str)> {
     let object = value.pointer(pointer).and_then(Value::as_object);
-    object.map(|map| map.iter().map(|(k, v)| (k.as_str(), v.as_str().unwrap_or_default())).collect()).unwrap_or_default()
+    object
+        .map(|map| map.iter().map(|(k, v)| (k.as_str(), v.as_str().unwrap_or_default())).collect())
+        .unwrap_or_default()
 }
 
 /// There, and not null.

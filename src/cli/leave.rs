@@ -35,8 +35,10 @@ pub async fn leave(args: &LeaveArgs, client: &Client, console: &mut Console) -> 
     let status = client.get("/peer/status").await?;
     let (id, name) = (text(&status, "/Node/ID"), text(&status, "/Node/Hostname"));
     if number(&status, "/Nodes/Total") <= 1 && !args.force {
-        return Err(CliError::new(format!("{name} is the last node: if it leaves, the cluster and its services are gone"))
-            .hint("if that is what you want: peer leave --force"));
+        return Err(CliError::new(format!(
+            "{name} is the last node: if it leaves, the cluster and its services are gone"
+        ))
+        .hint("if that is what you want: peer leave --force"));
     }
     if !args.force {
         drain(id, name, args, client, console).await?;
@@ -54,7 +56,16 @@ pub async fn leave(args: &LeaveArgs, client: &Client, console: &mut Console) -> 
 }
 
 async fn drain(id: &str, name: &str, args: &LeaveArgs, client: &Client, console: &mut Console) -> Result<(), CliError> {
-    node::update(id, |spec| { put(spec, "Availability", "drain"); Ok(()) }, client, console).await?;
+    node::update(
+        id,
+        |spec| {
+            put(spec, "Availability", "drain");
+            Ok(())
+        },
+        client,
+        console,
+    )
+    .await?;
     let stays = format!("the node stays drained; take it back with: peer node update --availability active {name}");
     let moved = tokio::select! {
         moved = empty(id, args.timeout, client, console) => moved?,
@@ -119,7 +130,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_node_leaves_only_by_force() {
-        let agent = FakeAgent::start(|_| (200, json!({ "Node": { "ID": "n1", "Hostname": "node1" }, "Nodes": { "Total": 1 } })));
+        let agent = FakeAgent::start(|_| {
+            (200, json!({ "Node": { "ID": "n1", "Hostname": "node1" }, "Nodes": { "Total": 1 } }))
+        });
         let (mut console, _, _) = console(false);
         let error = leave(&args(false), &agent.client(), &mut console).await.unwrap_err();
         assert_eq!(error.hint_text(), Some("if that is what you want: peer leave --force"));
@@ -132,8 +145,12 @@ mod tests {
         let mut gone = false;
         let agent = FakeAgent::start(move |request| match (request.method.as_str(), request.path.as_str()) {
             ("GET", "/peer/status") if gone => (503, json!({ "message": "stopping" })),
-            ("GET", "/peer/status") => (200, json!({ "Node": { "ID": "n1", "Hostname": "node1" }, "Nodes": { "Total": 3 } })),
-            ("GET", "/nodes/n1") => (200, json!({ "ID": "n1", "Version": { "Index": 3 }, "Spec": { "Availability": "active" } })),
+            ("GET", "/peer/status") => {
+                (200, json!({ "Node": { "ID": "n1", "Hostname": "node1" }, "Nodes": { "Total": 3 } }))
+            }
+            ("GET", "/nodes/n1") => {
+                (200, json!({ "ID": "n1", "Version": { "Index": 3 }, "Spec": { "Availability": "active" } }))
+            }
             ("POST", "/nodes/n1/update?version=3") => {
                 assert_eq!(request.body["Availability"], "drain");
                 (200, json!({}))
@@ -160,6 +177,9 @@ mod tests {
         };
         let (result, ()) = tokio::join!(leave(&args(false), &client, &mut console), ends);
         result.unwrap();
-        assert_eq!(out.text(), "draining: 1 task left here\ndraining: 0 tasks left here\nNode node1 left the cluster.\n");
+        assert_eq!(
+            out.text(),
+            "draining: 1 task left here\ndraining: 0 tasks left here\nNode node1 left the cluster.\n"
+        );
     }
 }

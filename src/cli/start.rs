@@ -93,7 +93,10 @@ pub fn start(args: StartArgs) -> Result<(), CliError> {
 pub fn demo(args: &DemoArgs) -> Result<(), CliError> {
     let last = args.port.checked_add(args.nodes - 1);
     if last.is_none() {
-        return Err(CliError::misuse(format!("--port {}: there are not {} ports from there on", args.port, args.nodes)));
+        return Err(CliError::misuse(format!(
+            "--port {}: there are not {} ports from there on",
+            args.port, args.nodes
+        )));
     }
     log_to_stderr("warn");
     runtime()?.block_on(crate::shell::demo::run(args.nodes, args.port)).map_err(failed)
@@ -111,10 +114,15 @@ fn failed(error: anyhow::Error) -> CliError {
 
 /// PEER_LOG says how much, in the syntax of RUST_LOG. Under systemd the journal has the time already.
 fn log_to_stderr(default: &str) {
-    let filter = std::env::var("PEER_LOG").or_else(|_| std::env::var("RUST_LOG")).unwrap_or_else(|_| default.to_owned());
+    let filter =
+        std::env::var("PEER_LOG").or_else(|_| std::env::var("RUST_LOG")).unwrap_or_else(|_| default.to_owned());
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default));
     let ansi = std::io::stderr().is_terminal() && wants_colours();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).with_target(false);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .with_target(false);
     // A second subscriber is refused: the first one then has the log.
     let _ = if std::env::var_os("JOURNAL_STREAM").is_some() { log.without_time().try_init() } else { log.try_init() };
 }
@@ -159,7 +167,10 @@ impl StartArgs {
             socket,
             hostname: hostname(self.hostname.as_deref().unwrap_or(&around.hostname))?,
             labels: self.labels()?,
-            availability: self.availability.parse::<Availability>().map_err(|why| wrong("--availability", &self.availability, &why))?,
+            availability: self
+                .availability
+                .parse::<Availability>()
+                .map_err(|why| wrong("--availability", &self.availability, &why))?,
             publish_on: ip("--publish-addr", &self.publish_addr)?,
             timing: Timing::default(),
             data_dir,
@@ -194,7 +205,10 @@ impl StartArgs {
             (Some(token), _, _) => ("--token", token.clone()),
             (None, Some(file), _) => {
                 let text = std::fs::read_to_string(file);
-                ("--token-file", text.map_err(|error| CliError::new(format!("--token-file {}: {error}", file.display())))?)
+                (
+                    "--token-file",
+                    text.map_err(|error| CliError::new(format!("--token-file {}: {error}", file.display())))?,
+                )
             }
             (None, None, Some(token)) => ("PEER_TOKEN", token.clone()),
             (None, None, None) => return Ok(None),
@@ -203,8 +217,12 @@ impl StartArgs {
         let hint = "show it on any node of the cluster with: peer token";
         // The token itself stays out of messages and logs.
         match () {
-            () if token.starts_with("SWMTKN-") => Err(CliError::misuse(format!("{flag}: this is a token of Docker Swarm")).hint(hint)),
-            () if !token.starts_with("PEERTKN-") => Err(CliError::misuse(format!("{flag}: this is no join token")).hint(hint)),
+            () if token.starts_with("SWMTKN-") => {
+                Err(CliError::misuse(format!("{flag}: this is a token of Docker Swarm")).hint(hint))
+            }
+            () if !token.starts_with("PEERTKN-") => {
+                Err(CliError::misuse(format!("{flag}: this is no join token")).hint(hint))
+            }
             () => Ok(Some(token.to_owned())),
         }
     }
@@ -233,7 +251,11 @@ fn check_socket(socket: &Path) -> Result<(), CliError> {
     if socket.as_os_str().len() <= MAX_SOCKET_PATH {
         return Ok(());
     }
-    Err(wrong("--socket", &socket.display().to_string(), &format!("longer than the {MAX_SOCKET_PATH} bytes that the system allows")))
+    Err(wrong(
+        "--socket",
+        &socket.display().to_string(),
+        &format!("longer than the {MAX_SOCKET_PATH} bytes that the system allows"),
+    ))
 }
 
 fn ip(flag: &str, text: &str) -> Result<IpAddr, CliError> {
@@ -249,13 +271,19 @@ fn address(flag: &str, text: &str, port: u16) -> Result<SocketAddr, CliError> {
         let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| wrong(flag, text, "want IP:PORT"))?;
         return Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
     }
-    ip(flag, text).map(|ip| SocketAddr::new(ip, port)).map_err(|_| wrong(flag, text, "want an IP address, with :PORT behind it if it isn't the usual one"))
+    ip(flag, text)
+        .map(|ip| SocketAddr::new(ip, port))
+        .map_err(|_| wrong(flag, text, "want an IP address, with :PORT behind it if it isn't the usual one"))
 }
 
 fn advertise(text: &str, port: u16) -> Result<SocketAddr, CliError> {
     let address = address("--advertise-addr", text, port)?;
     if address.ip().is_unspecified() || address.ip().is_multicast() {
-        return Err(wrong("--advertise-addr", text, "others can't reach a node there: want an address of this machine"));
+        return Err(wrong(
+            "--advertise-addr",
+            text,
+            "others can't reach a node there: want an address of this machine",
+        ));
     }
     Ok(address)
 }
@@ -280,12 +308,17 @@ fn engine(text: &str) -> Result<EngineChoice, CliError> {
     match text.strip_prefix("unix://").unwrap_or(text) {
         "demo" => Ok(EngineChoice::Demo),
         path if path.starts_with('/') => Ok(EngineChoice::Docker(PathBuf::from(path))),
-        _ => Err(wrong("--engine", text, "want the socket of a Docker Engine on this machine, as unix:///var/run/docker.sock, or demo")),
+        _ => Err(wrong(
+            "--engine",
+            text,
+            "want the socket of a Docker Engine on this machine, as unix:///var/run/docker.sock, or demo",
+        )),
     }
 }
 
 fn hostname(text: &str) -> Result<String, CliError> {
-    let fits = !text.is_empty() && text.len() <= 253 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+    let fits =
+        !text.is_empty() && text.len() <= 253 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
     if fits && !text.starts_with(['-', '.']) {
         return Ok(text.to_owned());
     }
@@ -304,7 +337,12 @@ mod tests {
     }
 
     fn around() -> Surroundings {
-        Surroundings { data_dir: "/var/lib/peer".into(), token: None, hostname: "node1".to_owned(), socket: |dir| dir.join("peer.sock") }
+        Surroundings {
+            data_dir: "/var/lib/peer".into(),
+            token: None,
+            hostname: "node1".to_owned(),
+            socket: |dir| dir.join("peer.sock"),
+        }
     }
 
     fn config_in(around: &Surroundings, line: &str) -> Result<AgentConfig, CliError> {
@@ -320,7 +358,10 @@ mod tests {
         let config = config("").unwrap();
         assert_eq!(config.listen, "0.0.0.0:7373".parse().unwrap());
         assert_eq!((config.advertise, config.join.is_none(), config.hostname.as_str()), (None, true, "node1"));
-        assert_eq!((config.data_dir.to_str(), config.socket.to_str()), (Some("/var/lib/peer"), Some("/var/lib/peer/peer.sock")));
+        assert_eq!(
+            (config.data_dir.to_str(), config.socket.to_str()),
+            (Some("/var/lib/peer"), Some("/var/lib/peer/peer.sock"))
+        );
         assert!(matches!(config.engine, EngineChoice::Docker(path) if path == Path::new("/var/run/docker.sock")));
         assert_eq!((config.availability, config.publish_on), (Availability::Active, IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
     }
@@ -336,7 +377,10 @@ mod tests {
         assert_eq!((join.host.as_str(), join.token.as_str()), ("10.0.0.1:7400", "PEERTKN-1-a-b"));
         assert_eq!(config.advertise, Some("10.0.0.2:7401".parse().unwrap()), "the port of --listen-addr");
         assert!(matches!(config.engine, EngineChoice::Demo));
-        assert_eq!(config.labels.into_iter().collect::<Vec<_>>(), [("ssd".into(), "".into()), ("zone".into(), "east".into())]);
+        assert_eq!(
+            config.labels.into_iter().collect::<Vec<_>>(),
+            [("ssd".into(), "".into()), ("zone".into(), "east".into())]
+        );
         assert_eq!(config.availability, Availability::Drain);
     }
 
@@ -377,7 +421,10 @@ mod tests {
         assert_eq!(config(&line).unwrap().join.unwrap().token, "PEERTKN-1-a-file");
         let around = Surroundings { token: Some("PEERTKN-1-a-env".to_owned()), ..around() };
         assert_eq!(config_in(&around, "--join host").unwrap().join.unwrap().token, "PEERTKN-1-a-env");
-        assert!(config_in(&around, "").unwrap().join.is_none(), "a token that lies about in the environment is no mistake");
+        assert!(
+            config_in(&around, "").unwrap().join.is_none(),
+            "a token that lies about in the environment is no mistake"
+        );
     }
 
     #[test]

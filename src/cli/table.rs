@@ -64,7 +64,10 @@ mod tests {
 
     #[test]
     fn columns_are_ten_wide_at_least_and_the_last_is_open() {
-        let rows = vec![vec!["a".to_owned(), "b".to_owned(), String::new()], vec!["abcdefghij".to_owned(), String::new(), "x".to_owned()]];
+        let rows = vec![
+            vec!["a".to_owned(), "b".to_owned(), String::new()],
+            vec!["abcdefghij".to_owned(), String::new(), "x".to_owned()],
+        ];
         let text = table(&["ID", "ERROR", "PORTS"], &rows);
         assert_eq!(text, "ID           ERROR     PORTS\na            b         \nabcdefghij             x\n");
     }

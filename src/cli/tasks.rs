@@ -27,7 +27,13 @@ const FIELDS: [&str; 8] = ["ID", "Name", "Image", "Node", "DesiredState", "Curre
 const MAX_ERROR_CHARS: usize = 30;
 
 /// The tasks of these services, or on these nodes: `key` says which.
-pub async fn show(args: &TaskArgs, key: &str, ids: &[String], client: &Client, console: &mut Console) -> Result<(), CliError> {
+pub async fn show(
+    args: &TaskArgs,
+    key: &str,
+    ids: &[String],
+    client: &Client,
+    console: &mut Console,
+) -> Result<(), CliError> {
     let mut pairs = args.list.filter.clone();
     pairs.extend(ids.iter().map(|id| (key.to_owned(), id.clone())));
     let filters = listing::filters(&pairs).unwrap_or_default();
@@ -77,22 +83,39 @@ fn row(task: &Value, name: String, node: String, no_trunc: bool, now: Timestamp)
     let id = short(text(task, "/ID"), no_trunc);
     let image = text(task, "/Spec/ContainerSpec/Image");
     let image = if no_trunc { image.to_owned() } else { familiar(image) };
-    let state = format!("{} {}", capital(text(task, "/Status/State")), ago(text(task, "/Status/Timestamp"), now).to_lowercase());
-    let cells = vec![id.clone(), name, image, node, capital(text(task, "/DesiredState")), state, error(task, no_trunc), ports(task)];
+    let state = format!(
+        "{} {}",
+        capital(text(task, "/Status/State")),
+        ago(text(task, "/Status/Timestamp"), now).to_lowercase()
+    );
+    let cells = vec![
+        id.clone(),
+        name,
+        image,
+        node,
+        capital(text(task, "/DesiredState")),
+        state,
+        error(task, no_trunc),
+        ports(task),
+    ];
     Row::new(id, &FIELDS, cells)
 }
 
 fn error(task: &Value, no_trunc: bool) -> String {
     let error = text(task, "/Status/Err").replace('\n', " ");
     let shown = match error.char_indices().nth(MAX_ERROR_CHARS - 1) {
-        Some((end, last)) if !no_trunc && end + last.len_utf8() < error.len() => format!("{}…", error.get(..end).unwrap_or_default()),
+        Some((end, last)) if !no_trunc && end + last.len_utf8() < error.len() => {
+            format!("{}…", error.get(..end).unwrap_or_default())
+        }
         _ => error,
     };
     if shown.is_empty() { shown } else { format!("\"{shown}\"") }
 }
 
 fn ports(task: &Value) -> String {
-    let port = |port: &Value| format!("*:{}->{}/{}", number(port, "/PublishedPort"), number(port, "/TargetPort"), text(port, "/Protocol"));
+    let port = |port: &Value| {
+        format!("*:{}->{}/{}", number(port, "/PublishedPort"), number(port, "/TargetPort"), text(port, "/Protocol"))
+    };
     list(task, "/Status/PortStatus/Ports").iter().map(port).collect::<Vec<_>>().join(",")
 }
 
@@ -102,7 +125,10 @@ mod tests {
     use crate::cli::fixtures;
 
     fn table(tasks: &Value, no_trunc: bool, now: &str) -> String {
-        let services = names(&serde_json::json!([fixtures::service_greeters(), { "ID": "phi04jbeyuf5ltw9k0im2l1zm", "Spec": { "Name": "rich" } }]), "/Spec/Name");
+        let services = names(
+            &serde_json::json!([fixtures::service_greeters(), { "ID": "phi04jbeyuf5ltw9k0im2l1zm", "Spec": { "Name": "rich" } }]),
+            "/Spec/Name",
+        );
         let nodes = names(&fixtures::nodes(), "/Description/Hostname");
         let rows = rows(items(tasks), &services, &nodes, no_trunc, now.parse().unwrap());
         super::super::table::table(&HEADER, &rows.into_iter().map(|row| row.cells).collect::<Vec<_>>())

@@ -30,7 +30,10 @@ fn filled(template: &str, action: &str, value: &Value) -> Result<String, CliErro
 
 fn at<'a>(template: &str, path: &str, value: &'a Value) -> Result<&'a Value, CliError> {
     let Some(path) = path.strip_prefix('.') else {
-        return Err(refused(template, &format!("{path:?} is not understood: want {{{{.Field}}}} or {{{{json .Field}}}}")));
+        return Err(refused(
+            template,
+            &format!("{path:?} is not understood: want {{{{.Field}}}} or {{{{json .Field}}}}"),
+        ));
     };
     let mut found = value;
     for name in path.split('.').filter(|name| !name.is_empty()) {

@@ -39,7 +39,9 @@ impl FakeAgent {
                 while let Ok((stream, _)) = listener.accept().await {
                     let (answer, log) = (answer.clone(), log.clone());
                     let service = service_fn(move |request| respond(request, answer.clone(), log.clone()));
-                    tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                    tokio::spawn(
+                        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                    );
                 }
             }
         });

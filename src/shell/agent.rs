@@ -26,6 +26,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -156,6 +157,39 @@ impl Agent {
         let secret = self.handle.query(|core| core.cluster().join_secret).await?;
         Ok(self.identity.token(&secret)?.to_string())
     }
+}
+
+/// Runs an agent until SIGTERM or Ctrl-C, which stop it gracefully, or until it was removed from the cluster.
+pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
+    let engine = match &config.engine {
+        EngineChoice::Docker(socket) => AnyEngine::parse(&socket.display().to_string(), &config.hostname),
+        EngineChoice::Demo => AnyEngine::parse("demo", &config.hostname),
+    };
+    let socket = config.socket.clone();
+    let founds = config.join.is_none();
+    let mut agent = Agent::start(config, engine.map_err(anyhow::Error::msg)?).await?;
+    tracing::info!(node = %agent.node, addr = %agent.addr, socket = %socket.display(), "this node is up");
+    if agent.first_start && founds {
+        println!("A new cluster of one node, {}, is up.\n", agent.addr);
+        println!("To add a node, run on it:\n");
+        println!("    peer start --join {} --token {}\n", agent.addr, agent.token().await?);
+    } else if agent.first_start {
+        println!("This node has joined the cluster. See its nodes with: peer node ls");
+    }
+    let mut term = signal(SignalKind::terminate())?;
+    let ended = tokio::select! {
+        ended = agent.ended() => ended,
+        _ = term.recv() => agent.stop().await,
+        result = tokio::signal::ctrl_c() => {
+            result?;
+            agent.stop().await
+        }
+    };
+    anyhow::ensure!(
+        ended == Ended::Stopped,
+        "this node was removed from the cluster; to use it again, start it with --join and a fresh --data-dir"
+    );
+    Ok(())
 }
 
 async fn bind_api(

@@ -19,13 +19,6 @@ const UP_LIMIT: Duration = Duration::from_secs(60);
 const MAX_NODES: usize = 50;
 const IMAGE: &str = "demo/greeter:1";
 
-#[derive(Debug, Clone)]
-pub struct DemoOptions {
-    pub nodes: usize,
-    /// Where the greeters are published, on every node.
-    pub port: u16,
-}
-
 /// Agents of one demo; dropping it leaves the directory to [`Demo::end`].
 pub struct Demo {
     pub agents: Vec<Option<Agent>>,
@@ -147,12 +140,13 @@ fn free_udp_port(ip: IpAddr) -> anyhow::Result<u16> {
 }
 
 /// `peer demo`: until Ctrl-C.
-pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
-    println!("Starting {} agents on this machine, over the engine built into peer (no Docker needed).", options.nodes);
-    let mut demo = Demo::start(options.nodes).await?;
-    demo.wait_formed(options.nodes).await?;
-    deploy(&demo, options.port).await?;
-    explain(&demo, options.port)?;
+pub async fn run(nodes: u16, port: u16) -> anyhow::Result<()> {
+    let nodes = usize::from(nodes);
+    println!("Starting {} agents on this machine, over the engine built into peer (no Docker needed).", nodes);
+    let mut demo = Demo::start(nodes).await?;
+    demo.wait_formed(nodes).await?;
+    deploy(&demo, port).await?;
+    explain(&demo, port)?;
     stop_signal().await?;
     println!("\nStopping.");
     for index in 0..demo.agents.len() {

@@ -72,7 +72,11 @@ fn labels(page: &mut Vec<String>, title: &str, labels: &[(&str, &str)]) {
     if !labels.is_empty() {
         page.push(title.to_owned());
     }
-    page.extend(labels.iter().map(|(key, value)| if value.is_empty() { format!(" - {key}") } else { format!(" - {key}={value}") }));
+    page.extend(
+        labels
+            .iter()
+            .map(|(key, value)| if value.is_empty() { format!(" - {key}") } else { format!(" - {key}={value}") }),
+    );
 }
 
 fn status(page: &mut Vec<String>, node: &Value) {

@@ -137,7 +137,8 @@ async fn own_id(nodes: &[&Value], client: &Client) -> Answer<String> {
 
 fn row(node: &Value, me: &str) -> Row {
     let id = text(node, "/ID").to_owned();
-    let manager = if flag(node, "/ManagerStatus/Leader") { "leader" } else { text(node, "/ManagerStatus/Reachability") };
+    let manager =
+        if flag(node, "/ManagerStatus/Leader") { "leader" } else { text(node, "/ManagerStatus/Reachability") };
     let cells = vec![
         id.clone(),
         text(node, "/Description/Hostname").to_owned(),
@@ -259,7 +260,10 @@ mod tests {
     async fn our_agent_need_not_be_asked_who_it_is() {
         let agent = FakeAgent::start(|request| {
             assert_eq!(request.path, "/nodes");
-            (200, json!([{ "ID": "a", "PeerStatus": { "Self": false } }, { "ID": "b", "PeerStatus": { "Self": true } }]))
+            (
+                200,
+                json!([{ "ID": "a", "PeerStatus": { "Self": false } }, { "ID": "b", "PeerStatus": { "Self": true } }]),
+            )
         });
         let (mut console, out, _) = console(false);
         let list = ListArgs { format: "{{.ID}} {{.Self}}".to_owned(), ..list_args() };
@@ -274,7 +278,10 @@ mod tests {
         let agent = FakeAgent::start(move |request| {
             if request.method == "GET" {
                 let label = if index == 7 { json!({}) } else { json!({ "by": "another" }) };
-                return (200, json!({ "ID": "abc", "Version": { "Index": index }, "Spec": { "Labels": label, "Role": "manager", "Availability": "active" } }));
+                return (
+                    200,
+                    json!({ "ID": "abc", "Version": { "Index": index }, "Spec": { "Labels": label, "Role": "manager", "Availability": "active" } }),
+                );
             }
             written.push(request.body.clone());
             if request.path.ends_with("version=7") {
@@ -282,7 +289,10 @@ mod tests {
                 return (500, json!({ "message": "rpc error: code = Unknown desc = update out of sequence" }));
             }
             assert_eq!(request.path, "/nodes/abc/update?version=8");
-            assert_eq!(request.body, json!({ "Labels": { "by": "another", "zone": "a" }, "Role": "manager", "Availability": "drain" }));
+            assert_eq!(
+                request.body,
+                json!({ "Labels": { "by": "another", "zone": "a" }, "Role": "manager", "Availability": "drain" })
+            );
             (200, json!({ "Warnings": null }))
         });
         let (mut console, out, _) = console(false);

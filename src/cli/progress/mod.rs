@@ -98,7 +98,8 @@ impl<'a> Follow<'a> {
                 Ok(Look::GoOn) => self.heard = Instant::now(),
                 Err(Trouble::Api(ApiError::Unreachable { .. })) if self.heard.elapsed() < PATIENCE => {}
                 Err(Trouble::Api(error @ ApiError::Unreachable { .. })) => {
-                    let hint = format!("the cluster goes on with it; look again with: peer service ps {}", self.wait.shown);
+                    let hint =
+                        format!("the cluster goes on with it; look again with: peer service ps {}", self.wait.shown);
                     return Err(CliError::from(error).hint(hint));
                 }
                 Err(Trouble::Api(error)) if error.is_not_found() => {

@@ -15,8 +15,19 @@ const RUNNING: u64 = 9;
 /// The order of states; 0 for those that no progress has.
 fn rank(state: &str) -> u64 {
     const STATES: [&str; 13] = [
-        "new", "allocated", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running", "complete",
-        "shutdown", "failed", "rejected",
+        "new",
+        "allocated",
+        "pending",
+        "assigned",
+        "accepted",
+        "preparing",
+        "ready",
+        "starting",
+        "running",
+        "complete",
+        "shutdown",
+        "failed",
+        "rejected",
     ];
     STATES.iter().zip(1..).find(|(name, _)| **name == state).map_or(0, |(_, rank)| rank)
 }
@@ -54,7 +65,8 @@ impl<'a> Tally<'a> {
             }
         }
         let running = slots.values().filter(|task| runs(task)).count();
-        let lines = slots.into_values().zip(1..).map(|(task, n): (_, usize)| (format!("{n}/{replicas}"), task)).collect();
+        let lines =
+            slots.into_values().zip(1..).map(|(task, n): (_, usize)| (format!("{n}/{replicas}"), task)).collect();
         Self { lines, running, wanted: Some(replicas) }
     }
 

@@ -58,7 +58,9 @@ fn play(scenes: Vec<Scene>) -> FakeAgent {
         let scene = scenes.get(asked - 1).or(scenes.last()).cloned().unwrap();
         match request.path.as_str() {
             "/services/abc" => (200, scene.service()),
-            "/nodes" => (200, (1..=3).map(|n| json!({ "ID": format!("node{n}"), "Status": { "State": "ready" } })).collect()),
+            "/nodes" => {
+                (200, (1..=3).map(|n| json!({ "ID": format!("node{n}"), "Status": { "State": "ready" } })).collect())
+            }
             tasks => {
                 assert_eq!(tasks, r#"/tasks?filters={"_up-to-date":{"true":true},"service":{"abc":true}}"#);
                 (200, scene.tasks())
@@ -79,7 +81,8 @@ async fn watched(scenes: Vec<Scene>, doing: Doing) -> (Result<(), CliError>, Str
 
 #[tokio::test]
 async fn it_ends_when_all_run() {
-    let scenes = vec![scene(&[]), scene(&["preparing"]), scene(&["running", "starting"]), scene(&["running", "running"])];
+    let scenes =
+        vec![scene(&[]), scene(&["preparing"]), scene(&["running", "starting"]), scene(&["running", "running"])];
     let (result, out) = watched(scenes, Doing::Deploying).await;
     assert_eq!(result, Ok(()));
     assert_eq!(
@@ -153,7 +156,8 @@ async fn the_agents_own_verdict_spares_the_wait() {
 #[tokio::test]
 async fn a_global_service_waits_for_its_tasks_to_appear() {
     let global = |tasks: &[&'static str]| Scene { global: true, ..scene(tasks) };
-    let scenes = vec![global(&[]), global(&["running", "starting", "running"]), global(&["running", "running", "running"])];
+    let scenes =
+        vec![global(&[]), global(&["running", "starting", "running"]), global(&["running", "running", "running"])];
     let (result, out) = watched(scenes, Doing::Deploying).await;
     assert_eq!(result, Ok(()));
     assert!(out.starts_with("overall progress: waiting for new tasks\noverall progress: 2 out of 3 tasks\n"), "{out}");
@@ -171,9 +175,7 @@ async fn a_service_that_vanishes_ends_the_wait() {
 #[test]
 fn the_task_that_lags_counts_and_dead_nodes_dont() {
     let service = json!({ "Spec": { "Mode": { "Replicated": { "Replicas": 2 } } } });
-    let task = |id: &str, slot: u64, node: &str, desired: &str, state: &str| {
-        json!({ "ID": id, "Slot": slot, "NodeID": node, "DesiredState": desired, "Status": { "State": state } })
-    };
+    let task = |id: &str, slot: u64, node: &str, desired: &str, state: &str| json!({ "ID": id, "Slot": slot, "NodeID": node, "DesiredState": desired, "Status": { "State": state } });
     let nodes = json!([{ "ID": "a", "Status": { "State": "ready" } }, { "ID": "b", "Status": { "State": "down" } }]);
     let tasks = json!([
         task("old", 1, "a", "running", "running"),

@@ -100,11 +100,19 @@ impl Create {
         put(task, "Resources", json!({ "Limits": {}, "Reservations": {} }));
         let placement = child(task, "Placement");
         put_texts(placement, "Constraints", self.constraint.clone());
-        put_list(placement, "Preferences", self.placement_pref.iter().map(|attribute| values::spread_json(attribute)).collect());
+        put_list(
+            placement,
+            "Preferences",
+            self.placement_pref.iter().map(|attribute| values::spread_json(attribute)).collect(),
+        );
         self.container(child(task, "ContainerSpec"))?;
         let endpoint = child(&mut spec, "EndpointSpec");
         put(endpoint, "Mode", "vip");
-        put_list(endpoint, "Ports", self.publish.iter().flat_map(|ports| &ports.0).map(super::ports::Port::json).collect());
+        put_list(
+            endpoint,
+            "Ports",
+            self.publish.iter().flat_map(|ports| &ports.0).map(super::ports::Port::json).collect(),
+        );
         self.settings.apply(&mut spec)?;
         Ok(spec)
     }

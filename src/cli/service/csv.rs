@@ -77,7 +77,10 @@ mod tests {
     #[test]
     fn words_are_split_as_a_shell_does() {
         let words = |text: &str| text.parse::<Words>().map(|words| words.0);
-        assert_eq!(words(r#"sh -c 'echo "a b"' x\ y "p \"q\" \n" "" "#).unwrap(), ["sh", "-c", "echo \"a b\"", "x y", "p \"q\" \\n", ""]);
+        assert_eq!(
+            words(r#"sh -c 'echo "a b"' x\ y "p \"q\" \n" "" "#).unwrap(),
+            ["sh", "-c", "echo \"a b\"", "x y", "p \"q\" \\n", ""]
+        );
         assert_eq!(words("").unwrap(), [""; 0]);
         assert!(words("'open").is_err());
     }

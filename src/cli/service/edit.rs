@@ -235,7 +235,8 @@ impl Lists {
         if self.host_add.is_empty() && self.host_rm.is_empty() {
             return;
         }
-        let gone: Vec<&str> = self.host_rm.iter().map(|rm| rm.split_once(':').map_or(rm.as_str(), |(host, _)| host)).collect();
+        let gone: Vec<&str> =
+            self.host_rm.iter().map(|rm| rm.split_once(':').map_or(rm.as_str(), |(host, _)| host)).collect();
         let mut hosts = take_texts(container, "Hosts");
         hosts.retain(|entry| !entry.split_whitespace().nth(1).is_some_and(|host| gone.contains(&host)));
         hosts.extend(self.host_add.iter().cloned());
@@ -263,7 +264,9 @@ impl Lists {
         }
         if !self.placement_pref_add.is_empty() || !self.placement_pref_rm.is_empty() {
             edit_list(child(task, "Placement"), "Preferences", |list| {
-                list.retain(|entry| !self.placement_pref_rm.iter().any(|rm| rm == text(entry, "/Spread/SpreadDescriptor")));
+                list.retain(|entry| {
+                    !self.placement_pref_rm.iter().any(|rm| rm == text(entry, "/Spread/SpreadDescriptor"))
+                });
                 list.extend(self.placement_pref_add.iter().map(|attribute| values::spread_json(attribute)));
             });
         }

@@ -106,7 +106,8 @@ fn config_file() -> PathBuf {
 }
 
 fn auth_in(config: &str, registry: &str) -> Result<Option<String>, CliError> {
-    let broken = |why: String| CliError::new(format!("docker's config.json: {why}")).hint("log in again with: docker login");
+    let broken =
+        |why: String| CliError::new(format!("docker's config.json: {why}")).hint("log in again with: docker login");
     let config: Value = serde_json::from_str(config).map_err(|error| broken(error.to_string()))?;
     let auths = config.get("auths").and_then(Value::as_object);
     let Some((key, entry)) = auths.into_iter().flatten().find(|(key, _)| host_of(key) == registry) else {
@@ -117,18 +118,25 @@ fn auth_in(config: &str, registry: &str) -> Result<Option<String>, CliError> {
     if !encoded.is_empty() {
         let decoded = AUTH.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let decoded = decoded.ok_or_else(|| broken(format!("the entry of {key} is not base64")))?;
-        let (name, secret) = decoded.split_once(':').ok_or_else(|| broken(format!("the entry of {key} has no user name")))?;
+        let (name, secret) =
+            decoded.split_once(':').ok_or_else(|| broken(format!("the entry of {key} has no user name")))?;
         (user, password) = (name.to_owned(), secret.trim_end_matches('\0').to_owned());
     }
     let token = text(entry, "/identitytoken");
     if user.is_empty() && token.is_empty() {
         let store = text(&config, "/credsStore");
-        let why = if store.is_empty() { "empty".to_owned() } else { format!("in the credential store {store:?}, which peer can't read") };
+        let why = if store.is_empty() {
+            "empty".to_owned()
+        } else {
+            format!("in the credential store {store:?}, which peer can't read")
+        };
         return Err(CliError::new(format!("the credentials of {key} are {why}"))
             .hint("put them into docker's config.json itself: remove its credsStore and log in again"));
     }
     let mut auth = Object::new();
-    for (name, value) in [("username", user.as_str()), ("password", &password), ("identitytoken", token), ("serveraddress", key)] {
+    for (name, value) in
+        [("username", user.as_str()), ("password", &password), ("identitytoken", token), ("serveraddress", key)]
+    {
         if !value.is_empty() {
             put(&mut auth, name, value);
         }
@@ -162,7 +170,10 @@ mod tests {
         assert_eq!(familiar("localhost:5000/a:1@sha256:0"), "localhost:5000/a:1");
         assert_eq!(familiar("a@sha256:0"), "a@sha256:0");
         assert_eq!(familiar("docker.io/library/nginx:1"), "nginx:1");
-        assert_eq!((registry("nginx"), registry("acme/x"), registry("localhost:5000/x")), ("docker.io", "docker.io", "localhost:5000"));
+        assert_eq!(
+            (registry("nginx"), registry("acme/x"), registry("localhost:5000/x")),
+            ("docker.io", "docker.io", "localhost:5000")
+        );
     }
 
     #[test]
@@ -174,10 +185,14 @@ mod tests {
         }, "credsStore": "desktop" });
         let auth = |registry: &str| auth_in(&config.to_string(), registry);
         let decoded = |text: String| serde_json::from_slice::<Value>(&URL_SAFE.decode(text).unwrap()).unwrap();
-        assert_eq!(decoded(auth("docker.io").unwrap().unwrap()),
-            json!({ "username": "me", "password": "secret:colon", "serveraddress": "https://index.docker.io/v1/" }));
-        assert_eq!(decoded(auth("registry.example:5000").unwrap().unwrap()),
-            json!({ "identitytoken": "T", "serveraddress": "registry.example:5000" }));
+        assert_eq!(
+            decoded(auth("docker.io").unwrap().unwrap()),
+            json!({ "username": "me", "password": "secret:colon", "serveraddress": "https://index.docker.io/v1/" })
+        );
+        assert_eq!(
+            decoded(auth("registry.example:5000").unwrap().unwrap()),
+            json!({ "identitytoken": "T", "serveraddress": "registry.example:5000" })
+        );
         assert_eq!(auth("other.example").unwrap(), None);
         assert!(auth("kept.example").unwrap_err().message().contains("desktop"));
         assert!(auth_in("{", "docker.io").is_err());
@@ -192,14 +207,20 @@ mod tests {
         let agent = FakeAgent::start(|request| {
             assert_eq!(request.path, "/distribution/registry.example:5000/acme/web:1/json");
             assert_eq!(request.auth.as_deref(), Some("abc"));
-            (200, json!({ "Descriptor": { "digest": "sha256:12" },
-                "Platforms": [{ "architecture": "amd64", "os": "linux" }, { "architecture": "arm", "os": "linux", "variant": "v7" }] }))
+            (
+                200,
+                json!({ "Descriptor": { "digest": "sha256:12" },
+                "Platforms": [{ "architecture": "amd64", "os": "linux" }, { "architecture": "arm", "os": "linux", "variant": "v7" }] }),
+            )
         });
         let mut spec = spec("registry.example:5000/acme/web:1");
         pin(&agent.client(), &mut spec, Some("abc")).await.unwrap();
-        assert_eq!(json!(spec["TaskTemplate"]), json!({
+        assert_eq!(
+            json!(spec["TaskTemplate"]),
+            json!({
             "ContainerSpec": { "Image": "registry.example:5000/acme/web:1@sha256:12" },
-            "Placement": { "Platforms": [{ "Architecture": "amd64", "OS": "linux" }, { "OS": "linux" }] } }));
+            "Placement": { "Platforms": [{ "Architecture": "amd64", "OS": "linux" }, { "OS": "linux" }] } })
+        );
     }
 
     #[tokio::test]

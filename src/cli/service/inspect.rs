@@ -39,7 +39,10 @@ pub async fn inspect(args: &Inspect, client: &Client, console: &mut Console) -> 
         match client.get_text(&with_query(&path(service), &[("insertDefaults", "true")])).await {
             Ok(text) => found.push(text),
             Err(error) if error.is_not_found() => {
-                failed.push(CliError::new(format!("no such service: {service}")).hint("see what there is with: peer service ls"));
+                failed.push(
+                    CliError::new(format!("no such service: {service}"))
+                        .hint("see what there is with: peer service ls"),
+                );
             }
             Err(error) => return Err(error.into()),
         }
@@ -76,7 +79,11 @@ pub fn show(found: &[String], shape: Shape<'_>, console: &mut Console) -> Result
         Shape::Template(template) => {
             values.map(|value| template::render(template, &value)).try_for_each(|line| console.line(&line?))
         }
-        Shape::Pretty(pretty) => values.map(|value| pretty(&value, console.now())).collect::<Vec<_>>().iter().try_for_each(|p| console.print(p)),
+        Shape::Pretty(pretty) => values
+            .map(|value| pretty(&value, console.now()))
+            .collect::<Vec<_>>()
+            .iter()
+            .try_for_each(|p| console.print(p)),
     }
 }
 
@@ -111,7 +118,10 @@ fn pretty(service: &Value, now: Timestamp) -> String {
         page.line("Service Mode:\tGlobal");
     } else {
         page.line("Service Mode:\tReplicated");
-        page.field(" Replicas:\t", service.pointer("/Spec/Mode/Replicated/Replicas").and_then(Value::as_u64).unwrap_or(1));
+        page.field(
+            " Replicas:\t",
+            service.pointer("/Spec/Mode/Replicated/Replicas").and_then(Value::as_u64).unwrap_or(1),
+        );
     }
     update_status(&mut page, service, now);
     placement(&mut page, service);
@@ -135,7 +145,11 @@ fn map(page: &mut Page, title: &str, indent: &str, between: &str, pairs: &[(&str
     }
     page.line(title);
     for (key, value) in pairs {
-        if value.is_empty() { page.line(&format!("{indent}{key}")) } else { page.line(&format!("{indent}{key}{between}{value}")) }
+        if value.is_empty() {
+            page.line(&format!("{indent}{key}"))
+        } else {
+            page.line(&format!("{indent}{key}{between}{value}"))
+        }
     }
 }
 
@@ -177,7 +191,9 @@ fn placement(page: &mut Page, service: &Value) {
 
 /// `which`: Update or Rollback.
 fn pace(page: &mut Page, service: &Value, which: &str) {
-    let Some(config) = service.pointer(&format!("/Spec/{which}Config")).filter(|config| config.is_object()) else { return };
+    let Some(config) = service.pointer(&format!("/Spec/{which}Config")).filter(|config| config.is_object()) else {
+        return;
+    };
     page.line(&format!("{which}Config:"));
     page.field(" Parallelism:\t", number(config, "/Parallelism"));
     if number(config, "/Delay") > 0 {
@@ -302,7 +318,9 @@ fn ports(page: &mut Page, service: &Value) {
 }
 
 fn health(page: &mut Page, service: &Value) {
-    let Some(check) = service.pointer("/Spec/TaskTemplate/ContainerSpec/Healthcheck").filter(|c| c.is_object()) else { return };
+    let Some(check) = service.pointer("/Spec/TaskTemplate/ContainerSpec/Healthcheck").filter(|c| c.is_object()) else {
+        return;
+    };
     let period = |key: &str| go::duration(number(check, key));
     // Behind the ports docker's template has lost the line's end.
     if page.0.ends_with(" \n") {
@@ -325,8 +343,8 @@ fn health(page: &mut Page, service: &Value) {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::fixtures;
     use super::*;
+    use crate::cli::fixtures;
     use crate::cli::testing::{FakeAgent, console};
     use serde_json::json;
 

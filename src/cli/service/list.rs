@@ -46,7 +46,14 @@ fn row(service: &Value, no_trunc: bool) -> Row {
     let id = short(text(service, "/ID"), no_trunc);
     let image = text(service, "/Spec/TaskTemplate/ContainerSpec/Image");
     let image = if no_trunc { image.to_owned() } else { familiar(image) };
-    let cells = vec![id.clone(), text(service, "/Spec/Name").to_owned(), mode(service).to_owned(), replicas(service), image, ports(service)];
+    let cells = vec![
+        id.clone(),
+        text(service, "/Spec/Name").to_owned(),
+        mode(service).to_owned(),
+        replicas(service),
+        image,
+        ports(service),
+    ];
     let mut row = Row::new(id, &FIELDS, cells);
     if let Some(why) = service.get("PeerPending").filter(|why| why.is_string()) {
         row.fields.insert("Pending".to_owned(), why.clone());
@@ -55,7 +62,12 @@ fn row(service: &Value, no_trunc: bool) -> Row {
 }
 
 pub fn mode(service: &Value) -> &'static str {
-    let modes = [("Global", "global"), ("Replicated", "replicated"), ("ReplicatedJob", "replicated job"), ("GlobalJob", "global job")];
+    let modes = [
+        ("Global", "global"),
+        ("Replicated", "replicated"),
+        ("ReplicatedJob", "replicated job"),
+        ("GlobalJob", "global job"),
+    ];
     let found = modes.iter().find(|(key, _)| is_there(service, &format!("/Spec/Mode/{key}")));
     found.map_or("", |(_, shown)| shown)
 }
@@ -97,7 +109,9 @@ impl Run {
 
 /// The mesh's ports, neighbours drawn together: `*:80-81->80-81/tcp`.
 fn ports(service: &Value) -> String {
-    let port = |port: &Value| (text(port, "/Protocol").to_owned(), number(port, "/PublishedPort"), number(port, "/TargetPort"));
+    let port = |port: &Value| {
+        (text(port, "/Protocol").to_owned(), number(port, "/PublishedPort"), number(port, "/TargetPort"))
+    };
     let ingress = list(service, "/Endpoint/Ports").iter().filter(|port| text(port, "/PublishMode") == "ingress");
     let mut ports: Vec<(String, u64, u64)> = ingress.map(port).collect();
     ports.sort();
@@ -113,8 +127,8 @@ fn ports(service: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::fixtures;
     use super::*;
+    use crate::cli::fixtures;
     use crate::cli::testing::{FakeAgent, console};
     use serde_json::json;
 
@@ -160,9 +174,7 @@ mod tests {
     #[test]
     fn neighbouring_ports_are_drawn_together() {
         let ports = |list: &[(u64, u64)]| {
-            let port = |(published, target): &(u64, u64)| {
-                json!({ "Protocol": "tcp", "PublishedPort": published, "TargetPort": target, "PublishMode": "ingress" })
-            };
+            let port = |(published, target): &(u64, u64)| json!({ "Protocol": "tcp", "PublishedPort": published, "TargetPort": target, "PublishMode": "ingress" });
             super::ports(&json!({ "Endpoint": { "Ports": list.iter().map(port).collect::<Vec<_>>() } }))
         };
         assert_eq!(ports(&[(80, 80), (81, 81)]), "*:80-81->80-81/tcp");

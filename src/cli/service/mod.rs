@@ -10,9 +10,9 @@ mod list;
 mod mounts;
 mod ports;
 mod settings;
-mod values;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use inspect::{Shape, show};
 pub use values::pair;
@@ -77,7 +77,8 @@ pub struct Scale {
 }
 
 fn service_and_number(text: &str) -> Result<(String, u64), String> {
-    let (service, number) = text.split_once('=').filter(|(service, _)| !service.is_empty()).ok_or("want SERVICE=N, as web=5")?;
+    let (service, number) =
+        text.split_once('=').filter(|(service, _)| !service.is_empty()).ok_or("want SERVICE=N, as web=5")?;
     let number = number.parse().map_err(|_| format!("{number:?} is no number of tasks: want SERVICE=N, as web=5"))?;
     Ok((service.to_owned(), number))
 }
@@ -142,7 +143,12 @@ async fn create(args: &create::Create, client: &Client, console: &mut Console) -
 }
 
 /// Names the tag and asks for the digest. The credentials to send with the spec, if that was asked for.
-async fn resolve_image(spec: &mut Object, how: &How, client: &Client, console: &mut Console) -> Result<Option<String>, CliError> {
+async fn resolve_image(
+    spec: &mut Object,
+    how: &How,
+    client: &Client,
+    console: &mut Console,
+) -> Result<Option<String>, CliError> {
     let container = child(child(spec, "TaskTemplate"), "ContainerSpec");
     let image = image::tagged(container.get("Image").and_then(Value::as_str).unwrap_or_default());
     put(container, "Image", image.as_str());
@@ -159,7 +165,10 @@ async fn resolve_image(spec: &mut Object, how: &How, client: &Client, console: &
     }
     let send = how.with_registry_auth == Some(true);
     if send && stored.is_none() {
-        console.warn(&format!("--with-registry-auth: docker's config.json has no credentials for {}", image::registry(&image)));
+        console.warn(&format!(
+            "--with-registry-auth: docker's config.json has no credentials for {}",
+            image::registry(&image)
+        ));
     }
     Ok(stored.filter(|_| send))
 }
@@ -200,7 +209,8 @@ async fn update(args: &edit::Update, client: &Client, console: &mut Console) -> 
                 let held = tell_warnings(&answer?, console);
                 console.line(&args.service)?;
                 let id = text(&service, "/ID");
-                return wait(id, &args.service, Doing::Deploying, args.settings.how.waiting, held, client, console).await;
+                return wait(id, &args.service, Doing::Deploying, args.settings.how.waiting, held, client, console)
+                    .await;
             }
         }
     }
@@ -248,7 +258,12 @@ async fn scale(args: &Scale, client: &Client, console: &mut Console) -> Result<(
     one_error(failed)
 }
 
-async fn scale_one(service: &str, replicas: u64, client: &Client, console: &mut Console) -> Result<(String, bool), CliError> {
+async fn scale_one(
+    service: &str,
+    replicas: u64,
+    client: &Client,
+    console: &mut Console,
+) -> Result<(String, bool), CliError> {
     let mut attempt = 1;
     loop {
         let (found, mut spec) = read(service, client).await?;
@@ -280,7 +295,11 @@ async fn roll_back(
     let path = with_query(&format!("/peer/services/{}/rollback", escaped(id)), &parameters);
     let answer = client.post(&path, None).await.map_err(|error| {
         let error = CliError::from(error);
-        if error.hint_text().is_some() { error } else { error.hint(format!("see the kept revisions with: peer service history {service}")) }
+        if error.hint_text().is_some() {
+            error
+        } else {
+            error.hint(format!("see the kept revisions with: peer service history {service}"))
+        }
     })?;
     let held = tell_warnings(&answer, console);
     console.line(service)?;
@@ -309,7 +328,8 @@ pub fn one_error(failed: Vec<CliError>) -> Result<(), CliError> {
     if rest.is_empty() {
         return Err(first);
     }
-    let messages: Vec<&str> = std::iter::once(&first).chain(&rest).map(CliError::message).filter(|m| !m.is_empty()).collect();
+    let messages: Vec<&str> =
+        std::iter::once(&first).chain(&rest).map(CliError::message).filter(|m| !m.is_empty()).collect();
     let all = CliError::new(messages.join("\nerror: "));
     Err(first.hint_text().into_iter().fold(all, |all, hint| all.hint(hint)))
 }
@@ -345,7 +365,10 @@ async fn ps(args: &Ps, client: &Client, console: &mut Console) -> Result<(), Cli
         match client.get(&path(service)).await {
             Ok(found) => ids.push(text(&found, "/ID").to_owned()),
             Err(error) if error.is_not_found() => {
-                failed.push(CliError::new(format!("no such service: {service}")).hint("see what there is with: peer service ls"));
+                failed.push(
+                    CliError::new(format!("no such service: {service}"))
+                        .hint("see what there is with: peer service ls"),
+                );
             }
             Err(error) => return Err(error.into()),
         }

@@ -71,7 +71,8 @@ fn option(mount: &mut Object, key: &str, value: Option<&str>) -> Result<(), Stri
         }
         "tmpfs-size" => put(child(mount, "TmpfsOptions"), "SizeBytes", needed()?.parse::<Bytes>()?.0),
         "tmpfs-mode" => {
-            let mode = u32::from_str_radix(needed()?, 8).map_err(|_| "tmpfs-mode: want an octal mode, as 1777".to_owned())?;
+            let mode =
+                u32::from_str_radix(needed()?, 8).map_err(|_| "tmpfs-mode: want an octal mode, as 1777".to_owned())?;
             put(child(mount, "TmpfsOptions"), "Mode", mode);
         }
         _ => return Err(format!("unknown field {key:?}")),
@@ -86,7 +87,9 @@ fn check(kind: &str, source: &str, target: &str, mount: &Object) -> Result<(), S
         "tmpfs" => "TmpfsOptions",
         _ => return Err(format!("invalid type {kind:?}: want bind, volume or tmpfs")),
     };
-    if let Some(other) = ["BindOptions", "VolumeOptions", "TmpfsOptions"].iter().find(|o| **o != own && mount.contains_key(**o)) {
+    if let Some(other) =
+        ["BindOptions", "VolumeOptions", "TmpfsOptions"].iter().find(|o| **o != own && mount.contains_key(**o))
+    {
         let prefix = other.trim_end_matches("Options").to_ascii_lowercase();
         return Err(format!("a {prefix}-* field doesn't fit type={kind}"));
     }
@@ -94,7 +97,9 @@ fn check(kind: &str, source: &str, target: &str, mount: &Object) -> Result<(), S
         () if target.is_empty() => Err("the field target is missing: it is the path inside the container".to_owned()),
         () if !target.starts_with('/') => Err(format!("target {target:?} must be an absolute path")),
         () if kind == "bind" && source.is_empty() => Err("type=bind needs a source: the path on the node".to_owned()),
-        () if kind == "bind" && !source.starts_with('/') => Err(format!("source {source:?} of a bind must be an absolute path")),
+        () if kind == "bind" && !source.starts_with('/') => {
+            Err(format!("source {source:?} of a bind must be an absolute path"))
+        }
         () if kind == "tmpfs" && !source.is_empty() => Err("type=tmpfs takes no source".to_owned()),
         () => Ok(()),
     }
@@ -122,14 +127,24 @@ mod tests {
 
     #[test]
     fn the_three_types() {
-        assert_eq!(mount("type=volume,source=data,target=/data").unwrap(), json!({ "Type": "volume", "Source": "data", "Target": "/data" }));
-        assert_eq!(mount("type=tmpfs,target=/run,tmpfs-size=64m,tmpfs-mode=1770").unwrap(),
-            json!({ "Type": "tmpfs", "Target": "/run", "TmpfsOptions": { "SizeBytes": 67_108_864, "Mode": 0o1770 } }));
-        assert_eq!(mount("type=bind,src=/srv,dst=/srv,ro,bind-propagation=rslave").unwrap(),
-            json!({ "Type": "bind", "Source": "/srv", "Target": "/srv", "ReadOnly": true, "BindOptions": { "Propagation": "rslave" } }));
-        assert_eq!(mount("target=/x,readonly=false,volume-driver=local,\"volume-opt=o=addr=1.2.3.4,rw\",volume-label=a=b").unwrap(),
+        assert_eq!(
+            mount("type=volume,source=data,target=/data").unwrap(),
+            json!({ "Type": "volume", "Source": "data", "Target": "/data" })
+        );
+        assert_eq!(
+            mount("type=tmpfs,target=/run,tmpfs-size=64m,tmpfs-mode=1770").unwrap(),
+            json!({ "Type": "tmpfs", "Target": "/run", "TmpfsOptions": { "SizeBytes": 67_108_864, "Mode": 0o1770 } })
+        );
+        assert_eq!(
+            mount("type=bind,src=/srv,dst=/srv,ro,bind-propagation=rslave").unwrap(),
+            json!({ "Type": "bind", "Source": "/srv", "Target": "/srv", "ReadOnly": true, "BindOptions": { "Propagation": "rslave" } })
+        );
+        assert_eq!(
+            mount("target=/x,readonly=false,volume-driver=local,\"volume-opt=o=addr=1.2.3.4,rw\",volume-label=a=b")
+                .unwrap(),
             json!({ "Type": "volume", "Target": "/x", "VolumeOptions": { "Labels": { "a": "b" },
-                "DriverConfig": { "Name": "local", "Options": { "o": "addr=1.2.3.4,rw" } } } }));
+                "DriverConfig": { "Name": "local", "Options": { "o": "addr=1.2.3.4,rw" } } } })
+        );
     }
 
     #[test]

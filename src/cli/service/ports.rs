@@ -27,7 +27,8 @@ impl std::str::FromStr for Ports {
 }
 
 fn long(text: &str) -> Result<Port, String> {
-    let mut port = Port { target: 0, published: 0, protocol: "tcp".to_owned(), mode: "ingress".to_owned(), mode_given: false };
+    let mut port =
+        Port { target: 0, published: 0, protocol: "tcp".to_owned(), mode: "ingress".to_owned(), mode_given: false };
     for field in csv::fields(text)? {
         let (key, value) = field.split_once('=').ok_or_else(|| format!("{field:?}: want key=value"))?;
         let value = value.trim().to_ascii_lowercase();
@@ -55,7 +56,13 @@ fn short(text: &str) -> Result<Vec<Port>, String> {
         [published, target] => (Some(*published).filter(|p| !p.is_empty()).map(range).transpose()?, range(target)?),
         _ => return Err("an address to publish on is not supported: a published port answers on every node".to_owned()),
     };
-    let port = |published, target| Port { target, published, protocol: protocol.clone(), mode: "ingress".to_owned(), mode_given: false };
+    let port = |published, target| Port {
+        target,
+        published,
+        protocol: protocol.clone(),
+        mode: "ingress".to_owned(),
+        mode_given: false,
+    };
     let Some(published) = published else {
         return Ok(target.map(|target| port(0, target)).collect());
     };
@@ -79,9 +86,11 @@ fn number_of(what: &str, text: &str) -> Result<u16, String> {
 
 fn range(text: &str) -> Result<std::ops::RangeInclusive<u16>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let number = |text: &str| number_of("", text).map_err(|why| why.replace("  ", " ")).and_then(|port| {
-        if port == 0 { Err("invalid port \"0\"".to_owned()) } else { Ok(port) }
-    });
+    let number = |text: &str| {
+        number_of("", text)
+            .map_err(|why| why.replace("  ", " "))
+            .and_then(|port| if port == 0 { Err("invalid port \"0\"".to_owned()) } else { Ok(port) })
+    };
     let (first, last) = (number(first)?, number(last)?);
     if first > last {
         return Err(format!("invalid range {text:?}: it ends before it begins"));
@@ -116,7 +125,8 @@ mod tests {
     use serde_json::json;
 
     fn ports(text: &str) -> Result<Vec<(u16, u16, String, String)>, String> {
-        text.parse().map(|ports: Ports| ports.0.into_iter().map(|p| (p.published, p.target, p.protocol, p.mode)).collect())
+        text.parse()
+            .map(|ports: Ports| ports.0.into_iter().map(|p| (p.published, p.target, p.protocol, p.mode)).collect())
     }
 
     fn ingress(published: u16, target: u16, protocol: &str) -> (u16, u16, String, String) {

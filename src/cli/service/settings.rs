@@ -211,7 +211,12 @@ impl Settings {
     }
 
     fn container(&self, container: &mut Object) -> Result<(), CliError> {
-        let texts = [("User", &self.user), ("Dir", &self.workdir), ("Hostname", &self.hostname), ("StopSignal", &self.stop_signal)];
+        let texts = [
+            ("User", &self.user),
+            ("Dir", &self.workdir),
+            ("Hostname", &self.hostname),
+            ("StopSignal", &self.stop_signal),
+        ];
         for (key, value) in texts {
             if let Some(value) = value {
                 put_text(container, key, value);
@@ -266,7 +271,8 @@ impl Settings {
             ("StartPeriod", self.health_start_period),
             ("StartInterval", self.health_start_interval),
         ];
-        let any = self.health_cmd.is_some() || self.health_retries.is_some() || durations.iter().any(|(_, d)| d.is_some());
+        let any =
+            self.health_cmd.is_some() || self.health_retries.is_some() || durations.iter().any(|(_, d)| d.is_some());
         if self.no_healthcheck == Some(true) {
             if any {
                 return Err(CliError::misuse("--no-healthcheck conflicts with the --health-* options"));
@@ -345,7 +351,11 @@ impl Settings {
                 let mut log = Object::new();
                 put(&mut log, "Name", driver);
                 if !self.log_opt.is_empty() {
-                    put(&mut log, "Options", Value::Object(self.log_opt.iter().map(|(k, v)| (k.clone(), json!(v))).collect()));
+                    put(
+                        &mut log,
+                        "Options",
+                        Value::Object(self.log_opt.iter().map(|(k, v)| (k.clone(), json!(v))).collect()),
+                    );
                 }
                 put(task, "LogDriver", log);
             }

@@ -70,8 +70,21 @@ fn a_wide_create_is_what_docker_sends() {
 #[test]
 fn an_update_changes_what_docker_changes() {
     let before = fixtures::update_before()["Spec"].clone();
-    let args = ["--env-add", "GREETING=Env", "--update-parallelism", "2", "--update-delay", "1s", "--update-order", "start-first",
-        "--limit-memory", "64M", "--label-add", "a=b", "--detach"];
+    let args = [
+        "--env-add",
+        "GREETING=Env",
+        "--update-parallelism",
+        "2",
+        "--update-delay",
+        "1s",
+        "--update-order",
+        "start-first",
+        "--limit-memory",
+        "64M",
+        "--label-add",
+        "a=b",
+        "--detach",
+    ];
     assert_eq!(edited(before, &args).unwrap(), fixtures::update_after());
 }
 
@@ -94,24 +107,46 @@ fn a_monitor_of_zero_is_sent_as_zero() {
 
 #[test]
 fn a_flag_with_an_optional_value_doesnt_swallow_the_image() {
-    let ServiceCommand::Create(create) = parsed(&["create", "-d", "-q", "--with-registry-auth", "--read-only=false", "-t", "nginx"]) else {
+    let ServiceCommand::Create(create) =
+        parsed(&["create", "-d", "-q", "--with-registry-auth", "--read-only=false", "-t", "nginx"])
+    else {
         panic!()
     };
     let waiting = create.settings.how.waiting;
     assert_eq!((waiting.detach, waiting.quiet), (Some(true), Some(true)));
     let container = create.spec().unwrap()["TaskTemplate"]["ContainerSpec"].clone();
-    assert_eq!((&container["Image"], &container["TTY"], container.get("ReadOnly")), (&json!("nginx"), &json!(true), None));
+    assert_eq!(
+        (&container["Image"], &container["TTY"], container.get("ReadOnly")),
+        (&json!("nginx"), &json!(true), None)
+    );
     let ServiceCommand::Create(create) = parsed(&["create", "--detach=false", "nginx"]) else { panic!() };
     assert_eq!(create.settings.how.waiting.detach, Some(false));
 }
 
 #[test]
 fn health_checks() {
-    let check = |args: &[&str]| created(&[args, &["x"]].concat()).map(|spec| spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"].clone());
-    let all = ["--health-cmd", "curl -f localhost", "--health-interval", "5s", "--health-timeout", "1s", "--health-retries", "3",
-        "--health-start-period", "10s", "--health-start-interval", "500ms"];
-    assert_eq!(check(&all).unwrap(), json!({ "Test": ["CMD-SHELL", "curl -f localhost"], "Interval": 5_000_000_000u64,
-        "Timeout": 1_000_000_000, "Retries": 3, "StartPeriod": 10_000_000_000u64, "StartInterval": 500_000_000 }));
+    let check = |args: &[&str]| {
+        created(&[args, &["x"]].concat()).map(|spec| spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"].clone())
+    };
+    let all = [
+        "--health-cmd",
+        "curl -f localhost",
+        "--health-interval",
+        "5s",
+        "--health-timeout",
+        "1s",
+        "--health-retries",
+        "3",
+        "--health-start-period",
+        "10s",
+        "--health-start-interval",
+        "500ms",
+    ];
+    assert_eq!(
+        check(&all).unwrap(),
+        json!({ "Test": ["CMD-SHELL", "curl -f localhost"], "Interval": 5_000_000_000u64,
+        "Timeout": 1_000_000_000, "Retries": 3, "StartPeriod": 10_000_000_000u64, "StartInterval": 500_000_000 })
+    );
     assert_eq!(check(&["--no-healthcheck", "--health-cmd", "x"]).unwrap_err().code(), 2);
     let none = json!({ "TaskTemplate": { "ContainerSpec": { "Healthcheck": { "Test": ["NONE"] } } } });
     let spec = edited(none, &["--health-interval", "2s"]).unwrap();
@@ -133,14 +168,17 @@ fn lists_are_edited_entry_by_entry() {
         --placement-pref-add spread=node.labels.zone --publish-rm 80 --publish-add 443:8443 --publish-add 80:8080 --force --ulimit-add nofile=5";
     let got = edited(spec, &line.split_whitespace().collect::<Vec<_>>()).unwrap();
     let port = |published: u16, target: u16| json!({ "Protocol": "tcp", "TargetPort": target, "PublishedPort": published, "PublishMode": "ingress" });
-    assert_eq!(got, json!({ "Labels": { "b": "2", "c": "" }, "Unknown": { "kept": [1.5] }, "TaskTemplate": {
+    assert_eq!(
+        got,
+        json!({ "Labels": { "b": "2", "c": "" }, "Unknown": { "kept": [1.5] }, "TaskTemplate": {
         "ForceUpdate": 4,
         "ContainerSpec": { "Image": "x", "Env": ["B=two", "C=3", "D=4"], "Hosts": ["10.0.0.7 api", "10.0.0.8 web"],
             "Mounts": [{ "Type": "bind", "Source": "/srv", "Target": "/data" }],
             "CapabilityDrop": ["CAP_NET_ADMIN"], "DNSConfig": { "Nameservers": ["8.8.8.8"], "Options": ["ndots:1"] },
             "Ulimits": [{ "Name": "nofile", "Soft": 5, "Hard": 5 }] },
         "Placement": { "Constraints": ["node.labels.x==1"], "Preferences": [{ "Spread": { "SpreadDescriptor": "node.labels.zone" } }] } },
-        "EndpointSpec": { "Mode": "vip", "Ports": [port(80, 8080), port(443, 8443)] } }));
+        "EndpointSpec": { "Mode": "vip", "Ports": [port(80, 8080), port(443, 8443)] } })
+    );
 }
 
 #[test]
@@ -176,9 +214,10 @@ async fn ran(agent: &FakeAgent, args: &[&str]) -> (Result<(), CliError>, String,
 #[tokio::test]
 async fn a_create_resolves_the_image_writes_and_waits() {
     let agent = FakeAgent::start(|request| match request.path.as_str() {
-        "/distribution/hub.example:5000/greeter-exit:1/json" => {
-            (200, json!({ "Descriptor": { "digest": DIGEST }, "Platforms": [{ "architecture": "amd64", "os": "linux" }] }))
-        }
+        "/distribution/hub.example:5000/greeter-exit:1/json" => (
+            200,
+            json!({ "Descriptor": { "digest": DIGEST }, "Platforms": [{ "architecture": "amd64", "os": "linux" }] }),
+        ),
         "/services/create" => {
             assert_eq!(request.body, fixtures::create_publish());
             (201, json!({ "ID": "abc", "Warnings": null }))
@@ -188,7 +227,10 @@ async fn a_create_resolves_the_image_writes_and_waits() {
     });
     let (result, out, err) = ran(&agent, &["create", "--publish", "9000:5000", "--name", "greeters", IMAGE]).await;
     assert_eq!(result, Ok(()));
-    assert_eq!((out.as_str(), err.as_str()), ("abc\noverall progress: 0 out of 0 tasks\nverify: Service abc converged\n", ""));
+    assert_eq!(
+        (out.as_str(), err.as_str()),
+        ("abc\noverall progress: 0 out of 0 tasks\nverify: Service abc converged\n", "")
+    );
 }
 
 #[tokio::test]
@@ -208,7 +250,10 @@ async fn a_write_that_no_majority_has_is_told_and_not_waited_for() {
 async fn a_scale_goes_through_when_somebody_else_wrote_in_between() {
     let mut writes = 0;
     let agent = FakeAgent::start(move |request| match request.method.as_str() {
-        "GET" => (200, json!({ "ID": "abc", "Version": { "Index": 5 + writes }, "Spec": { "Name": "web", "Mode": { "Replicated": { "Replicas": 1 } } } })),
+        "GET" => (
+            200,
+            json!({ "ID": "abc", "Version": { "Index": 5 + writes }, "Spec": { "Name": "web", "Mode": { "Replicated": { "Replicas": 1 } } } }),
+        ),
         _ => {
             writes += 1;
             assert_eq!(request.body, json!({ "Name": "web", "Mode": { "Replicated": { "Replicas": 5 } } }));
@@ -234,7 +279,10 @@ async fn an_update_asks_the_registry_only_for_a_new_image() {
     let index = fixtures::update_before()["Version"]["Index"].to_string();
     assert_eq!(
         agent.asked(),
-        ["GET /services/greeters", &format!("POST /services/6i7dqo2au2r1cxy823ykljwec/update?registryAuthFrom=spec&version={index}")]
+        [
+            "GET /services/greeters",
+            &format!("POST /services/6i7dqo2au2r1cxy823ykljwec/update?registryAuthFrom=spec&version={index}")
+        ]
     );
     let (_, _, err) = ran(&agent, &["update", "-d", "--image", "acme/web", "greeters"]).await;
     assert_eq!(agent.asked().get(3).unwrap(), "GET /distribution/acme/web:latest/json");

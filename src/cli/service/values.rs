@@ -134,7 +134,9 @@ pub fn constraint(text: &str) -> Result<String, String> {
 pub fn spread(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some(("spread", attribute)) if !attribute.is_empty() => Ok(attribute.to_owned()),
-        Some((strategy, _)) if strategy != "spread" => Err(format!("unknown strategy {strategy:?}: only spread is supported")),
+        Some((strategy, _)) if strategy != "spread" => {
+            Err(format!("unknown strategy {strategy:?}: only spread is supported"))
+        }
         _ => Err("want spread=ATTRIBUTE, as spread=node.labels.zone".to_owned()),
     }
 }
@@ -182,8 +184,14 @@ mod tests {
         assert_eq!(host("db:10.0.0.9").unwrap(), "10.0.0.9 db");
         assert_eq!(host("db:[fd00::1]").unwrap(), "fd00::1 db");
         assert!(host("db").is_err() && host("db:name").is_err() && host(":1.2.3.4").is_err());
-        assert_eq!("nofile=1024:2048".parse::<Ulimit>().unwrap().json(), json!({ "Name": "nofile", "Hard": 2048, "Soft": 1024 }));
-        assert_eq!("core=unlimited".parse::<Ulimit>().unwrap().json(), json!({ "Name": "core", "Hard": -1, "Soft": -1 }));
+        assert_eq!(
+            "nofile=1024:2048".parse::<Ulimit>().unwrap().json(),
+            json!({ "Name": "nofile", "Hard": 2048, "Soft": 1024 })
+        );
+        assert_eq!(
+            "core=unlimited".parse::<Ulimit>().unwrap().json(),
+            json!({ "Name": "core", "Hard": -1, "Soft": -1 })
+        );
         assert!("nofile=3:2".parse::<Ulimit>().is_err() && "nofile".parse::<Ulimit>().is_err());
         assert_eq!(capability("net_admin").unwrap(), "CAP_NET_ADMIN");
         assert_eq!(capability("all").unwrap(), "ALL");
