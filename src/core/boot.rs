@@ -95,7 +95,14 @@ impl Core {
         Ok(core)
     }
 
-    fn start(&mut self, bump: u64, durable: lease::Durable, members: Vec<MemberEntry>, first: Option<face::FirstBoot>, now: Now) {
+    fn start(
+        &mut self,
+        bump: u64,
+        durable: lease::Durable,
+        members: Vec<MemberEntry>,
+        first: Option<face::FirstBoot>,
+        now: Now,
+    ) {
         let mut writes = vec![(DISK_BUMP.to_vec(), Some(codec::encode(&bump)))];
         if first.is_some() {
             writes.push((DISK_LEASE.to_vec(), Some(codec::encode(&durable))));
@@ -109,7 +116,8 @@ impl Core {
                 let settings = ClusterSettings { created: now.wall, join_secret: first.join_secret };
                 self.store.write(vec![(Key::Cluster, Some(Value::Cluster(settings)))], Term::ZERO, now);
             }
-            let policy = NodePolicy { availability: first.availability, labels: first.labels, ..NodePolicy::new(self.me) };
+            let policy =
+                NodePolicy { availability: first.availability, labels: first.labels, ..NodePolicy::new(self.me) };
             self.store.write(vec![(Key::NodePolicy(self.me), Some(Value::NodePolicy(policy)))], Term::ZERO, now);
         }
         self.bump_persist = self.outbox.persist(writes);
@@ -130,9 +138,18 @@ impl Core {
         if let Some(Value::Electorate(electorate)) = self.store.get(&Key::Electorate) {
             self.lease.learn(electorate.clone(), now.mono);
         }
+        let revisions: Vec<_> = self.store.all_revisions().collect();
+        for (service, revision) in revisions {
+            self.spec(service, revision);
+        }
         let mine: Vec<TaskId> = self.store.tasks().filter(|t| t.node == Some(self.me)).map(|t| t.id).collect();
         for task in mine {
             self.assign(task, now);
+        }
+        // What was removed while this node was away may still have a container here.
+        let buried: Vec<TaskId> = self.store.buried_tasks().collect();
+        for task in buried {
+            self.worker.forget(task, now);
         }
     }
 }
@@ -150,4 +167,3 @@ fn read<T: serde::de::DeserializeOwned>(boot: &Boot, key: &[u8], what: &'static 
     let bytes = boot.durable.get(key);
     bytes.map(|b| codec::decode(b, limits::MAX_MESSAGE_BYTES)).transpose().map_err(|why| BootError::Value { what, why })
 }
-

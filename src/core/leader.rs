@@ -6,7 +6,8 @@ use crate::ids::ServiceId;
 use crate::model::record::RevisionId;
 use crate::schedule::NodeInfo;
 use crate::service::{self, Change, Memory, ServiceState, View};
-use rand::RngExt;
+use crate::wire::message::Digest;
+use rand::{RngExt, SeedableRng};
 
 /// A voter that hasn't answered the first question is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_millis(400);
@@ -20,6 +21,9 @@ pub(super) struct Leading {
     caught_up_with: BTreeSet<NodeId>,
     ask_at: Option<Mono>,
     plan_at: Option<Mono>,
+    /// What a majority of the voters must hold before the electorate may change again: else what an earlier majority
+    /// acknowledged could be left with a minority of the later one.
+    baseline: Option<Digest>,
     memory: Memory,
 }
 
@@ -32,12 +36,14 @@ impl Leading {
 impl Core {
     pub(super) fn start_leading(&mut self, term: Term, now: Now) {
         self.notice(Notice::LeaseAcquired { term: term.round });
+        self.lease.allow_changes(false);
         self.leading = Some(Leading {
             term,
             nonce: self.rng.random_range(1..u64::MAX),
             caught_up_with: BTreeSet::new(),
             ask_at: Some(now.mono),
             plan_at: None,
+            baseline: None,
             memory: Memory::default(),
         });
     }
@@ -62,6 +68,32 @@ impl Core {
         }
     }
 
+    /// The electorate has just changed, or this node has just come to lead it.
+    pub(super) fn settle_electorate(&mut self) {
+        let digest = self.store.digest().clone();
+        if let Some(leading) = &mut self.leading {
+            leading.baseline = Some(digest);
+            self.lease.allow_changes(false);
+        }
+    }
+
+    /// Voters whose word on the baseline is still missing.
+    pub(super) fn voters_behind(&self) -> Vec<NodeId> {
+        let Some(baseline) = self.leading.as_ref().and_then(|l| l.baseline.as_ref()) else { return Vec::new() };
+        let behind = |v: &NodeId| baseline.iter().any(|(author, seq)| !self.store.peer_holds(*v, *author, *seq));
+        self.lease.electorate().voters.iter().copied().filter(|v| *v != self.me && behind(v)).collect()
+    }
+
+    fn check_baseline(&mut self, leading: &mut Leading) {
+        let Some(baseline) = &leading.baseline else { return };
+        let holds = |voter: &NodeId| baseline.iter().all(|(author, seq)| self.store.peer_holds(*voter, *author, *seq));
+        let holders: Vec<NodeId> = self.lease.electorate().voters.iter().copied().filter(holds).collect();
+        if self.lease.electorate().is_majority(&holders) {
+            leading.baseline = None;
+            self.lease.allow_changes(true);
+        }
+    }
+
     /// One step as the holder; true if something was written.
     pub(super) fn lead(&mut self, now: Now) -> bool {
         let Some(mut leading) = self.leading.take() else { return false };
@@ -71,6 +103,9 @@ impl Core {
             return false;
         }
         let ready = self.catch_up(&mut leading, now);
+        if ready {
+            self.check_baseline(&mut leading);
+        }
         let due = leading.plan_at.is_some_and(|at| at <= now.mono);
         let wrote = ready && due && self.plan(&mut leading, now);
         self.leading = Some(leading);
@@ -84,11 +119,16 @@ impl Core {
         if electorate.is_majority(leading.caught_up_with.iter().chain([&self.me])) {
             leading.ask_at = None;
             leading.plan_at = Some(now.mono);
+            leading.baseline = Some(self.store.digest().clone());
             return true;
         }
         if ask_at <= now.mono {
-            let silent: Vec<NodeId> =
-                electorate.voters.iter().copied().filter(|v| *v != self.me && !leading.caught_up_with.contains(v)).collect();
+            let silent: Vec<NodeId> = electorate
+                .voters
+                .iter()
+                .copied()
+                .filter(|v| *v != self.me && !leading.caught_up_with.contains(v))
+                .collect();
             for voter in silent {
                 self.store.ask(voter, leading.nonce);
             }
@@ -98,11 +138,10 @@ impl Core {
     }
 
     fn plan(&mut self, leading: &mut Leading, now: Now) -> bool {
-        self.load_specs();
         let nodes = self.node_infos();
+        let mut rng = ChaCha8Rng::seed_from_u64(self.rng.random());
         let plan = {
             let view = self.planning_view(&nodes);
-            let rng = &mut self.rng;
             service::plan(&view, &mut leading.memory, now, &mut || TaskId::from_u128(rng.random()))
         };
         leading.plan_at = plan.wake.map(|wake| wake.max(now.mono + PLAN_DEBOUNCE));
@@ -157,24 +196,9 @@ impl Core {
             facts.extend(oldest.map(|r| (Key::Revision(service, r), None)));
         }
         let already: BTreeSet<Key> = facts.iter().map(|(key, _)| key.clone()).collect();
-        let orphaned = self.store.statuses().filter(|s| self.store.task(s.task).is_none()).map(|s| Key::TaskStatus(s.task));
+        let orphaned =
+            self.store.statuses().filter(|s| self.store.task(s.task).is_none()).map(|s| Key::TaskStatus(s.task));
         facts.extend(orphaned.filter(|key| !already.contains(key)).map(|key| (key, None)));
-    }
-
-    fn load_specs(&mut self) {
-        let mut wanted: Vec<(ServiceId, RevisionId)> = self.store.tasks().map(|t| (t.service, t.revision)).collect();
-        for service in self.store.services() {
-            wanted.push((service.id, service.current));
-            wanted.extend(service.previous.map(|r| (service.id, r)));
-        }
-        for rollout in self.store.rollouts() {
-            wanted.push((rollout.service, rollout.to));
-            wanted.extend(rollout.from.map(|r| (rollout.service, r)));
-        }
-        wanted.retain(|(_, revision)| !self.specs.contains_key(revision));
-        for (service, revision) in wanted {
-            self.spec(service, revision);
-        }
     }
 
     pub(super) fn node_infos(&self) -> BTreeMap<NodeId, NodeInfo> {

@@ -52,6 +52,8 @@ const DISK_MEMBERS: &[u8] = b"members";
 const EXCHANGE_EVERY: Duration = Duration::from_millis(1_000);
 /// Housekeeping: persisting the member table, collecting tombstones.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
+/// A node that was removed has this long to stop its containers.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
 
 pub struct Core {
     cluster: ClusterId,
@@ -99,7 +101,7 @@ impl Core {
         let parts = [self.membership.deadline(), self.lease.deadline(), self.worker.deadline(), self.outbox.deadline()];
         let own = [Some(self.next_exchange), Some(self.next_tidy), self.stopping, self.withdrawals.deadline()];
         let leader = self.leading.as_ref().and_then(leader::Leading::deadline);
-        let pending = self.pending.iter().map(|p| p.deadline).min();
+        let pending = self.pending.iter().map(|p| p.next_look(self.last_now)).min();
         parts.into_iter().chain(own).flatten().chain(leader).chain(pending).min()
     }
 
@@ -151,7 +153,11 @@ impl Core {
             self.tidy(now);
         }
         self.resend_withdrawals(now);
-        if due(self.stopping) {
+        let cleared = self.removed.contains(&self.me) && self.worker.is_idle();
+        if self
+            .stopping
+            .is_some_and(|at| at <= now.mono || (cleared && self.outbox.is_durable(self.outbox.last_persist())))
+        {
             self.stopping = None;
             self.outbox.push(Effect::Stopped);
         }
@@ -257,6 +263,7 @@ impl Core {
             lease::Output::Lost(term) => self.stop_leading(term),
             lease::Output::Electorate(electorate) => {
                 self.notice(Notice::ElectorateChanged { voters: electorate.voters.iter().copied().collect() });
+                self.settle_electorate();
                 if let Some(term) = self.lease.held(now.mono) {
                     self.store.write(vec![(Key::Electorate, Some(Value::Electorate(electorate)))], term, now);
                 }
@@ -298,7 +305,8 @@ impl Core {
 
     fn write_statuses(&mut self, now: Now) {
         // The last word on each task is enough: what came between never left this node.
-        let latest: BTreeMap<TaskId, TaskStatus> = self.statuses.drain(..).map(|status| (status.task, status)).collect();
+        let latest: BTreeMap<TaskId, TaskStatus> =
+            self.statuses.drain(..).map(|status| (status.task, status)).collect();
         let changes: Vec<_> = latest
             .into_values()
             .filter(|status| self.store.task(status.task).is_some() && self.store.status(status.task) != Some(status))
@@ -322,7 +330,9 @@ impl Core {
             store::Output::Push(records) => self.push_records(records),
             store::Output::Changed(key) => self.on_changed(key, now),
             store::Output::Rewound { had, peers_have } => {
-                let text = format!("this node's disk was put back: it had {had} of its own {peers_have} writes; it votes on nothing for a while");
+                let text = format!(
+                    "this node's disk was put back: it had {had} of its own {peers_have} writes; it votes on nothing for a while"
+                );
                 self.notice(Notice::Warning(text));
                 self.muted_until = Some(now.mono + self.timing.lease_acceptor * 2);
             }
@@ -343,10 +353,15 @@ impl Core {
                 self.routes.dirty = true;
                 self.plan_soon();
             }
-            Key::Revision(_, revision) => {
+            Key::Revision(service, revision) => {
                 self.plan_soon();
-                let waiting: Vec<TaskId> =
-                    self.store.tasks().filter(|t| t.node == Some(self.me) && t.revision == revision).map(|t| t.id).collect();
+                self.spec(service, revision);
+                let waiting: Vec<TaskId> = self
+                    .store
+                    .tasks()
+                    .filter(|t| t.node == Some(self.me) && t.revision == revision)
+                    .map(|t| t.id)
+                    .collect();
                 for task in waiting {
                     self.assign(task, now);
                 }
@@ -383,8 +398,10 @@ impl Core {
             (None, Some(spec)) => spec.name.clone(),
             (None, None) => String::new(),
         };
+        let published = self.store.service(task.service).map(|s| s.ports.as_slice()).unwrap_or_default();
+        let ingress = published.iter().any(|p| p.mode == PublishMode::Ingress);
         let recorded = self.store.status(id).filter(|s| s.node == self.me).cloned();
-        self.worker.assign(Assignment { task, service_name, spec, auth, recorded }, now);
+        self.worker.assign(Assignment { task, service_name, spec, auth, ingress, recorded }, now);
     }
 
     /// The checked form of a revision, if its record is here. What a record holds was checked before it was written,
@@ -421,7 +438,12 @@ impl Core {
         }
         if node == self.me {
             self.notice(Notice::Removed);
-            self.stopping.get_or_insert(now.mono + Duration::from_millis(500));
+            // Nobody will route to its containers or look after them any more: they end with its membership.
+            let mine: Vec<TaskId> = self.store.tasks().filter(|t| t.node == Some(node)).map(|t| t.id).collect();
+            for task in mine {
+                self.worker.forget(task, now);
+            }
+            self.stopping.get_or_insert(now.mono + REMOVAL_LIMIT);
             return;
         }
         self.membership.remove(node);
@@ -466,7 +488,7 @@ impl Core {
                     node,
                     node_addr: self.address(node)?,
                     routable: routes::is_routable(task, self.store.status(task.id), liveness),
-                    suspect: liveness != Liveness::Alive,
+                    liveness,
                     ports,
                     local_ip: local.and_then(|c| c.address),
                 })
@@ -495,7 +517,8 @@ impl Core {
         }
         let members: Vec<NodeId> = self.store.nodes().into_iter().filter(|n| !self.removed.contains(n)).collect();
         self.store.collect_tombstones(&members, now);
-        let known: BTreeSet<RevisionId> = self.store.services().flat_map(|s| self.store.revisions(s.id)).map(|r| r.id).collect();
+        let known: BTreeSet<RevisionId> =
+            self.store.services().flat_map(|s| self.store.revisions(s.id)).map(|r| r.id).collect();
         self.specs.retain(|id, _| known.contains(id));
         self.routes.dirty = true;
     }

@@ -56,12 +56,15 @@ impl Core {
         live.map(|m| m.node).filter(|n| *n != self.me && !self.removed.contains(n))
     }
 
-    /// Asks one live node for what we lack: a voter that an operator's write still waits for, else any.
+    /// Asks one live node for what we lack: a voter whose word something waits for, else any.
     pub(super) fn exchange_with_someone(&mut self) {
         let live: BTreeSet<NodeId> = self.reachable().collect();
-        let owing: Vec<NodeId> = self.voters_owing().filter(|n| live.contains(n)).collect();
-        let chosen =
-            if owing.is_empty() { live.into_iter().choose(&mut self.rng) } else { owing.into_iter().choose(&mut self.rng) };
+        let owing: Vec<NodeId> = self.voters_owing().chain(self.voters_behind()).filter(|n| live.contains(n)).collect();
+        let chosen = if owing.is_empty() {
+            live.into_iter().choose(&mut self.rng)
+        } else {
+            owing.into_iter().choose(&mut self.rng)
+        };
         if let Some(node) = chosen {
             self.ask(node);
         }
@@ -95,9 +98,11 @@ impl Core {
         if targets.is_empty() {
             return;
         }
-        // Bound each message; a chunk holds contiguous numbers, as the records come in order.
-        for chunk in records.chunks(64) {
-            let message = Message::Push { records: chunk.to_vec() };
+        let mut rest = records.as_slice();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(store::fits_one_message(rest));
+            rest = later;
+            let message = Message::Push { records: now.to_vec() };
             for node in targets {
                 self.send(*node, &message);
             }

@@ -23,10 +23,36 @@ pub(super) struct PendingWrite {
     /// The last of our writes that it consists of.
     seq: u64,
     persist: PersistId,
-    pub(super) deadline: Mono,
+    /// When to stop waiting for the voters.
+    deadline: Mono,
+    /// When to stop waiting for our own disk.
+    given_up: Mono,
+}
+
+impl PendingWrite {
+    /// Before both it is looked at whenever anything happens.
+    pub(super) fn next_look(&self, now: Mono) -> Mono {
+        if self.deadline > now { self.deadline } else { self.given_up }
+    }
 }
 
 type Changes = Vec<(Key, Option<Value>)>;
+
+/// What an accepted request comes to.
+struct Decision {
+    /// The id of what it is about.
+    object: String,
+    /// Whose version the client is told.
+    key: Key,
+    changes: Changes,
+    warnings: Vec<String>,
+}
+
+impl Decision {
+    fn new(object: impl ToString, key: Key, changes: Changes) -> Self {
+        Self { object: object.to_string(), key, changes, warnings: Vec::new() }
+    }
+}
 
 impl Core {
     pub(super) fn handle_request(&mut self, id: RequestId, request: Request, now: Now) {
@@ -37,22 +63,27 @@ impl Core {
         }
         let outcome = match request {
             Request::CreateService { spec_json, auth } => self.create_service(spec_json, auth, now),
-            Request::UpdateService { id, version, spec_json, auth } => self.update_service(id, version, spec_json, auth, now),
+            Request::UpdateService { id, version, spec_json, auth } => {
+                self.update_service(id, version, spec_json, auth, now)
+            }
             Request::RollbackService { id, version, to } => self.roll_back(id, version, to, now),
             Request::RemoveService { id } => self.remove_service(id),
-            Request::UpdateNode { id, version, availability, labels } => self.update_node(id, version, availability, labels),
+            Request::UpdateNode { id, version, availability, labels } => {
+                self.update_node(id, version, availability, labels)
+            }
             Request::RemoveNode { id, force } => self.remove_node(id, force),
             Request::RotateToken { secret } => self.rotate_token(secret),
             Request::Recover => self.recover(now),
             Request::Stop => self.stop(now),
         };
         match outcome {
-            Ok((object, key, changes)) => self.accept(id, object, &key, changes, now),
+            Ok(decision) => self.accept(id, decision, now),
             Err(refused) => self.reply(id, Err(refused)),
         }
     }
 
-    fn accept(&mut self, request: RequestId, object: String, key: &Key, changes: Changes, now: Now) {
+    fn accept(&mut self, request: RequestId, decision: Decision, now: Now) {
+        let Decision { object, key, changes, warnings } = decision;
         self.store.write(changes, Term::ZERO, now);
         // The store's outputs hold the write itself; only behind it does the gate know about it.
         while let Some(output) = self.store.poll_output() {
@@ -60,13 +91,14 @@ impl Core {
         }
         let quorum = self.has_quorum();
         let patience = if quorum { limits::WRITE_TIMEOUT } else { NO_QUORUM_WAIT };
-        let index = self.store.record(key).map_or(Hlc(0), |r| r.stamp.hlc);
+        let index = self.store.record(&key).map_or(Hlc(0), |r| r.stamp.hlc);
         self.pending.push(PendingWrite {
             request,
-            accepted: Accepted { id: object, index, warnings: Vec::new() },
+            accepted: Accepted { id: object, index, warnings },
             seq: self.store.own_seq(),
             persist: self.outbox.last_persist(),
             deadline: now.mono + patience,
+            given_up: now.mono + limits::WRITE_TIMEOUT,
         });
     }
 
@@ -83,15 +115,19 @@ impl Core {
             let holders = self.holders(write.seq, durable);
             let electorate = self.lease.electorate();
             let safe = durable && electorate.is_majority(&holders);
-            if !safe && now.mono < write.deadline {
+            let waits = if durable { now.mono < write.deadline } else { now.mono < write.given_up };
+            if !safe && waits {
                 at += 1;
                 continue;
             }
             let mut write = self.pending.swap_remove(at);
             let reply = if safe {
                 Ok(write.accepted)
-            } else if let (false, Some(why)) = (durable, self.outbox.trouble()) {
-                Err(Refused::Unavailable(format!("this node can't write its disk ({why}): free space or use another node")))
+            } else if !durable {
+                let why = self.outbox.trouble().unwrap_or("it takes too long");
+                Err(Refused::Unavailable(format!(
+                    "this node can't write its disk ({why}): mend that, or use another node"
+                )))
             } else {
                 write.accepted.warnings.push(self.held_by(write.seq));
                 Ok(write.accepted)
@@ -133,17 +169,21 @@ impl Core {
 
     pub(super) fn has_quorum(&self) -> bool {
         let live = self.liveness();
-        let reachable: Vec<NodeId> = live.into_iter().filter(|(_, l)| *l <= Liveness::Suspect).map(|(n, _)| n).collect();
+        let reachable: Vec<NodeId> =
+            live.into_iter().filter(|(_, l)| *l <= Liveness::Suspect).map(|(n, _)| n).collect();
         self.lease.electorate().is_majority(&reachable)
     }
 
     // ---- services
 
-    fn create_service(&mut self, spec_json: String, auth: Option<String>, now: Now) -> Result<(String, Key, Changes), Refused> {
-        let spec = parse(&spec_json)?;
+    fn create_service(&mut self, spec_json: String, auth: Option<String>, now: Now) -> Result<Decision, Refused> {
+        let (spec, warnings) = parse(&spec_json)?;
         let id = ServiceId::of_name(self.cluster, &spec.name);
         if self.store.service(id).is_some() {
-            return Err(Refused::Conflict(format!("name conflicts with an existing object: service {} already exists", spec.name)));
+            return Err(Refused::Conflict(format!(
+                "name conflicts with an existing object: service {} already exists",
+                spec.name
+            )));
         }
         let ports = self.assign_ports(id, &spec.ports, &[])?;
         let revision = self.new_revision(now);
@@ -158,7 +198,7 @@ impl Core {
             ports,
         };
         let record = Revision { service: id, id: revision, spec_json, registry_auth: auth, created: now.wall };
-        Ok((id.to_string(), Key::Service(id), revision_and_service(record, service)))
+        Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), revision_and_service(record, service)) })
     }
 
     fn update_service(
@@ -168,11 +208,14 @@ impl Core {
         spec_json: String,
         auth: Option<String>,
         now: Now,
-    ) -> Result<(String, Key, Changes), Refused> {
+    ) -> Result<Decision, Refused> {
         let mut service = self.service_at(id, version)?;
-        let spec = parse(&spec_json)?;
+        let (spec, warnings) = parse(&spec_json)?;
         if spec.name != service.name {
-            return Err(Refused::Invalid(format!("Name: renaming services is not supported ({} -> {})", service.name, spec.name)));
+            return Err(Refused::Invalid(format!(
+                "Name: renaming services is not supported ({} -> {})",
+                service.name, spec.name
+            )));
         }
         let effective = self.effective_revision(&service);
         if let Some(current) = self.spec(id, effective) {
@@ -184,17 +227,21 @@ impl Core {
         service.updated = now.wall;
         let old = self.store.revision(id, effective);
         let auth = auth.or_else(|| old.and_then(|r| r.registry_auth.clone()));
-        let paused = self.store.rollout(id).is_some_and(|r| r.to == service.current && (r.state.is_paused() || r.state.is_rollback()));
+        let paused = self
+            .store
+            .rollout(id)
+            .is_some_and(|r| r.to == service.current && (r.state.is_paused() || r.state.is_rollback()));
         // Unlike Swarm's, a write that changes nothing leaves the rollback target alone.
         if !paused && old.is_some_and(|r| r.spec_json == spec_json && r.registry_auth == auth) {
-            return Ok((id.to_string(), Key::Service(id), vec![(Key::Service(id), Some(Value::Service(service)))]));
+            let changes = vec![(Key::Service(id), Some(Value::Service(service)))];
+            return Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), changes) });
         }
         let revision = self.new_revision(now);
         service.previous = Some(effective);
         service.current = revision;
         service.rolled_back = false;
         let record = Revision { service: id, id: revision, spec_json, registry_auth: auth, created: now.wall };
-        Ok((id.to_string(), Key::Service(id), revision_and_service(record, service)))
+        Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), revision_and_service(record, service)) })
     }
 
     fn roll_back(
@@ -203,7 +250,7 @@ impl Core {
         version: Option<Hlc>,
         to: Option<RevisionId>,
         now: Now,
-    ) -> Result<(String, Key, Changes), Refused> {
+    ) -> Result<Decision, Refused> {
         let mut service = self.service_at(id, version)?;
         let effective = self.effective_revision(&service);
         let target = match to {
@@ -216,12 +263,12 @@ impl Core {
         service.current = target;
         service.rolled_back = true;
         service.updated = now.wall;
-        Ok((id.to_string(), Key::Service(id), vec![(Key::Service(id), Some(Value::Service(service)))]))
+        Ok(Decision::new(id, Key::Service(id), vec![(Key::Service(id), Some(Value::Service(service)))]))
     }
 
-    fn remove_service(&mut self, id: ServiceId) -> Result<(String, Key, Changes), Refused> {
+    fn remove_service(&mut self, id: ServiceId) -> Result<Decision, Refused> {
         self.service_at(id, None)?;
-        Ok((id.to_string(), Key::Service(id), vec![(Key::Service(id), None)]))
+        Ok(Decision::new(id, Key::Service(id), vec![(Key::Service(id), None)]))
     }
 
     fn service_at(&self, id: ServiceId, version: Option<Hlc>) -> Result<Service, Refused> {
@@ -243,7 +290,12 @@ impl Core {
     }
 
     /// Gives every ingress port of 0 a number, the one it had if it had one, and refuses what another service has.
-    fn assign_ports(&self, id: ServiceId, wanted: &[PublishedPort], had: &[PublishedPort]) -> Result<Vec<PublishedPort>, Refused> {
+    fn assign_ports(
+        &self,
+        id: ServiceId,
+        wanted: &[PublishedPort],
+        had: &[PublishedPort],
+    ) -> Result<Vec<PublishedPort>, Refused> {
         let others = self.store.services().filter(|s| s.id != id);
         let mut taken: BTreeMap<(spec::Protocol, u16), &str> = BTreeMap::new();
         for service in others {
@@ -253,14 +305,18 @@ impl Core {
         let mut ports = wanted.to_vec();
         for port in ports.iter().filter(|p| p.mode == PublishMode::Ingress && p.published != 0) {
             if let Some(other) = taken.get(&(port.protocol, port.published)) {
-                let text = format!("EndpointSpec.Ports: port '{}' is already in use by service '{other}' as an ingress port", port.published);
+                let text = format!(
+                    "EndpointSpec.Ports: port '{}' is already in use by service '{other}' as an ingress port",
+                    port.published
+                );
                 return Err(Refused::Invalid(text));
             }
         }
         let fixed: Vec<(spec::Protocol, u16)> = ports.iter().map(|p| (p.protocol, p.published)).collect();
         let mut chosen: BTreeSet<(spec::Protocol, u16)> = fixed.into_iter().collect();
         for port in ports.iter_mut().filter(|p| p.mode == PublishMode::Ingress && p.published == 0) {
-            let same = |p: &&PublishedPort| p.mode == port.mode && p.protocol == port.protocol && p.target == port.target;
+            let same =
+                |p: &&PublishedPort| p.mode == port.mode && p.protocol == port.protocol && p.target == port.target;
             let before = had.iter().find(same).map(|p| p.published);
             let free = |n: &u16| !taken.contains_key(&(port.protocol, *n)) && !chosen.contains(&(port.protocol, *n));
             let number = before.into_iter().chain(DYNAMIC_PORTS).find(free);
@@ -278,7 +334,7 @@ impl Core {
         version: Option<Hlc>,
         availability: Option<Availability>,
         labels: Option<BTreeMap<String, String>>,
-    ) -> Result<(String, Key, Changes), Refused> {
+    ) -> Result<Decision, Refused> {
         self.known_node(id)?;
         let key = Key::NodePolicy(id);
         if version.is_some() && version != Some(self.store.index(&key).unwrap_or_default()) {
@@ -290,18 +346,20 @@ impl Core {
             labels: labels.unwrap_or_else(|| old.labels.clone()),
             ..old
         };
-        Ok((id.to_string(), key.clone(), vec![(key, Some(Value::NodePolicy(policy)))]))
+        Ok(Decision::new(id, key.clone(), vec![(key, Some(Value::NodePolicy(policy)))]))
     }
 
-    fn remove_node(&mut self, id: NodeId, force: bool) -> Result<(String, Key, Changes), Refused> {
+    fn remove_node(&mut self, id: NodeId, force: bool) -> Result<Decision, Refused> {
         self.known_node(id)?;
         let down = id != self.me && self.membership.member(id).is_none_or(|m| m.liveness == Liveness::Down);
         if !down && !force {
-            return Err(Refused::Invalid(format!("node {id} is not down and can't be removed: stop its agent first, or use --force")));
+            return Err(Refused::Invalid(format!(
+                "node {id} is not down and can't be removed: stop its agent first, or use --force"
+            )));
         }
         let policy = NodePolicy { removed: true, ..self.policy(id) };
         let key = Key::NodePolicy(id);
-        Ok((id.to_string(), key.clone(), vec![(key, Some(Value::NodePolicy(policy)))]))
+        Ok(Decision::new(id, key.clone(), vec![(key, Some(Value::NodePolicy(policy)))]))
     }
 
     fn known_node(&self, id: NodeId) -> Result<(), Refused> {
@@ -309,15 +367,17 @@ impl Core {
         if known { Ok(()) } else { Err(Refused::NotFound(format!("node {id} not found"))) }
     }
 
-    fn rotate_token(&mut self, secret: String) -> Result<(String, Key, Changes), Refused> {
+    fn rotate_token(&mut self, secret: String) -> Result<Decision, Refused> {
         let Some(Value::Cluster(settings)) = self.store.get(&Key::Cluster) else {
-            return Err(Refused::Unavailable("the cluster's settings have not reached this node yet: try again".to_owned()));
+            return Err(Refused::Unavailable(
+                "the cluster's settings have not reached this node yet: try again".to_owned(),
+            ));
         };
         let settings = ClusterSettings { join_secret: secret, ..settings.clone() };
-        Ok((self.cluster.to_string(), Key::Cluster, vec![(Key::Cluster, Some(Value::Cluster(settings)))]))
+        Ok(Decision::new(self.cluster, Key::Cluster, vec![(Key::Cluster, Some(Value::Cluster(settings)))]))
     }
 
-    fn recover(&mut self, now: Now) -> Result<(String, Key, Changes), Refused> {
+    fn recover(&mut self, now: Now) -> Result<Decision, Refused> {
         if self.has_quorum() {
             let text = "a majority of the voters is alive: there is nothing to recover";
             return Err(Refused::Invalid(text.to_owned()));
@@ -333,19 +393,19 @@ impl Core {
         let others = live.into_iter().filter(|n| *n != self.me).take(size - 1);
         let voters: BTreeSet<NodeId> = others.chain([self.me]).collect();
         self.lease.recover(voters, now.mono);
-        Ok((self.cluster.to_string(), Key::Electorate, Vec::new()))
+        Ok(Decision::new(self.cluster, Key::Electorate, Vec::new()))
     }
 
-    fn stop(&mut self, now: Now) -> Result<(String, Key, Changes), Refused> {
+    fn stop(&mut self, now: Now) -> Result<Decision, Refused> {
         self.lease.release(now.mono);
         self.membership.leave(false, now.mono);
         self.stopping.get_or_insert(now.mono + STOP_LINGER);
-        Ok((self.me.to_string(), Key::NodeFact(self.me), Vec::new()))
+        Ok(Decision::new(self.me, Key::NodeFact(self.me), Vec::new()))
     }
 }
 
-fn parse(spec_json: &str) -> Result<ServiceSpec, Refused> {
-    spec::parse(spec_json).map_err(|error| Refused::Invalid(error.to_string()))
+fn parse(spec_json: &str) -> Result<(ServiceSpec, Vec<String>), Refused> {
+    spec::parse_with_warnings(spec_json).map_err(|error| Refused::Invalid(error.to_string()))
 }
 
 fn no_previous(name: &str) -> Refused {

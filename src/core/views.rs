@@ -6,6 +6,7 @@ use crate::ids::ServiceId;
 use crate::model::service::Service;
 use crate::model::task::TaskPhase;
 use crate::time::Wall;
+use crate::wire::message::MemberEntry;
 
 impl Core {
     pub fn services(&self) -> Vec<ServiceView> {
@@ -27,7 +28,9 @@ impl Core {
 
     /// Running, and on a node that is there: unlike Swarm's, our count leaves out the dead.
     fn runs(&self, task: &crate::model::task::Task) -> bool {
-        let here = task.node.is_some_and(|n| n == self.me || self.membership.member(n).is_some_and(|m| m.liveness != Liveness::Down));
+        let here = task
+            .node
+            .is_some_and(|n| n == self.me || self.membership.member(n).is_some_and(|m| m.liveness != Liveness::Down));
         here && self.store.status(task.id).is_some_and(|s| s.phase == TaskPhase::Running)
     }
 
@@ -59,7 +62,8 @@ impl Core {
     /// What to tell of a write that no majority of the electorate is known to hold.
     fn pending_note(&self, author: NodeId, seq: u64) -> Option<String> {
         let electorate = self.lease.electorate();
-        let holders: Vec<NodeId> = electorate.voters.iter().copied().filter(|v| self.store.peer_holds(*v, author, seq)).collect();
+        let holders: Vec<NodeId> =
+            electorate.voters.iter().copied().filter(|v| self.store.peer_holds(*v, author, seq)).collect();
         // Of others' writes the news that voters hold them may be under way; without a quorum it is no news at all.
         let doubtful = author == self.me || !self.has_quorum();
         if electorate.is_majority(&holders) || !doubtful {
@@ -135,8 +139,14 @@ impl Core {
         };
         let holder = self.lease.holder(now).or_else(recorded)?;
         // A holder that is down holds nothing any more.
-        let live = holder.0 == self.me || self.membership.member(holder.0).is_some_and(|m| m.liveness <= Liveness::Suspect);
+        let live =
+            holder.0 == self.me || self.membership.member(holder.0).is_some_and(|m| m.liveness <= Liveness::Suspect);
         live.then_some(holder)
+    }
+
+    /// What a node that joins is told: where we and the others are.
+    pub fn member_table(&self) -> Vec<MemberEntry> {
+        self.membership.table()
     }
 
     pub fn cluster(&self) -> ClusterView {

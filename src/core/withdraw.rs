@@ -53,7 +53,8 @@ impl Core {
             self.worker.handle_withdrawn(task, now);
             return;
         };
-        let live = self.membership.members().filter(|m| m.liveness <= Liveness::Suspect && !self.removed.contains(&m.node));
+        let live =
+            self.membership.members().filter(|m| m.liveness <= Liveness::Suspect && !self.removed.contains(&m.node));
         let waiting_for = live.map(|m| m.node).collect();
         // The table without the task is published in this very turn, if it isn't yet.
         self.publish_routes();
@@ -72,7 +73,9 @@ impl Core {
         for (node, question) in questions {
             self.send(node, &question);
         }
-        self.withdrawals.ours.retain(|task, _| self.worker.is_withdrawing(*task));
+        let worker = &self.worker;
+        // The worker doesn't wait for ever: what has ended by now needs no more asking.
+        self.withdrawals.ours.retain(|task, _| worker.status(*task).is_some_and(|s| !s.is_over()));
     }
 
     pub(super) fn handle_seen(&mut self, from: NodeId, author: NodeId, seq: u64) {
@@ -87,8 +90,11 @@ impl Core {
     pub(super) fn check_withdrawals(&mut self, now: Now) -> bool {
         let applied = self.routes.applied;
         let ours = &mut self.withdrawals.ours;
-        let done: Vec<TaskId> =
-            ours.iter().filter(|(_, w)| w.waiting_for.is_empty() && w.routes <= applied).map(|(task, _)| *task).collect();
+        let done: Vec<TaskId> = ours
+            .iter()
+            .filter(|(_, w)| w.waiting_for.is_empty() && w.routes <= applied)
+            .map(|(task, _)| *task)
+            .collect();
         for task in &done {
             ours.remove(task);
         }

@@ -1,1 +1,213 @@
-//! (being written)
+//! The lease holder's duties as one pure function: from what is wanted and what is seen to the next decisions.
+//!
+//! There is one replacement engine ([`replace`]). A new spec, a rollback, a drain, a changed constraint, a node that is
+//! gone and a task that keeps failing where it is all mean "replace this task", under one disruption budget per
+//! service. All that must survive a change of the holder stands in the records; [`Memory`] holds only what a new
+//! holder may learn again by waiting a little longer.
+//!
+//! The law: planning twice changes nothing (`plan(apply(plan(x)))` is empty); what is desired of a task only rises;
+//! a task's node never changes; the last serving task of a slot is not stopped for one that has not been seen to serve
+//! (start-first) or to be ready to start (stop-first).
+
+mod memory;
+mod reap;
+mod replace;
+mod rollout;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+pub use memory::Memory;
+
+use crate::ids::{NodeId, ServiceId, TaskId};
+use crate::model::node::{Availability, EngineState, Liveness};
+use crate::model::record::RevisionId;
+use crate::model::rollout::Rollout;
+use crate::model::service::Service;
+use crate::model::spec::{ServiceSpec, UpdateConfig};
+use crate::model::task::{Desired, Slot, Task, TaskPhase, TaskStatus};
+use crate::schedule::{Demand, NodeInfo, Placer, Vacating};
+use crate::time::{Mono, Now};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An engine that doesn't answer for this long is taken for gone, as a node is.
+const ENGINE_GRACE: Duration = Duration::from_secs(10);
+
+pub struct View<'a> {
+    pub services: BTreeMap<ServiceId, ServiceState<'a>>,
+    pub nodes: &'a BTreeMap<NodeId, NodeInfo>,
+    /// Tasks whose service is gone.
+    pub orphans: Vec<(&'a Task, Option<&'a TaskStatus>)>,
+}
+
+pub struct ServiceState<'a> {
+    pub service: &'a Service,
+    /// Every revision that the service, its rollout or its tasks name, as far as their records are here.
+    pub specs: BTreeMap<RevisionId, Arc<ServiceSpec>>,
+    pub rollout: Option<&'a Rollout>,
+    pub tasks: Vec<(&'a Task, Option<&'a TaskStatus>)>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub struct Plan {
+    /// At most one for each task.
+    pub changes: Vec<Change>,
+    /// Plan again then, even if nothing has changed.
+    pub wake: Option<Mono>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    PutTask(Task),
+    /// The assignment and its status.
+    RemoveTask(TaskId),
+    PutRollout(Rollout),
+    RemoveRollout(ServiceId),
+}
+
+pub fn plan(view: &View, memory: &mut Memory, now: Now, new_id: &mut dyn FnMut() -> TaskId) -> Plan {
+    memory.observe(view, now.mono);
+    let mut placer = Placer::new(view.nodes);
+    occupy(view, &mut placer);
+    let mut out = Plan::default();
+    memory.begin_moves(view, now.mono);
+    for state in view.services.values() {
+        ServicePlan::new(view, state, now).run(memory, &mut placer, new_id, &mut out);
+    }
+    reap::orphans(view, memory, now, &mut out);
+    out
+}
+
+/// Everything that runs, or will, or has not yet ended, takes its place.
+fn occupy(view: &View, placer: &mut Placer) {
+    for state in view.services.values() {
+        for (task, status) in &state.tasks {
+            let ended = status.is_some_and(|s| s.is_over()) && !task.desired.is_live();
+            if let (Some(node), Some(spec), false) = (task.node, state.specs.get(&task.revision), ended) {
+                placer.occupy(node, task.service, spec);
+            }
+        }
+    }
+}
+
+/// One service's planning: works on copies of its tasks, and tells at the end what has changed.
+struct ServicePlan<'a> {
+    service: &'a Service,
+    specs: &'a BTreeMap<RevisionId, Arc<ServiceSpec>>,
+    nodes: &'a BTreeMap<NodeId, NodeInfo>,
+    before: BTreeMap<TaskId, &'a Task>,
+    status: BTreeMap<TaskId, &'a TaskStatus>,
+    tasks: BTreeMap<TaskId, Task>,
+    removed: Vec<TaskId>,
+    rollout_before: Option<&'a Rollout>,
+    rollout: Option<Rollout>,
+    now: Now,
+    wake: Option<Mono>,
+}
+
+impl<'a> ServicePlan<'a> {
+    fn new(view: &'a View, state: &'a ServiceState, now: Now) -> Self {
+        // A rollout about another revision than the current one is history: nothing may act on it.
+        let rollout = state.rollout.filter(|r| r.to == state.service.current).cloned();
+        Self {
+            service: state.service,
+            specs: &state.specs,
+            nodes: view.nodes,
+            before: state.tasks.iter().map(|(t, _)| (t.id, *t)).collect(),
+            status: state.tasks.iter().filter_map(|(t, s)| Some((t.id, (*s)?))).collect(),
+            tasks: state.tasks.iter().map(|(t, _)| (t.id, (*t).clone())).collect(),
+            removed: Vec::new(),
+            rollout_before: state.rollout,
+            rollout,
+            now,
+            wake: None,
+        }
+    }
+
+    fn run(mut self, memory: &mut Memory, placer: &mut Placer, new_id: &mut dyn FnMut() -> TaskId, out: &mut Plan) {
+        // Without the spec that is wanted nothing can be judged: its record is on its way.
+        let Some(spec) = self.specs.get(&self.target()).cloned() else { return };
+        let slots = self.wanted_slots(&spec, placer);
+        self.begin_rollout(&slots);
+        self.account_failures(memory);
+        // The failures may have turned the rollout round.
+        let Some(spec) = self.specs.get(&self.target()).cloned() else { return };
+        self.fill_and_replace(&spec, &slots, memory, placer, new_id);
+        self.finish_rollout(&spec, &slots, memory);
+        self.reap(&slots, memory);
+        self.emit(out);
+    }
+
+    fn emit(self, out: &mut Plan) {
+        if let Some(wake) = self.wake {
+            out.wake = Some(out.wake.map_or(wake, |w| w.min(wake)));
+        }
+        match (self.rollout_before, self.rollout) {
+            (Some(old), Some(new)) if *old == new => {}
+            (None, None) => {}
+            (_, Some(new)) => out.changes.push(Change::PutRollout(new)),
+            (Some(_), None) => out.changes.push(Change::RemoveRollout(self.service.id)),
+        }
+        out.changes.extend(self.removed.iter().map(|id| Change::RemoveTask(*id)));
+        let changed = self.tasks.into_values().filter(|task| self.before.get(&task.id).is_none_or(|old| *old != task));
+        out.changes.extend(changed.map(Change::PutTask));
+    }
+
+    /// The revision that slots are to run.
+    fn target(&self) -> RevisionId {
+        self.rollout.as_ref().map_or(self.service.current, |r| r.target(self.service.rolled_back))
+    }
+
+    /// The revision for tasks that are made now: while a rollout is paused that is what ran before it, so that
+    /// a bad release doesn't spread as nodes fail (Swarm's does).
+    fn revision_to_make(&self) -> RevisionId {
+        let pinned = self.rollout.as_ref().filter(|r| r.state.is_paused()).and_then(|r| r.from);
+        pinned.filter(|r| self.specs.contains_key(r)).unwrap_or_else(|| self.target())
+    }
+
+    fn config(&self, spec: &ServiceSpec) -> UpdateConfig {
+        let rolling_back = self.rollout.as_ref().is_some_and(|r| r.state.is_rollback());
+        if rolling_back { spec.rollback } else { spec.update }
+    }
+
+    fn wake_at(&mut self, at: Mono) {
+        if at > self.now.mono {
+            self.wake = Some(self.wake.map_or(at, |w| w.min(at)));
+        }
+    }
+
+    // ---- questions about tasks
+
+    fn phase(&self, id: TaskId) -> TaskPhase {
+        self.status.get(&id).map_or(TaskPhase::Pending, |s| s.phase)
+    }
+
+    fn is_over(&self, id: TaskId) -> bool {
+        self.phase(id) >= TaskPhase::Complete
+    }
+
+    /// Seen running on a node that is there, or will be right back.
+    fn serves(&self, task: &Task) -> bool {
+        self.phase(task.id) == TaskPhase::Running && task.node.is_some_and(|n| !self.is_down(n))
+    }
+
+    fn is_down(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|n| n.policy.removed || n.liveness == Liveness::Down)
+    }
+
+    /// Gone as far as anyone can tell: nothing there can be asked to stop or to start.
+    fn is_lost(&self, node: NodeId, memory: &Memory) -> bool {
+        self.is_down(node) || memory.engine_gone(node, self.now.mono)
+    }
+
+    fn raise(&mut self, id: TaskId, desired: Desired, why: &str) {
+        let wall = self.now.wall;
+        if let Some(task) = self.tasks.get_mut(&id).filter(|t| t.desired < desired) {
+            task.desired = desired;
+            task.updated = wall;
+            why.clone_into(&mut task.message);
+        }
+    }
+}

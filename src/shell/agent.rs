@@ -1,43 +1,386 @@
-//! One agent: the core in its loop, and the drivers around it.
-#![allow(clippy::disallowed_methods)]
+//! One agent: the core in its loop, and the drivers around it. The loop owns the core; everything else talks to it
+//! through channels, so there is no lock and no await inside a decision.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use crate::core::face::Timing;
-use crate::model::node::Availability;
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+mod first;
+mod options;
 
-#[derive(Debug, Clone)]
-pub struct AgentConfig {
-    pub data_dir: PathBuf,
-    /// UDP, for everything between nodes.
-    pub listen: SocketAddr,
-    /// What others dial; guessed from the routing table when it isn't given.
-    pub advertise: Option<SocketAddr>,
-    pub join: Option<Join>,
-    pub engine: EngineChoice,
-    /// The API's unix socket.
-    pub socket: PathBuf,
-    pub hostname: String,
-    /// Only used at a node's first start.
-    pub labels: BTreeMap<String, String>,
-    pub availability: Availability,
-    /// Published ports are opened on this address.
-    pub publish_on: IpAddr,
-    pub timing: Timing,
+pub use options::{AgentConfig, EngineChoice, Join, StartOptions};
+
+use crate::core::Core;
+use crate::core::face::{Boot, Effect, Event, MeshEvent, Notice, PersistId, Reply, Request, RequestId};
+use crate::ids::NodeId;
+use crate::model::container::{EngineEvent, Owner};
+use crate::shell::api::{self, ApiConfig};
+use crate::shell::clock::Clock;
+use crate::shell::disk::{Disk, DiskEvent};
+use crate::shell::engine::{self, AnyEngine, EngineHandle};
+use crate::shell::handle::{AgentHandle, Command};
+use crate::shell::identity::token::same_secret;
+use crate::shell::identity::{DataDir, Identity, random};
+use crate::shell::mesh::{DataPlane, TunnelFuture, Tunnels, Userspace};
+use crate::shell::net::{JoinAsk, JoinRefusal, JoinService, Net, NetConfig, NetEvent};
+use anyhow::Context;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Engine and mesh events that wait for the loop; beyond it their drivers wait.
+const MAX_EVENTS: usize = 1_024;
+const MAX_COMMANDS: usize = 256;
+
+/// An agent that runs in this process.
+pub struct Agent {
+    pub handle: AgentHandle,
+    pub node: NodeId,
+    pub identity: Arc<Identity>,
+    /// Where other nodes reach it.
+    pub addr: SocketAddr,
+    /// This was the node's very first start.
+    pub first_start: bool,
+    net: Net,
+    stop: CancellationToken,
+    task: JoinHandle<Ended>,
 }
 
-#[derive(Debug, Clone)]
-pub struct Join {
-    /// HOST or HOST:PORT.
-    pub host: String,
-    pub token: String,
+/// Why an agent came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Stopped,
+    /// The node was removed from the cluster.
+    Removed,
 }
 
-#[derive(Debug, Clone)]
-pub enum EngineChoice {
-    /// Docker's unix socket.
-    Docker(PathBuf),
-    /// The engine built into the binary.
-    Demo,
+impl Agent {
+    /// Starts an agent. It is up when this returns: its socket answers, its neighbours hear of it.
+    pub async fn start(config: AgentConfig, engine: AnyEngine) -> anyhow::Result<Self> {
+        let clock = Clock::new();
+        let dir = DataDir::open(&config.data_dir)?;
+        let start = first::identity(&dir, &config, clock.now().wall).await?;
+        let identity = Arc::new(start.identity);
+        let (disk_events, disk_queue) = mpsc::unbounded_channel();
+        let report = move |event| drop(disk_events.send(event));
+        let (disk, durable) = Disk::open(dir.state_path(), report)?;
+        let addr = start.addr;
+        let first =
+            if start.first.is_none() && durable.is_empty() { first::again(&dir, &config)? } else { start.first };
+        let boot = Boot {
+            cluster: identity.cluster(),
+            node: identity.node(),
+            boot: random::number()?,
+            hostname: config.hostname.clone(),
+            addr,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            timing: config.timing,
+            durable,
+            first,
+        };
+        let core = Core::boot(boot, clock.now())
+            .with_context(|| format!("{} is left as it was", dir.state_path().display()))?;
+
+        let stop = CancellationToken::new();
+        let (commands, command_queue) = mpsc::channel(MAX_COMMANDS);
+        let handle = AgentHandle::new(commands);
+        let net_config = NetConfig::new(config.listen, identity.clone());
+        let (net, net_events) = Net::start(net_config, join_service(handle.clone()))?;
+        let (engine_sink, engine_events) = mpsc::channel(MAX_EVENTS);
+        let owner = Owner { cluster: identity.cluster(), node: identity.node() };
+        let engine = engine::spawn(engine, owner, engine_sink, stop.clone());
+        let (mesh_sink, mesh_events) = mpsc::channel(MAX_EVENTS);
+        let tunnels = Arc::new(NetTunnels(net.clone()));
+        let mesh = Box::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
+
+        let api = bind_api(&config, &identity, handle.clone(), stop.clone()).await?;
+        tokio::spawn(async move {
+            if let Err(error) = api.await {
+                tracing::error!(%error, "the API has ended");
+            }
+        });
+        let kept = net.clone();
+        let driver = Driver {
+            core,
+            clock,
+            net,
+            disk,
+            engine,
+            mesh,
+            replies: BTreeMap::new(),
+            next_request: 0,
+            ended: None,
+            removed: false,
+            disk_events: disk_queue,
+            net_events,
+            engine_events,
+            mesh_events,
+            commands: command_queue,
+            stop: stop.clone(),
+            dir,
+        };
+        let task = tokio::spawn(driver.run());
+        let (node, first_start) = (identity.node(), start.first_start);
+        Ok(Self { handle, node, identity, addr, first_start, net: kept, stop, task })
+    }
+
+    /// Graceful: hands the lease over, says goodbye, leaves the containers running.
+    pub async fn stop(self) -> Ended {
+        // If the agent has ended already there is nothing to ask for.
+        let _ = self.handle.request(Request::Stop).await;
+        self.wait().await
+    }
+
+    /// Ends at once, without a goodbye and without handing anything over. (Unlike a real crash it closes its
+    /// connections, so the others notice a little sooner.)
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+        self.stop.cancel();
+        self.net.close().await;
+    }
+
+    /// Until the agent ends by itself.
+    pub async fn wait(self) -> Ended {
+        self.task.await.unwrap_or(Ended::Stopped)
+    }
+
+    pub async fn ended(&mut self) -> Ended {
+        (&mut self.task).await.unwrap_or(Ended::Stopped)
+    }
+
+    /// The join token as it is now.
+    pub async fn token(&self) -> anyhow::Result<String> {
+        let secret = self.handle.query(|core| core.cluster().join_secret).await?;
+        Ok(self.identity.token(&secret)?.to_string())
+    }
+}
+
+/// Runs an agent until SIGTERM or Ctrl-C, which stop it gracefully, or until it was removed from the cluster.
+pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
+    let engine = match &config.engine {
+        EngineChoice::Docker(socket) => AnyEngine::parse(&socket.display().to_string(), &config.hostname),
+        EngineChoice::Demo => AnyEngine::parse("demo", &config.hostname),
+    };
+    let socket = config.socket.clone();
+    let founds = config.join.is_none();
+    let mut agent = Agent::start(config, engine.map_err(anyhow::Error::msg)?).await?;
+    tracing::info!(node = %agent.node, addr = %agent.addr, socket = %socket.display(), "this node is up");
+    if agent.first_start && founds {
+        println!("A new cluster of one node, {}, is up.\n", agent.addr);
+        println!("To add a node, run on it:\n");
+        println!("    peer start --join {} --token {}\n", agent.addr, agent.token().await?);
+    } else if agent.first_start {
+        println!("This node has joined the cluster. See its nodes with: peer node ls");
+    }
+    let mut term = signal(SignalKind::terminate())?;
+    let ended = tokio::select! {
+        ended = agent.ended() => ended,
+        _ = term.recv() => agent.stop().await,
+        result = tokio::signal::ctrl_c() => {
+            result?;
+            agent.stop().await
+        }
+    };
+    anyhow::ensure!(
+        ended == Ended::Stopped,
+        "this node was removed from the cluster; to use it again, start it with --join and a fresh --data-dir"
+    );
+    Ok(())
+}
+
+async fn bind_api(
+    config: &AgentConfig,
+    identity: &Arc<Identity>,
+    handle: AgentHandle,
+    stop: CancellationToken,
+) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
+    let engine = match &config.engine {
+        EngineChoice::Docker(socket) => Some(socket.clone()),
+        EngineChoice::Demo => None,
+    };
+    let api_config =
+        ApiConfig { socket: config.socket.clone(), engine, agent_version: env!("CARGO_PKG_VERSION").to_owned() };
+    let signer = identity.clone();
+    let extra = api::Extra {
+        token: Arc::new(move |secret| signer.token(secret).map_or_else(|_| String::new(), |t| t.to_string())),
+        new_secret: Arc::new(|| random::secret().unwrap_or_default()),
+    };
+    api::bind(api_config, handle, extra, stop).await
+}
+
+/// Who may join: whoever knows the cluster's secret, under a node id that nobody has.
+fn join_service(agent: AgentHandle) -> JoinService {
+    Arc::new(move |ask: JoinAsk| {
+        let agent = agent.clone();
+        Box::pin(async move {
+            let stopping = |e: crate::core::face::Refused| JoinRefusal::Other(e.to_string());
+            let (cluster, taken, members) = agent
+                .query(move |core| (core.cluster(), core.node(ask.node).is_some(), core.member_table()))
+                .await
+                .map_err(stopping)?;
+            if cluster.join_secret.is_empty() {
+                return Err(JoinRefusal::Other(
+                    "this node has only just joined itself: try again in a moment".to_owned(),
+                ));
+            }
+            if !same_secret(&ask.secret, &cluster.join_secret) {
+                return Err(JoinRefusal::WrongToken);
+            }
+            if taken {
+                return Err(JoinRefusal::Other(format!("node id {} is in use", ask.node)));
+            }
+            tracing::info!(node = %ask.node, hostname = ask.hostname, addr = %ask.addr, "a node joins");
+            Ok(members)
+        })
+    })
+}
+
+struct NetTunnels(Net);
+
+impl Tunnels for NetTunnels {
+    fn open(&self, to: NodeId, addr: SocketAddr) -> TunnelFuture {
+        let net = self.0.clone();
+        Box::pin(async move { net.open_tunnel(to, addr).await.map_err(io::Error::other) })
+    }
+}
+
+/// The loop and what it drives.
+struct Driver {
+    core: Core,
+    clock: Clock,
+    net: Net,
+    disk: Disk,
+    engine: EngineHandle,
+    mesh: Box<dyn DataPlane>,
+    replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
+    next_request: u64,
+    ended: Option<Ended>,
+    removed: bool,
+    disk_events: mpsc::UnboundedReceiver<DiskEvent>,
+    net_events: mpsc::Receiver<NetEvent>,
+    engine_events: mpsc::Receiver<EngineEvent>,
+    mesh_events: mpsc::Receiver<MeshEvent>,
+    commands: mpsc::Receiver<Command>,
+    stop: CancellationToken,
+    /// Held for its lock on the data directory.
+    dir: DataDir,
+}
+
+impl Driver {
+    async fn run(mut self) -> Ended {
+        self.drain();
+        while self.ended.is_none() {
+            let wait = self.core.deadline().map_or(Duration::from_secs(3600), |at| at.since(self.clock.now().mono));
+            // Timers come first: a late one makes this node look ill to itself and to others.
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                () = tokio::time::sleep(wait) => self.feed(Event::Wake),
+                Some(event) = self.disk_events.recv() => self.on_disk(event),
+                Some(event) = self.net_events.recv() => self.on_net(event),
+                Some(event) = self.engine_events.recv() => self.feed(Event::Engine(event)),
+                Some(event) = self.mesh_events.recv() => self.feed(Event::Mesh(event)),
+                Some(command) = self.commands.recv() => self.on_command(command),
+            }
+        }
+        self.commands.close();
+        self.net.close().await;
+        self.stop.cancel();
+        tracing::debug!(dir = %self.dir.path().display(), "stopped");
+        self.ended.unwrap_or(Ended::Stopped)
+    }
+
+    fn feed(&mut self, event: Event) {
+        self.core.handle(event, self.clock.now());
+        self.drain();
+    }
+
+    fn on_disk(&mut self, event: DiskEvent) {
+        self.feed(match event {
+            DiskEvent::Done(id) => Event::Persisted(id),
+            DiskEvent::Failed { id, why } => Event::PersistFailed { id, why },
+        });
+    }
+
+    fn on_net(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Message { from, bytes } => self.feed(Event::Message { from, bytes }),
+            NetEvent::LinkUp { node } => tracing::debug!(%node, "connected"),
+            NetEvent::LinkLost { node } => self.feed(Event::LinkLost { node }),
+            NetEvent::Tunnel { from, send, recv } => self.mesh.accept(from, send, recv),
+            NetEvent::Refused { by, removed: true, why } => {
+                tracing::error!(%by, why, "this node was removed from the cluster: it needs a fresh data directory to join again");
+                self.ended = Some(Ended::Removed);
+            }
+            NetEvent::Refused { by, removed: false, why } => {
+                tracing::warn!(%by, why, "a node does not take our connection")
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Question(question) => question(&self.core),
+            Command::Request(request, reply) => {
+                self.next_request += 1;
+                let id = RequestId(self.next_request);
+                self.replies.insert(id, reply);
+                self.feed(Event::Request { id, request });
+            }
+        }
+    }
+
+    /// Carries out what the core asks for, in its order.
+    fn drain(&mut self) {
+        while let Some(effect) = self.core.poll_effect() {
+            match effect {
+                Effect::Send { to, addr, datagram, bytes } => self.net.send(to, addr, bytes, datagram),
+                Effect::Persist { id, writes } => self.persist(id, writes),
+                Effect::Engine { op, what } => self.engine.submit(op, what),
+                Effect::Publish { version, table } => self.mesh.apply(version, table),
+                Effect::AwaitDrained { task } => self.mesh.await_drained(task),
+                Effect::Reply { id, reply } => {
+                    if let Some(waiting) = self.replies.remove(&id) {
+                        // Whoever asked may have hung up.
+                        let _ = waiting.send(reply);
+                    }
+                }
+                Effect::Ban(nodes) => self.ban(&nodes),
+                Effect::Notice(notice) => self.log(notice),
+                Effect::Stopped => {
+                    self.ended = Some(if self.removed { Ended::Removed } else { Ended::Stopped });
+                }
+            }
+        }
+    }
+
+    fn persist(&self, id: PersistId, writes: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+        self.disk.persist(id, writes);
+    }
+
+    fn ban(&self, nodes: &BTreeSet<NodeId>) {
+        self.net.ban(nodes);
+    }
+
+    fn log(&mut self, notice: Notice) {
+        match notice {
+            Notice::NodeUp(node) => tracing::info!(%node, "node is up"),
+            Notice::NodeDown(node) => tracing::warn!(%node, "node is down"),
+            Notice::LeaseAcquired { term } => tracing::info!(term, "this node holds the lease"),
+            Notice::LeaseLost { term } => tracing::info!(term, "this node no longer holds the lease"),
+            Notice::ElectorateChanged { voters } => tracing::info!(?voters, "the electorate is"),
+            Notice::TaskStatus { task, phase, error } if error.is_empty() => tracing::info!(%task, phase, "task"),
+            Notice::TaskStatus { task, phase, error } => tracing::warn!(%task, phase, error, "task"),
+            Notice::RolloutState { service, state, message } => tracing::info!(%service, state, message, "rollout"),
+            Notice::Removed => {
+                self.removed = true;
+                tracing::error!("this node was removed from the cluster");
+            }
+            Notice::Warning(text) => tracing::warn!("{text}"),
+        }
+    }
 }

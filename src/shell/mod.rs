@@ -2,5 +2,12 @@
 //! that the core could decide.
 
 pub mod agent;
+pub mod api;
+pub mod clock;
+pub mod demo;
+pub mod disk;
+pub mod engine;
 pub mod handle;
+pub mod identity;
 pub mod mesh;
+pub mod net;

@@ -193,6 +193,16 @@ impl Store {
     }
 }
 
+/// How many of these records, at least one, one message should carry.
+pub fn fits_one_message(records: &[Record]) -> usize {
+    let mut bytes = 0;
+    let fits = |record: &&Record| {
+        bytes += weight(record);
+        bytes <= MAX_DELTA_BYTES
+    };
+    records.iter().take(MAX_DELTA_RECORDS).take_while(fits).count().max(1)
+}
+
 /// About how many bytes a record takes in a message; the big ones are measured, the rest are small.
 fn weight(record: &Record) -> usize {
     match &record.value {

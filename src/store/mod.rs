@@ -6,7 +6,7 @@
 //! superseded by one that is). Replication is Scuttlebutt's (van Renesse et al. 2008), see [`exchange`].
 
 mod exchange;
-pub use exchange::Delta;
+pub use exchange::{Delta, fits_one_message};
 #[cfg(test)]
 mod tests;
 
@@ -223,6 +223,13 @@ impl Store {
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
         let all = Key::Task(TaskId::from_u128(0))..=Key::Task(TaskId::from_u128(u128::MAX));
         self.values(all).filter_map(|v| if let Value::Task(t) = v { Some(t) } else { None })
+    }
+
+    /// Tasks that are known to be gone.
+    pub fn buried_tasks(&self) -> impl Iterator<Item = TaskId> {
+        let all = Key::Task(TaskId::from_u128(0))..=Key::Task(TaskId::from_u128(u128::MAX));
+        let buried = self.records.range(all).filter(|(_, r)| r.value.is_none());
+        buried.filter_map(|(key, _)| if let Key::Task(id) = key { Some(*id) } else { None })
     }
 
     pub fn task(&self, id: TaskId) -> Option<&Task> {

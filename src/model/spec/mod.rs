@@ -2,8 +2,16 @@
 //! one of these types is within its bounds and means something. Defaults are Swarm's (reference: moby/swarmkit
 //! api/defaults/service.go) and already filled in.
 
+mod container;
+mod defaults;
+mod image;
 mod parse;
-pub use parse::{SpecError, parse};
+mod placement;
+mod read;
+pub mod template;
+pub use defaults::{is_unnamed, resolve_defaults, resolve_minimum, with_name};
+pub use parse::{SpecError, parse, parse_with_warnings, warnings};
+pub use placement::parse_network;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

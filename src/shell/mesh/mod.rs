@@ -11,7 +11,7 @@ mod tunnel;
 mod watched;
 
 pub use proxy::Userspace;
-pub use tunnel::{TUNNEL_HEADER_BYTES, Tunnels};
+pub use tunnel::{TunnelFuture, Tunnels};
 
 use crate::core::face::MeshEvent;
 use crate::ids::{NodeId, TaskId};

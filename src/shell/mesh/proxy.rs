@@ -82,7 +82,12 @@ impl DataPlane for Userspace {
     }
 }
 
-async fn watch_drains(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<TaskId>, events: Events, stop: CancellationToken) {
+async fn watch_drains(
+    shared: Arc<Shared>,
+    mut queue: mpsc::UnboundedReceiver<TaskId>,
+    events: Events,
+    stop: CancellationToken,
+) {
     let mut waiting: BTreeSet<TaskId> = BTreeSet::new();
     loop {
         tokio::select! {
@@ -138,7 +143,8 @@ impl Listeners {
 
     /// Opens what the table has and closes what it hasn't.
     async fn follow_ports(&mut self) {
-        let wanted: BTreeSet<(Protocol, u16)> = self.shared.ports().into_iter().filter(|(p, _)| *p == Protocol::Tcp).collect();
+        let wanted: BTreeSet<(Protocol, u16)> =
+            self.shared.ports().into_iter().filter(|(p, _)| *p == Protocol::Tcp).collect();
         self.open.retain(|port, listener| {
             let keep = wanted.contains(port);
             if !keep {
@@ -155,7 +161,14 @@ impl Listeners {
                 Ok(listener) => {
                     let stop = self.stop.child_token();
                     self.open.insert(port, stop.clone());
-                    tokio::spawn(accept_loop(listener, port, self.shared.clone(), self.tunnels.clone(), self.slots.clone(), stop));
+                    tokio::spawn(accept_loop(
+                        listener,
+                        port,
+                        self.shared.clone(),
+                        self.tunnels.clone(),
+                        self.slots.clone(),
+                        stop,
+                    ));
                 }
                 Err(error) => drop(blocked.insert(port.1, error.to_string())),
             }

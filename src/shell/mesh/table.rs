@@ -50,13 +50,7 @@ pub struct Pick {
 impl Shared {
     pub fn new() -> Arc<Self> {
         let picking = mpsc::channel(1);
-        let inner = Inner {
-            table: Arc::default(),
-            picking,
-            turns: BTreeMap::new(),
-            open: BTreeMap::new(),
-            next_id: 0,
-        };
+        let inner = Inner { table: Arc::default(), picking, turns: BTreeMap::new(), open: BTreeMap::new(), next_id: 0 };
         Arc::new(Self { started: Instant::now(), inner: Mutex::new(inner) })
     }
 
@@ -88,7 +82,8 @@ impl Shared {
         let mut order = (0..backends.len()).map(|n| &backends[start.wrapping_add(n) % backends.len()]);
         let backend = order.find(|b| !tried.contains(&b.task))?.clone();
         let picking = inner.picking.0.clone();
-        let counted = matches!(backend.reach, crate::routes::Reach::Local(_)).then(|| self.count(&mut inner, backend.task));
+        let counted =
+            matches!(backend.reach, crate::routes::Reach::Local(_)).then(|| self.count(&mut inner, backend.task));
         Some(Pick { backend, counted, picking })
     }
 

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 const VERSION: u8 = 1;
-pub const TUNNEL_HEADER_BYTES: usize = 1 + 16 + 2;
+const TUNNEL_HEADER_BYTES: usize = 1 + 16 + 2;
 const CONNECTED: u8 = 0;
 const NOT_HERE: u8 = 1;
 const REFUSED: u8 = 2;
@@ -33,7 +33,13 @@ pub trait Tunnels: Send + Sync + 'static {
 }
 
 /// The asking side: a stream that is connected to the replica when this returns.
-pub async fn connect(tunnels: &dyn Tunnels, node: NodeId, addr: SocketAddr, task: TaskId, target: u16) -> io::Result<Streams> {
+pub async fn connect(
+    tunnels: &dyn Tunnels,
+    node: NodeId,
+    addr: SocketAddr,
+    task: TaskId,
+    target: u16,
+) -> io::Result<Streams> {
     let open = async {
         let (mut send, mut recv) = tunnels.open(node, addr).await?;
         let mut header = [0; TUNNEL_HEADER_BYTES];

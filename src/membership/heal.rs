@@ -1,0 +1,231 @@
+//! What foca doesn't do: find those it has lost, mend its list, and start over when we were the one who was lost.
+//!
+//! - **Announce for ever.** Foca stops when nobody is left, and never tries the dead. Every few seconds some of the
+//!   nodes that we don't see alive are announced to; faster while we are alone and young.
+//! - **Push-pull.** Rumours die out with a long tail, so whole tables are exchanged with a random live node every few
+//!   seconds, and at once with a node that comes up.
+//! - **Start over.** When everybody seems dead, or somebody tells us that we are, the error is ours: the network cut us
+//!   off, or we stood still. What we hold about the death of others is then worthless, and if we kept it each of them would
+//!   have to renew itself, too. A fresh foca under a raised bump keeps those that live and takes the rest as candidates.
+//! - **Accuse.** A dead connection or another's word is a hint, not a proof: the node is asked for a sign of life, and
+//!   only its silence makes it suspect, with all the time to refute that foca gives to its own suspects.
+
+use super::identity::{self, Identity, Member as FocaMember};
+use super::timers::Pending;
+use super::{Membership, Output, Swim};
+use crate::ids::NodeId;
+use crate::model::node::Liveness;
+use crate::time::Mono;
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+use rand::seq::{IteratorRandom, SliceRandom};
+use std::time::Duration;
+
+const ANNOUNCE_PERIOD: Duration = Duration::from_secs(5);
+/// While alone, for [`YOUTH`] after a start.
+const ANNOUNCE_PERIOD_ALONE: Duration = Duration::from_secs(1);
+const YOUTH: Duration = Duration::from_secs(10);
+const ANNOUNCES_PER_TICK: usize = 32;
+const EXCHANGE_PERIOD: Duration = Duration::from_secs(5);
+/// Tables sent unasked to nodes that come up.
+const MEETINGS_PER_SECOND: u32 = 4;
+/// Old suspects reminded per exchange.
+const REMINDERS_PER_TICK: usize = 8;
+/// Two agents under one id would bury each other without end; this makes it slow.
+const RENEW_GAP: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+pub(super) struct Schedule {
+    announce_at: Mono,
+    exchange_at: Mono,
+    young_until: Mono,
+    /// Alternates: the hopeful first, then anyone.
+    hopeful_first: bool,
+    renewed_at: Option<Mono>,
+    renew_due: Option<(Mono, u64, Option<NodeId>)>,
+    meeting_window: Mono,
+    meetings: u32,
+}
+
+impl Schedule {
+    pub fn new(now: Mono) -> Self {
+        Self {
+            announce_at: now,
+            exchange_at: now + EXCHANGE_PERIOD,
+            young_until: now + YOUTH,
+            hopeful_first: true,
+            renewed_at: None,
+            renew_due: None,
+            meeting_window: now,
+            meetings: 0,
+        }
+    }
+
+    pub fn deadline(&self) -> impl Iterator<Item = Mono> {
+        let renew = self.renew_due.as_ref().map(|(at, ..)| *at);
+        [self.announce_at, self.exchange_at].into_iter().chain(renew)
+    }
+
+    pub fn announce_now(&mut self, now: Mono) {
+        self.announce_at = now;
+        self.hopeful_first = true;
+    }
+
+    pub fn exchange_now(&mut self, now: Mono) {
+        self.exchange_at = now;
+    }
+
+    fn may_meet(&mut self, now: Mono) -> bool {
+        if now.since(self.meeting_window) >= Duration::from_secs(1) {
+            (self.meeting_window, self.meetings) = (now, 0);
+        }
+        self.meetings += 1;
+        self.meetings <= MEETINGS_PER_SECOND
+    }
+}
+
+fn jittered(period: Duration, rng: &mut ChaCha8Rng) -> Duration {
+    period.mul_f64(rng.random_range(0.8..1.2))
+}
+
+impl Membership {
+    pub(super) fn keep_schedule(&mut self) {
+        if let Some((_, bump, told_by)) = self.schedule.renew_due.take_if(|(at, ..)| *at <= self.now) {
+            self.renew(bump, told_by);
+        }
+        if self.schedule.announce_at <= self.now {
+            self.announce_to_the_lost();
+        }
+        if self.schedule.exchange_at <= self.now {
+            self.exchange_with_one();
+        }
+    }
+
+    fn announce_to_the_lost(&mut self) {
+        let hopeful_first = self.schedule.hopeful_first;
+        self.schedule.hopeful_first = !hopeful_first;
+        let lost = self.table.iter().filter(|(_, known)| known.liveness >= Liveness::Away);
+        let mut lost: Vec<(bool, Identity)> =
+            lost.map(|(node, known)| (known.hopeful, Identity::new(node, known.addr, known.bump))).collect();
+        lost.shuffle(&mut self.rng);
+        if hopeful_first {
+            lost.sort_by_key(|(hopeful, _)| !hopeful);
+        }
+        for (_, identity) in lost.into_iter().take(ANNOUNCES_PER_TICK) {
+            let wanted = self.swim.announce(identity);
+            self.settle(wanted, false, None);
+        }
+        let alone = self.swim.active_count() == 0 && self.now < self.schedule.young_until;
+        let period = if alone { ANNOUNCE_PERIOD_ALONE } else { ANNOUNCE_PERIOD };
+        self.schedule.announce_at = self.now + jittered(period, &mut self.rng);
+    }
+
+    fn exchange_with_one(&mut self) {
+        self.schedule.exchange_at = self.now + jittered(EXCHANGE_PERIOD, &mut self.rng);
+        // Also the moment to catch any difference that went unnoticed.
+        self.compare(None);
+        self.remind_old_suspects();
+        if let Some(node) = self.random_live() {
+            self.tell(node, self.spoken(), true);
+        }
+    }
+
+    fn random_live(&mut self) -> Option<NodeId> {
+        self.swim.active().map(|member| member.id().node).choose(&mut self.rng)
+    }
+
+    /// A suspect whose accuser died or whose refutation was lost would stay one for ever: only the accuser has the timer.
+    fn remind_old_suspects(&mut self) {
+        let old = 2 * self.config.suspect_to_down;
+        let suspects = self.table.iter().filter(|(_, known)| known.liveness == Liveness::Suspect);
+        let stuck = suspects.filter(|(_, known)| self.now.since(known.since) > old).map(|(node, _)| node);
+        let stuck: Vec<NodeId> = stuck.take(REMINDERS_PER_TICK).collect();
+        for node in stuck {
+            self.accuse(node);
+        }
+    }
+
+    /// A node has come up and spoke to us itself.
+    pub(super) fn meet(&mut self, node: NodeId) {
+        if self.schedule.may_meet(self.now) {
+            self.tell(node, self.spoken(), true);
+        }
+    }
+
+    /// A connection to it died. If it stays silent for two round trips it is accused.
+    pub fn hint_unreachable(&mut self, node: NodeId, now: Mono) {
+        if !self.enter(now) || self.table.liveness(node) != Some(Liveness::Alive) || !self.checks.insert(node) {
+            return;
+        }
+        self.timers.put(Pending::Check(node), 2 * self.config.probe_rtt, now);
+        self.tell_of_itself(node, true);
+        if let Some(identity) = self.swim.find(node).map(|member| member.id().clone()) {
+            let wanted = self.swim.announce(identity);
+            self.settle(wanted, false, None);
+        }
+    }
+
+    /// Makes a live member suspect, as a failed probe would.
+    pub(super) fn accuse(&mut self, node: NodeId) {
+        let Some(member) = self.swim.find(node).filter(|member| member.state() != foca::State::Down) else { return };
+        let suspect = FocaMember::new(member.id().clone(), member.incarnation(), foca::State::Suspect);
+        let verdict = self.swim.verdict_on(&suspect);
+        self.timers.put(Pending::Foca(verdict), self.config.suspect_to_down, self.now);
+        let wanted = self.swim.apply(vec![suspect], true);
+        self.settle(wanted, true, None);
+        self.tell_of_itself(node, true);
+    }
+
+    /// Starts over as a new life of this node.
+    pub(super) fn renew(&mut self, bump: u64, told_by: Option<NodeId>) {
+        let bump = bump.max(self.me.bump.saturating_add(1));
+        if bump > identity::MAX_BUMP {
+            self.rejected += 1;
+            return;
+        }
+        if let Some(free) = self.schedule.renewed_at.map(|at| at + RENEW_GAP).filter(|free| *free > self.now) {
+            let bump = self.schedule.renew_due.as_ref().map_or(bump, |(_, due, _)| bump.max(*due));
+            self.schedule.renew_due = Some((free, bump, told_by));
+            return;
+        }
+        self.schedule.renewed_at = Some(self.now);
+        self.schedule.renew_due = None;
+        self.me.bump = bump;
+        self.out.push_back(Output::Bump(bump));
+
+        let carried = self.carried_over();
+        self.timers.drop_focas();
+        let seed = self.seed.wrapping_add(bump.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        self.swim = Swim::new(self.me.clone(), self.config, seed);
+        let wanted = self.swim.apply(carried, false);
+        self.settle(wanted, true, None);
+        self.introduce_ourselves(told_by);
+    }
+
+    /// What the new life knows of the old one: the living, those who said goodbye, and the removed.
+    fn carried_over(&self) -> Vec<FocaMember> {
+        let kept = self.swim.members().filter(|member| self.concerns_another(member.id().node));
+        let kept = kept.filter_map(|member| match self.table.liveness(member.id().node)? {
+            // A suspicion of ours is worth as little as a verdict.
+            Liveness::Alive | Liveness::Suspect => {
+                Some(FocaMember::new(member.id().clone(), member.incarnation(), foca::State::Alive))
+            }
+            Liveness::Away => Some(FocaMember::down(member.id().clone())),
+            Liveness::Down => None,
+        });
+        kept.chain(self.removed.iter().map(|node| FocaMember::down(Identity::tombstone(*node)))).collect()
+    }
+
+    fn introduce_ourselves(&mut self, told_by: Option<NodeId>) {
+        self.schedule.announce_now(self.now);
+        if self.swim.active_count() == 0 {
+            self.schedule.young_until = self.now + YOUTH;
+        } else {
+            let wanted = self.swim.gossip();
+            self.settle(wanted, false, None);
+        }
+        if let Some(node) = told_by.filter(|node| self.concerns_another(*node)).or_else(|| self.random_live()) {
+            self.tell(node, self.spoken(), true);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! The replacement engine: fills empty slots, starts replacements within the budget, and drives each pair of a
+//! task and its successor to the end, whatever the cause was.
+//!
+//! stop-first: the successor is made ready (image pulled, container created) beside the old task; only then the old
+//! one is told to stop, and only when it has stopped the successor starts. start-first: the successor starts beside
+//! the old task, which is told to stop when the successor is *seen* running. Nothing else stops a serving task.
+
+use super::slots::{SlotTasks, Slots};
+use super::*;
+use crate::model::spec::Order;
+
+/// A task that has failed this often where it is may run better elsewhere.
+const MOVE_AFTER_ATTEMPTS: u32 = 2;
+/// Drives at most this many steps of a slot within one plan: old told to stop, successor told to run.
+const STEPS: usize = 3;
+
+/// Why a slot's task is to be replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cause {
+    Updated,
+    Drained,
+    Unfit(String),
+    /// Its release is paused for failing, and what ran before is known.
+    FailingRelease,
+    FailingHere,
+}
+
+impl Cause {
+    fn message(&self) -> String {
+        match self {
+            Cause::Updated => "replaced by update".to_owned(),
+            Cause::Drained => "node is drained".to_owned(),
+            Cause::Unfit(why) => format!("node no longer fits: {why}"),
+            Cause::FailingRelease => "replaced by what ran before the paused update".to_owned(),
+            Cause::FailingHere => "failed repeatedly on this node".to_owned(),
+        }
+    }
+}
+
+impl ServicePlan<'_> {
+    pub(super) fn fill_and_replace(
+        &mut self,
+        spec: &ServiceSpec,
+        slots: &Slots,
+        memory: &mut Memory,
+        placer: &mut Placer,
+        new_id: &mut dyn FnMut() -> TaskId,
+    ) {
+        if let Some(at) = memory.next_engine_loss(self.now.mono) {
+            self.wake_at(at);
+        }
+        self.give_up_lost(slots, memory);
+        for _ in 0..STEPS {
+            let by_slot = self.slot_tasks(memory);
+            let before = self.tasks.clone();
+            for tasks in slots.wanted.iter().filter_map(|slot| by_slot.get(slot)) {
+                self.drive(spec, tasks, memory, placer);
+            }
+            if self.tasks == before {
+                break;
+            }
+        }
+        self.fill(slots, memory, placer, new_id);
+        self.start_replacements(spec, slots, memory, placer, new_id);
+        self.place_waiting(placer);
+    }
+
+    // ---- slots without a task
+
+    /// Tasks on nodes that are gone are told to stop, should they ever hear of it; their slots are filled anew.
+    /// A global service's task stays where it belongs and returns with its node.
+    fn give_up_lost(&mut self, slots: &Slots, memory: &mut Memory) {
+        let on_lost =
+            |t: &&Task| t.desired.is_live() && slots.wanted.contains(&t.slot) && matches!(t.slot, Slot::Replica(_));
+        let lost: Vec<(TaskId, NodeId)> =
+            self.tasks.values().filter(on_lost).filter_map(|t| Some((t.id, t.node?))).collect();
+        for (id, node) in lost {
+            if !self.is_lost(node, memory) || self.status.get(&id).is_some_and(|s| s.given_up) {
+                continue;
+            }
+            match memory.take_move(self.now.mono) {
+                Ok(()) => self.raise(id, Desired::Shutdown, "its node is down"),
+                Err(at) => self.wake_at(at),
+            }
+        }
+    }
+
+    fn fill(&mut self, slots: &Slots, memory: &Memory, placer: &mut Placer, new_id: &mut dyn FnMut() -> TaskId) {
+        let by_slot = self.slot_tasks(memory);
+        for slot in &slots.wanted {
+            if by_slot.get(slot).is_some_and(|t| t.current.is_some()) {
+                continue;
+            }
+            let revision = self.revision_to_make();
+            self.create(new_id(), *slot, revision, None, Desired::Running, placer);
+        }
+    }
+
+    fn create(
+        &mut self,
+        id: TaskId,
+        slot: Slot,
+        revision: RevisionId,
+        replaces: Option<TaskId>,
+        desired: Desired,
+        placer: &mut Placer,
+    ) {
+        let in_rollout = replaces.is_some() && self.rollout.as_ref().is_some_and(|r| r.state.is_active());
+        let mut task = Task {
+            id,
+            service: self.service.id,
+            slot,
+            node: None,
+            revision,
+            desired,
+            created: self.now.wall,
+            updated: self.now.wall,
+            replaces,
+            in_rollout,
+            message: String::new(),
+        };
+        self.place(&mut task, placer);
+        self.tasks.insert(id, task);
+    }
+
+    /// Finds a node, or says in the task's message why none fits.
+    fn place(&self, task: &mut Task, placer: &mut Placer) {
+        let Some(spec) = self.specs.get(&task.revision) else { return };
+        let avoid = self.failures_by_node(task.revision);
+        let old = task.replaces.and_then(|id| self.tasks.get(&id)).filter(|t| t.desired.is_live());
+        let stops_first = task.desired == Desired::Ready;
+        let instead_of = old.and_then(|t| t.node).map(|node| Vacating { node, stops_first });
+        let demand = Demand { service: task.service, spec, avoid: &avoid, instead_of };
+        let found = match task.slot {
+            Slot::Node(node) => placer.admit(node, &demand).map(|()| node).map_err(|unfit| unfit.to_string()),
+            Slot::Replica(_) => placer.place(&demand).map_err(|no_fit| no_fit.to_string()),
+        };
+        match found {
+            Ok(node) => {
+                task.node = Some(node);
+                task.message.clear();
+                placer.occupy(node, task.service, spec);
+            }
+            Err(why) => task.message = why,
+        }
+    }
+
+    fn failures_by_node(&self, revision: RevisionId) -> BTreeMap<NodeId, u32> {
+        let mut failures = BTreeMap::new();
+        for task in self.tasks.values().filter(|t| t.revision == revision) {
+            if let (Some(node), Some(status)) = (task.node, self.status.get(&task.id)) {
+                if status.ever_failed() {
+                    *failures.entry(node).or_default() += 1;
+                }
+            }
+        }
+        failures
+    }
+
+    fn place_waiting(&mut self, placer: &mut Placer) {
+        let waiting: Vec<TaskId> =
+            self.tasks.values().filter(|t| t.node.is_none() && t.desired.is_live()).map(|t| t.id).collect();
+        for id in waiting {
+            let mut task = self.tasks[&id].clone();
+            self.place(&mut task, placer);
+            self.tasks.insert(id, task);
+        }
+    }
+
+    // ---- slots with a task
+
+    /// Takes a slot's tasks one step on.
+    fn drive(&mut self, spec: &ServiceSpec, tasks: &SlotTasks, memory: &Memory, placer: &Placer) {
+        let Some(current) = tasks.current.map(|id| self.tasks[&id].clone()) else { return };
+        if self.serves(&current) {
+            for id in &tasks.surplus {
+                self.raise(*id, Desired::Shutdown, "another task has its slot");
+            }
+        }
+        let Some(successor) = tasks.successor.map(|id| self.tasks[&id].clone()) else {
+            return self.drive_alone(&current, memory);
+        };
+        if let Some(why) = self.not_wanted(spec, &current, &successor, memory, placer) {
+            self.raise(successor.id, Desired::Shutdown, why);
+            return;
+        }
+        let ready = (TaskPhase::Ready..TaskPhase::Complete).contains(&self.phase(successor.id));
+        let takes_over = match successor.desired {
+            Desired::Ready => ready,
+            _ => self.serves(&successor),
+        };
+        if takes_over {
+            let why = self.cause(spec, &current, memory, placer).map_or("replaced".to_owned(), |c| c.message());
+            self.raise(current.id, Desired::Shutdown, &why);
+        }
+    }
+
+    fn drive_alone(&mut self, current: &Task, memory: &Memory) {
+        if current.node.is_none() && current.revision != self.revision_to_make() {
+            self.raise(current.id, Desired::Shutdown, "superseded before it was placed");
+            return;
+        }
+        if current.desired == Desired::Ready && self.has_stopped(current.replaces, memory) {
+            self.raise(current.id, Desired::Running, "");
+        }
+    }
+
+    /// The task that a successor waits for no longer runs, or nobody can tell.
+    fn has_stopped(&self, old: Option<TaskId>, memory: &Memory) -> bool {
+        let Some(old) = old.and_then(|id| self.tasks.get(&id)) else { return true };
+        let Some(node) = old.node else { return true };
+        !old.desired.is_live() && (self.is_over(old.id) || self.is_lost(node, memory))
+    }
+
+    /// Why a successor that doesn't serve yet should not go on.
+    fn not_wanted(
+        &self,
+        spec: &ServiceSpec,
+        current: &Task,
+        successor: &Task,
+        memory: &Memory,
+        placer: &Placer,
+    ) -> Option<&'static str> {
+        let made_of = self.revision_to_make();
+        let stale = successor.revision != made_of && {
+            match (self.specs.get(&made_of), self.specs.get(&successor.revision)) {
+                (Some(wanted), Some(has)) => wanted.needs_replacement(has),
+                _ => true,
+            }
+        };
+        if self.serves(successor) {
+            // It serves what it should: let it take over. Otherwise the old one serves as well as it would.
+            return (stale && self.serves(current)).then_some("superseded");
+        }
+        if stale {
+            return Some("superseded");
+        }
+        if self.cause(spec, current, memory, placer).is_none() {
+            return Some("no longer needed");
+        }
+        let node = successor.node.and_then(|n| self.nodes.get(&n))?;
+        if node.policy.availability == Availability::Drain && !matches!(successor.slot, Slot::Node(_)) {
+            return Some("node is drained");
+        }
+        // Made ready in vain: a worker doesn't try again what isn't to run yet.
+        (self.is_over(successor.id) && successor.desired == Desired::Ready).then_some("could not be made ready")
+    }
+
+    /// Why this task is to be replaced, if it is.
+    fn cause(&self, spec: &ServiceSpec, task: &Task, memory: &Memory, placer: &Placer) -> Option<Cause> {
+        let node = self.nodes.get(&task.node?)?;
+        if self.is_lost(node.id, memory) {
+            return None; // Not replaced but given up: see `give_up_lost`.
+        }
+        let paused = self.rollout.as_ref().filter(|r| r.state.is_paused());
+        let status = self.status.get(&task.id);
+        if paused.is_none() && self.is_dirty(task) {
+            // A paused node of a global service can't take the new version.
+            let stuck = matches!(task.slot, Slot::Node(_)) && !node.is_ready();
+            return (!stuck).then_some(Cause::Updated);
+        }
+        let failing = status.is_some_and(|s| s.phase >= TaskPhase::Failed);
+        if let Some(rollout) = paused {
+            let unproven = task.in_rollout && task.revision != self.revision_to_make();
+            if failing && unproven && rollout.from.is_some() {
+                return Some(Cause::FailingRelease);
+            }
+        }
+        if status.is_some_and(|s| s.given_up) {
+            return None; // Dead until the spec changes, as in Swarm.
+        }
+        if matches!(task.slot, Slot::Node(_)) {
+            return None;
+        }
+        if node.policy.availability == Availability::Drain {
+            return Some(Cause::Drained);
+        }
+        if node.is_ready() {
+            let own = if self.is_dirty(task) { self.specs.get(&task.revision).map(Arc::as_ref) } else { Some(spec) };
+            if let Some(Err(unfit)) = own.map(|own| placer.check(node.id, own)) {
+                return Some(Cause::Unfit(unfit.to_string()));
+            }
+        }
+        let repeatedly = status.is_some_and(|s| s.attempt >= MOVE_AFTER_ATTEMPTS);
+        (failing && repeatedly && self.has_elsewhere(task)).then_some(Cause::FailingHere)
+    }
+
+    /// Some other ready node has not failed this version yet.
+    fn has_elsewhere(&self, task: &Task) -> bool {
+        let failures = self.failures_by_node(task.revision);
+        self.nodes.values().any(|n| n.is_ready() && Some(n.id) != task.node && !failures.contains_key(&n.id))
+    }
+
+    // ---- the budget
+
+    fn start_replacements(
+        &mut self,
+        spec: &ServiceSpec,
+        slots: &Slots,
+        memory: &Memory,
+        placer: &mut Placer,
+        new_id: &mut dyn FnMut() -> TaskId,
+    ) {
+        let config = self.config(spec);
+        let limit = if config.parallelism == 0 { usize::MAX } else { config.parallelism as usize };
+        let by_slot = self.slot_tasks(memory);
+        let mut in_transition = 0;
+        let mut waiting = Vec::new();
+        for (slot, tasks) in by_slot.iter().filter(|(slot, _)| slots.wanted.contains(slot)) {
+            let Some(current) = tasks.current.map(|id| self.tasks[&id].clone()) else { continue };
+            if self.in_transition(&current, tasks.successor.is_some(), &config, memory) {
+                in_transition += 1;
+            } else if self.cause(spec, &current, memory, placer).is_some() {
+                waiting.push((self.serves(&current), *slot, current));
+            }
+        }
+        // What doesn't serve anyway comes first.
+        waiting.sort_by_key(|(serves, slot, _)| (*serves, *slot));
+        for (_, slot, current) in waiting {
+            if in_transition >= limit {
+                return;
+            }
+            if self.cools_down(slot, spec, memory) {
+                continue;
+            }
+            // A container that binds a port of its node can't start beside the old one there.
+            let same_node = matches!(slot, Slot::Node(_)) && spec.host_ports().next().is_some();
+            let order = if same_node { Order::StopFirst } else { config.order };
+            let desired = match order {
+                Order::StopFirst => Desired::Ready,
+                Order::StartFirst => Desired::Running,
+            };
+            let revision = self.revision_to_make();
+            self.create(new_id(), slot, revision, Some(current.id), desired, placer);
+            in_transition += 1;
+        }
+    }
+
+    /// A slot takes a place in the budget from the moment its replacement begins until the new task serves, and for
+    /// the delay after that.
+    fn in_transition(&mut self, current: &Task, has_successor: bool, config: &UpdateConfig, memory: &Memory) -> bool {
+        if has_successor || current.desired == Desired::Ready {
+            return true;
+        }
+        if current.replaces.is_none() {
+            return false;
+        }
+        if !self.serves(current) {
+            // One that failed is no longer on its way: what becomes of it is the failure action's affair.
+            let failed = self.status.get(&current.id).is_some_and(|s| s.ever_failed());
+            return !failed;
+        }
+        let Some(since) = memory.running_since(current.id).filter(|_| !config.delay.is_zero()) else { return false };
+        let fresh = self.now.mono.since(since) < config.delay;
+        if fresh {
+            self.wake_at(since + config.delay);
+        }
+        fresh
+    }
+
+    /// A successor that failed to get ready was dropped a moment ago: not at once again.
+    fn cools_down(&mut self, slot: Slot, spec: &ServiceSpec, memory: &Memory) -> bool {
+        let failed = |t: &&Task| t.slot == slot && !t.desired.is_live() && self.phase(t.id) >= TaskPhase::Failed;
+        let last = self.tasks.values().filter(failed).filter_map(|t| memory.ended_since(t.id)).max();
+        let Some(last) = last else { return false };
+        let until = last + spec.task.restart.delay;
+        self.wake_at(until);
+        self.now.mono < until
+    }
+}

@@ -1,0 +1,154 @@
+//! A rollout's record: when one begins, whose failures count for it, and how it ends. Progress itself is not kept:
+//! it is what the slots run.
+
+use super::slots::Slots;
+use super::*;
+use crate::limits::START_TIMEOUT;
+use crate::model::rollout::RolloutState;
+use crate::model::spec::FailureAction;
+
+/// Docker's defaults for what a health check leaves unset.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
+const HEALTH_RETRIES: u32 = 3;
+
+impl ServicePlan<'_> {
+    /// A new current revision that running slots don't match is a rollout.
+    pub(super) fn begin_rollout(&mut self, slots: &Slots) {
+        if self.rollout.is_some() {
+            return;
+        }
+        let live = self.tasks.values().filter(|t| t.desired.is_live() && slots.wanted.contains(&t.slot));
+        let dirty: Vec<&Task> = live.filter(|t| self.is_dirty(t)).collect();
+        let total = dirty.iter().map(|t| t.slot).collect::<BTreeSet<_>>().len();
+        let Some(any) = dirty.first() else { return };
+        let from = self.service.previous.unwrap_or(any.revision);
+        let manual = self.service.rolled_back;
+        self.rollout = Some(Rollout {
+            service: self.service.id,
+            from: Some(from),
+            to: self.service.current,
+            state: if manual { RolloutState::RollbackStarted } else { RolloutState::Updating },
+            started: self.now.wall,
+            completed: None,
+            message: if manual { "manually requested rollback" } else { "update in progress" }.to_owned(),
+            total: u32::try_from(total).unwrap_or(u32::MAX),
+            failed: BTreeSet::new(),
+        });
+    }
+
+    /// Counts each failed task of an active rollout once, and acts when there are too many.
+    pub(super) fn account_failures(&mut self, memory: &Memory) {
+        let Some(rollout) = self.rollout.clone().filter(|r| r.state.is_active()) else { return };
+        let target = self.target();
+        let Some(spec) = self.specs.get(&target).cloned() else { return };
+        let config = self.config(&spec);
+        let of_this: Vec<Task> =
+            self.tasks.values().filter(|t| t.in_rollout && t.revision == target).cloned().collect();
+        let mut failed = rollout.failed.clone();
+        let mut last = None;
+        for task in of_this.iter().filter(|t| !rollout.failed.contains(&t.id)) {
+            if self.has_failed(task, &spec, &config, memory) {
+                failed.insert(task.id);
+                last = Some(task.id);
+            }
+        }
+        let Some(culprit) = last else { return };
+        let ratio = failed.len() as f64 / f64::from(rollout.total.max(1));
+        let updated = Rollout { failed, ..rollout };
+        self.rollout = Some(if ratio > config.max_failure_ratio {
+            self.fail(updated, culprit, config.failure_action)
+        } else {
+            updated
+        });
+    }
+
+    fn fail(&self, mut rollout: Rollout, culprit: TaskId, action: FailureAction) -> Rollout {
+        let because = format!("due to failure or early termination of task {culprit}");
+        let rolling_back = rollout.state.is_rollback();
+        let can_roll_back = rollout.from.is_some_and(|from| self.specs.contains_key(&from));
+        match action {
+            FailureAction::Continue => {}
+            FailureAction::Rollback if !rolling_back && can_roll_back => {
+                let to = rollout.to;
+                let spread = self.tasks.values().filter(|t| t.desired.is_live() && t.revision == to);
+                rollout.total = u32::try_from(spread.count()).unwrap_or(u32::MAX);
+                rollout.state = RolloutState::RollbackStarted;
+                rollout.message = format!("update rolled back {because}");
+                rollout.failed.clear();
+            }
+            // Nobody rolls back a rollback; it pauses, and stays paused.
+            FailureAction::Pause | FailureAction::Rollback => {
+                rollout.state = if rolling_back { RolloutState::RollbackPaused } else { RolloutState::Paused };
+                let what = if rolling_back { "rollback" } else { "update" };
+                rollout.message = format!("{what} paused {because}");
+            }
+        }
+        rollout
+    }
+
+    fn has_failed(&mut self, task: &Task, spec: &ServiceSpec, config: &UpdateConfig, memory: &Memory) -> bool {
+        // Stopped because it was told to, or lost with its node: not its own failure.
+        let told = !task.desired.is_live();
+        if told || task.node.is_some_and(|n| self.is_lost(n, memory)) {
+            return false;
+        }
+        let now = self.now.mono;
+        let proven = memory.running_for(task.id, now).is_some_and(|for_| for_ >= config.monitor);
+        let Some(status) = self.status.get(&task.id) else {
+            return self.overdue(memory.unplaced_since(task.id), START_TIMEOUT);
+        };
+        if (status.ever_failed() || status.is_over()) && !proven {
+            return true;
+        }
+        self.overdue(memory.starting_since(task.id), start_bound(spec))
+            || self.overdue(memory.unplaced_since(task.id), START_TIMEOUT)
+    }
+
+    fn overdue(&mut self, since: Option<Mono>, bound: Duration) -> bool {
+        let Some(since) = since else { return false };
+        self.wake_at(since + bound);
+        self.now.mono.since(since) >= bound
+    }
+
+    /// Done when every wanted slot serves what it should and the last has done so for the monitor period.
+    pub(super) fn finish_rollout(&mut self, spec: &ServiceSpec, slots: &Slots, memory: &Memory) {
+        let Some(mut rollout) = self.rollout.clone().filter(|r| r.state.is_active()) else { return };
+        let config = self.config(spec);
+        let target = self.target();
+        let by_slot = self.slot_tasks(memory);
+        for slot in &slots.wanted {
+            let Some(tasks) = by_slot.get(slot) else { return };
+            let Some(current) = tasks.current.filter(|_| tasks.successor.is_none()).map(|id| &self.tasks[&id]) else {
+                return;
+            };
+            let tolerated = config.failure_action == FailureAction::Continue && rollout.failed.contains(&current.id);
+            let dead = self.status.get(&current.id).is_some_and(|s| s.given_up) && !current.in_rollout;
+            if self.is_dirty(current) || !(self.serves(current) || tolerated || dead) {
+                return;
+            }
+            let (id, counts) = (current.id, current.in_rollout && current.revision == target && !tolerated);
+            if let Some(since) = memory.running_since(id).filter(|_| counts) {
+                if self.now.mono.since(since) < config.monitor {
+                    self.wake_at(since + config.monitor);
+                    return;
+                }
+            }
+        }
+        let rolling_back = rollout.state.is_rollback();
+        rollout.state = if rolling_back { RolloutState::RollbackCompleted } else { RolloutState::Completed };
+        rollout.message = if rolling_back { "rollback completed" } else { "update completed" }.to_owned();
+        rollout.completed = Some(self.now.wall);
+        self.rollout = Some(rollout);
+    }
+}
+
+/// How long a task may take from "start" to serving: the worker's own bound, and what its health check may need
+/// to make up its mind. The holder's clock only backs up the worker's.
+fn start_bound(spec: &ServiceSpec) -> Duration {
+    let health = spec.task.container.healthcheck.as_ref().filter(|h| !h.test.is_empty()).map_or(Duration::ZERO, |h| {
+        let or = |d: Duration| if d.is_zero() { HEALTH_INTERVAL } else { d };
+        let retries = if h.retries == 0 { HEALTH_RETRIES } else { h.retries };
+        h.start_period + (or(h.interval) + or(h.timeout)) * retries
+    });
+    START_TIMEOUT * 2 + health
+}

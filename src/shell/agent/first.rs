@@ -1,0 +1,132 @@
+//! The identity an agent starts with: the one in its data directory, or at the very first start a new cluster's or
+//! the one that a join gives. What the first life must know is written down before the identity is, so that a
+//! crash in between is followed by the same first start and not by half of one.
+
+use super::{AgentConfig, Join};
+use crate::core::face::FirstBoot;
+use crate::limits::MAX_MESSAGE_BYTES;
+use crate::shell::identity::{DataDir, Identity, Token, random};
+use crate::shell::net::{self, DEFAULT_PORT};
+use crate::time::Wall;
+use crate::wire::codec;
+use crate::wire::message::MemberEntry;
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+
+const FIRST_FILE: &str = "first.bin";
+const ADDR_FILE: &str = "addr";
+
+pub(super) struct Start {
+    pub identity: Identity,
+    pub addr: SocketAddr,
+    pub first: Option<FirstBoot>,
+    pub first_start: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct First {
+    members: Option<Vec<MemberEntry>>,
+    join_secret: String,
+}
+
+pub(super) async fn identity(dir: &DataDir, config: &AgentConfig, now: Wall) -> anyhow::Result<Start> {
+    if let Some(identity) = dir.load()? {
+        let identity = renew(dir, identity, now)?;
+        let addr = address(dir, config, None)?;
+        return Ok(Start { identity, addr, first: None, first_start: false });
+    }
+    let (identity, first, seen) = match &config.join {
+        Some(join) => join_cluster(join, config, now).await?,
+        None => (Identity::found(now)?, First { members: None, join_secret: random::secret()? }, None),
+    };
+    let addr = address(dir, config, seen)?;
+    dir.write_private(FIRST_FILE, &codec::encode(&first))?;
+    dir.save(&identity)?;
+    Ok(Start { identity, addr, first: Some(boot(first, config)), first_start: true })
+}
+
+fn boot(first: First, config: &AgentConfig) -> FirstBoot {
+    FirstBoot {
+        members: first.members,
+        join_secret: first.join_secret,
+        availability: config.availability,
+        labels: config.labels.clone(),
+    }
+}
+
+/// What the first life was to start with, for a node that died before anything of it was durable: nothing was said
+/// to anybody yet, so this is still the first life.
+pub(super) fn again(dir: &DataDir, config: &AgentConfig) -> anyhow::Result<Option<FirstBoot>> {
+    let Some(bytes) = dir.read_private(FIRST_FILE)? else { return Ok(None) };
+    let first: First =
+        codec::decode(&bytes, MAX_MESSAGE_BYTES).with_context(|| dir.path().join(FIRST_FILE).display().to_string())?;
+    Ok(Some(boot(first, config)))
+}
+
+fn renew(dir: &DataDir, identity: Identity, now: Wall) -> anyhow::Result<Identity> {
+    match identity.renewed(now)? {
+        Some(renewed) => {
+            dir.save(&renewed)?;
+            Ok(renewed)
+        }
+        None => Ok(identity),
+    }
+}
+
+async fn join_cluster(
+    join: &Join,
+    config: &AgentConfig,
+    now: Wall,
+) -> anyhow::Result<(Identity, First, Option<IpAddr>)> {
+    let token = Token::parse(&join.token)?;
+    let addrs = resolve(&join.host).await?;
+    let listen = config.advertise.unwrap_or(config.listen);
+    let joined = net::join(&addrs, &token, &config.hostname, listen, now).await?;
+    let first = First { members: Some(joined.members), join_secret: String::new() };
+    Ok((joined.identity, first, Some(joined.seen)))
+}
+
+async fn resolve(host: &str) -> anyhow::Result<Vec<SocketAddr>> {
+    let has_port = host.parse::<SocketAddr>().is_ok()
+        || host
+            .rsplit_once(':')
+            .is_some_and(|(name, port)| port.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']')));
+    let target = match host.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, DEFAULT_PORT).to_string(),
+        Err(_) if has_port => host.to_owned(),
+        Err(_) => format!("{host}:{DEFAULT_PORT}"),
+    };
+    let addrs: Vec<SocketAddr> =
+        tokio::net::lookup_host(&target).await.with_context(|| format!("--join {host}: no such host"))?.collect();
+    if addrs.is_empty() {
+        bail!("--join {host}: the name has no address");
+    }
+    Ok(addrs)
+}
+
+/// What others dial: what was said, what it was last time, how the node that we joined at saw us, or the address that
+/// leads to the rest of the world.
+fn address(dir: &DataDir, config: &AgentConfig, seen: Option<IpAddr>) -> anyhow::Result<SocketAddr> {
+    let last = dir.read_private(ADDR_FILE)?.and_then(|b| String::from_utf8(b).ok()?.trim().parse::<SocketAddr>().ok());
+    let port = config.listen.port();
+    let listen = Some(config.listen.ip()).filter(|ip| !ip.is_unspecified());
+    let guess = || listen.or(seen.filter(|ip| !ip.is_unspecified())).or_else(outgoing_ip);
+    let addr = match config.advertise.or_else(|| last.map(|l| SocketAddr::new(l.ip(), port))) {
+        Some(addr) => addr,
+        None => SocketAddr::new(guess().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port),
+    };
+    if addr.ip().is_unspecified() {
+        bail!("--advertise-addr {addr}: other nodes can't dial that address");
+    }
+    dir.write_private(ADDR_FILE, addr.to_string().as_bytes())?;
+    Ok(addr)
+}
+
+/// The source address for packets to the outside; asking the routing table sends none.
+fn outgoing_ip() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // A documentation address (RFC 5737): nobody is there.
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    socket.local_addr().ok().map(|a| a.ip()).filter(|ip| !ip.is_unspecified())
+}

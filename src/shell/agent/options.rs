@@ -1,0 +1,137 @@
+//! What an agent is started with. What was said at the first start holds until it is said otherwise, so that a later
+//! start needs nothing but the data directory.
+
+use crate::core::face::Timing;
+use crate::model::node::Availability;
+use crate::shell::identity::DataDir;
+use crate::shell::net::DEFAULT_PORT;
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+const SETTINGS_FILE: &str = "settings.json";
+const SETTINGS_VERSION: u32 = 1;
+
+/// Everything settled.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    pub data_dir: PathBuf,
+    /// UDP, for everything between nodes.
+    pub listen: SocketAddr,
+    /// What others dial; guessed from the routing table when it isn't given.
+    pub advertise: Option<SocketAddr>,
+    pub join: Option<Join>,
+    pub engine: EngineChoice,
+    /// The API's unix socket.
+    pub socket: PathBuf,
+    pub hostname: String,
+    /// Only used at a node's first start.
+    pub labels: BTreeMap<String, String>,
+    /// Likewise.
+    pub availability: Availability,
+    /// Published ports are opened on this address.
+    pub publish_on: IpAddr,
+    pub timing: Timing,
+}
+
+#[derive(Debug, Clone)]
+pub struct Join {
+    /// HOST or HOST:PORT.
+    pub host: String,
+    pub token: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// Docker's unix socket.
+    Docker(PathBuf),
+    /// The engine built into the binary.
+    Demo,
+}
+
+/// What somebody said on the command line; the rest comes from the last start or is the default.
+#[derive(Debug, Clone)]
+pub struct StartOptions {
+    pub data_dir: PathBuf,
+    pub listen: Option<SocketAddr>,
+    /// Without a port: that of `listen`.
+    pub advertise: Option<(IpAddr, Option<u16>)>,
+    pub join: Option<Join>,
+    pub engine: Option<EngineChoice>,
+    pub socket: Option<PathBuf>,
+    pub default_socket: PathBuf,
+    pub hostname: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub availability: Availability,
+}
+
+/// Kept in the data directory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Settings {
+    version: u32,
+    listen: SocketAddr,
+    advertise: Option<SocketAddr>,
+    /// Docker's socket, or none for the demo engine.
+    engine: Option<PathBuf>,
+    socket: PathBuf,
+    hostname: String,
+}
+
+impl StartOptions {
+    /// Fills in what the last start in this data directory used, and keeps it all for the next.
+    pub fn settle(self) -> anyhow::Result<AgentConfig> {
+        let dir = DataDir::open(&self.data_dir)?;
+        let last = match dir.read_private(SETTINGS_FILE)? {
+            Some(bytes) => Some(read(&bytes).with_context(|| format!("{}", dir.path().join(SETTINGS_FILE).display()))?),
+            None => None,
+        };
+        let default_listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT);
+        let listen = self.listen.or(last.as_ref().map(|l| l.listen)).unwrap_or(default_listen);
+        let said = self.advertise.map(|(ip, port)| SocketAddr::new(ip, port.unwrap_or(listen.port())));
+        let engine = self
+            .engine
+            .or_else(|| last.as_ref().map(|l| l.engine.clone().map_or(EngineChoice::Demo, EngineChoice::Docker)));
+        let config = AgentConfig {
+            data_dir: self.data_dir,
+            listen,
+            advertise: said.or(last.as_ref().and_then(|l| l.advertise)),
+            join: self.join,
+            engine: engine.unwrap_or_else(|| EngineChoice::Docker(PathBuf::from("/var/run/docker.sock"))),
+            socket: self.socket.or_else(|| last.as_ref().map(|l| l.socket.clone())).unwrap_or(self.default_socket),
+            hostname: self.hostname.or_else(|| last.as_ref().map(|l| l.hostname.clone())).unwrap_or_else(machine_name),
+            labels: self.labels,
+            availability: self.availability,
+            publish_on: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            timing: Timing::default(),
+        };
+        let settings = Settings {
+            version: SETTINGS_VERSION,
+            listen: config.listen,
+            advertise: config.advertise,
+            engine: match &config.engine {
+                EngineChoice::Docker(path) => Some(path.clone()),
+                EngineChoice::Demo => None,
+            },
+            socket: config.socket.clone(),
+            hostname: config.hostname.clone(),
+        };
+        dir.write_private(SETTINGS_FILE, &serde_json::to_vec_pretty(&settings)?)?;
+        Ok(config)
+    }
+}
+
+fn read(bytes: &[u8]) -> anyhow::Result<Settings> {
+    let settings: Settings = serde_json::from_slice(bytes)?;
+    anyhow::ensure!(
+        settings.version <= SETTINGS_VERSION,
+        "version {} is newer than this build reads ({SETTINGS_VERSION}): upgrade peer on this node",
+        settings.version
+    );
+    Ok(settings)
+}
+
+fn machine_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

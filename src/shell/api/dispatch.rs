@@ -1,0 +1,119 @@
+//! Which request goes where: the whole surface on one page.
+
+use super::Api;
+use super::handle::{node, peer, service, swarm, system, task};
+use super::incoming::{self, Call};
+use super::reply::{Answer, Failure};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+
+/// The first segments of the paths that we answer ourselves; what stands below them is in [`route`].
+const OURS: &[&str] =
+    &["_ping", "configs", "info", "nodes", "peer", "secrets", "services", "swarm", "tasks", "version"];
+
+pub async fn entry(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let segments = incoming::segments(request.uri());
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let ours = segments.first().is_some_and(|first| OURS.contains(first));
+    let answer = match &api.engine {
+        Some(engine) if !ours => engine.pass(request).await.unwrap_or_else(Failure::into_response),
+        _ => {
+            let answer = if ours {
+                answer(&api, &segments, request).await
+            } else {
+                incoming::discard(request.into_body()).await;
+                without_engine(&api, &method, &segments)
+            };
+            let mut response = answer.unwrap_or_else(Failure::into_response);
+            stamp(&api, response.headers_mut());
+            response
+        }
+    };
+    tracing::debug!(%method, path, status = answer.status().as_u16(), "api");
+    answer
+}
+
+async fn answer(api: &Api, segments: &[&str], request: Request) -> Answer {
+    let method = request.method().clone();
+    // All of it, also where it says nothing to us: answering before the client has sent it breaks its connection.
+    let call = Call::read(request).await?;
+    route(api, method.as_str(), segments, &call).await
+}
+
+async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answer {
+    match (method, segments) {
+        ("GET" | "HEAD", ["_ping"]) => system::ping(api).await,
+        ("GET", ["version"]) => system::version(api).await,
+        ("GET", ["info"]) => system::info(api).await,
+
+        ("GET", ["nodes"]) => node::list(api, call).await,
+        ("GET", ["nodes", node]) => node::inspect(api, node).await,
+        ("POST", ["nodes", node, "update"]) => node::update(api, node, call).await,
+        ("DELETE", ["nodes", node]) => node::remove(api, node, call).await,
+
+        ("GET", ["services"]) => service::list(api, call).await,
+        ("POST", ["services", "create"]) => service::create(api, call).await,
+        ("GET", ["services", service]) => service::inspect(api, service, call).await,
+        ("POST", ["services", service, "update"]) => service::update(api, service, call).await,
+        ("DELETE", ["services", service]) => service::remove(api, service).await,
+        ("GET", ["services" | "tasks", _, "logs"]) => service::logs(),
+
+        ("GET", ["tasks"]) => task::list(api, call).await,
+        ("GET", ["tasks", task]) => task::inspect(api, task).await,
+
+        ("GET", ["swarm"]) => swarm::inspect(api).await,
+        ("POST", ["swarm", "update"]) => swarm::update(api, call).await,
+        ("POST", ["swarm", "init" | "join"]) => swarm::already_there(api).await,
+        ("POST", ["swarm", "leave"]) => swarm::leave(),
+        ("GET", ["swarm", "unlockkey"]) => swarm::unlock_key(),
+        ("POST", ["swarm", "unlock"]) => swarm::unlock(),
+
+        // Stacks ask for these even where they have none.
+        ("GET", ["secrets" | "configs"]) => super::reply::ok(&Vec::<()>::new()),
+        ("GET", ["secrets" | "configs", name]) => Err(Failure::not_found(format!("no such secret or config: {name}"))),
+        (_, ["secrets" | "configs", ..]) => {
+            Err(Failure::unsupported("secrets and configs are not supported by this version of peer"))
+        }
+
+        ("GET", ["peer", "status"]) => peer::status(api).await,
+        ("GET", ["peer", "token"]) => peer::token(api).await,
+        ("POST", ["peer", "token", "rotate"]) => peer::rotate_token(api).await,
+        ("GET", ["peer", "services", service, "history"]) => peer::history(api, service).await,
+        ("POST", ["peer", "services", service, "rollback"]) => peer::rollback(api, service, call).await,
+        ("POST", ["peer", "recover"]) => peer::recover(api).await,
+        ("POST", ["peer", "stop"]) => peer::stop(api).await,
+
+        _ => Err(Failure::not_found(format!("page not found: {method} /{}", segments.join("/")))),
+    }
+}
+
+/// What a node without a Docker Engine says to what would be the engine's.
+fn without_engine(api: &Api, method: &Method, segments: &[&str]) -> Answer {
+    match segments {
+        ["events"] => Ok(super::engine::silent_stream(api.stop.clone())),
+        // The docker CLI warns that it can't pin the image's digest, and goes on.
+        ["distribution", ..] => {
+            Err(Failure::not_found("this node has no Docker Engine that could ask the registry for the image's digest"))
+        }
+        _ => Err(Failure::unsupported(format!(
+            "{method} /{} needs a Docker Engine, and this node runs none; nodes, services and tasks work",
+            segments.join("/")
+        ))),
+    }
+}
+
+/// The headers by which clients find out whom they talk to, as Docker sends them with everything.
+fn stamp(api: &Api, headers: &mut HeaderMap) {
+    let mut put = |name: &'static str, value: String| {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.entry(name).or_insert(value);
+        }
+    };
+    put("api-version", api.api_version().to_string());
+    put("docker-experimental", "false".to_owned());
+    put("ostype", "linux".to_owned());
+    put("server", format!("peer/{} (linux)", api.agent_version));
+}

@@ -1,0 +1,8 @@
+//! The handlers: parse, ask the agent, render. One file for each kind of thing.
+
+pub mod node;
+pub mod peer;
+pub mod service;
+pub mod swarm;
+pub mod system;
+pub mod task;

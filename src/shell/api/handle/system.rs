@@ -1,0 +1,190 @@
+//! `_ping`, `version` and `info`: the local engine's answers with our part put in, or our own where there is no engine.
+
+use crate::shell::api::backend::{Snapshot, Want};
+use crate::shell::api::reply::{self, Answer};
+use crate::shell::api::{API_VERSION, Api, ApiVersion, MIN_API_VERSION, render};
+use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+/// Every command of the docker CLI begins with this one, and speaks the version that it says.
+pub async fn ping(api: &Api) -> Answer {
+    let mut response = Response::new(Body::from("OK"));
+    let headers = response.headers_mut();
+    if let Some(engine) = &api.engine
+        && let Some(theirs) = engine.ping().await
+    {
+        for name in ["builder-version", "docker-experimental"] {
+            if let Some(value) = theirs.get(name) {
+                headers.insert(name, value.clone());
+            }
+        }
+    }
+    for (name, value) in [
+        ("cache-control", "no-cache, no-store, must-revalidate"),
+        ("pragma", "no-cache"),
+        ("content-type", "text/plain; charset=utf-8"),
+        ("swarm", "active/manager"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    Ok(response)
+}
+
+pub async fn version(api: &Api) -> Answer {
+    let engine = match &api.engine {
+        Some(engine) => engine.json("/version").await.ok(),
+        None => None,
+    };
+    let version = match engine {
+        Some(engine) => merged_version(engine, &api.agent_version, api.api_version()),
+        None => own_version(&api.agent_version),
+    };
+    reply::ok(&version)
+}
+
+fn merged_version(mut engine: Map<String, Value>, agent_version: &str, api: ApiVersion) -> Value {
+    engine.insert("ApiVersion".to_owned(), json!(api.to_string()));
+    let oldest = engine.get("MinAPIVersion").and_then(Value::as_str).and_then(ApiVersion::parse);
+    let oldest = oldest.map_or(MIN_API_VERSION, |theirs| theirs.max(MIN_API_VERSION));
+    engine.insert("MinAPIVersion".to_owned(), json!(oldest.to_string()));
+    let agent =
+        json!({ "Name": "peer", "Version": agent_version, "Details": { "ApiVersion": API_VERSION.to_string() } });
+    if let Some(Value::Array(components)) = engine.get_mut("Components") {
+        components.push(agent);
+    } else {
+        engine.insert("Components".to_owned(), json!([agent]));
+    }
+    Value::Object(engine)
+}
+
+fn own_version(agent_version: &str) -> Value {
+    let system = rustix::system::uname();
+    let (kernel, arch) = (system.release().to_string_lossy(), go_arch());
+    let (api, oldest) = (API_VERSION.to_string(), MIN_API_VERSION.to_string());
+    json!({
+        "Platform": { "Name": "peer" },
+        "Components": [{
+            "Name": "Engine",
+            "Version": agent_version,
+            "Details": { "ApiVersion": api, "Arch": arch, "BuildTime": "", "Experimental": "false", "GitCommit": "",
+                "GoVersion": "", "KernelVersion": kernel, "MinAPIVersion": oldest, "Os": "linux" },
+        }],
+        "Version": agent_version,
+        "ApiVersion": api,
+        "MinAPIVersion": oldest,
+        "GitCommit": "",
+        "GoVersion": "",
+        "Os": "linux",
+        "Arch": arch,
+        "KernelVersion": kernel,
+        "BuildTime": "",
+    })
+}
+
+/// Docker's name of this machine's architecture in a version.
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+pub async fn info(api: &Api) -> Answer {
+    let snapshot = api.backend.snapshot(Want::NODES).await?;
+    let mut info = match &api.engine {
+        Some(engine) => engine.json("/info").await.unwrap_or_else(|why| {
+            let mut info = own_info(&snapshot, &api.agent_version);
+            info.insert(
+                "Warnings".to_owned(),
+                json!([format!("WARNING: this node's Docker Engine is unreachable: {why}")]),
+            );
+            info
+        }),
+        None => own_info(&snapshot, &api.agent_version),
+    };
+    info.insert("Swarm".to_owned(), json!(render::cluster::swarm(&snapshot)));
+    reply::ok(&info)
+}
+
+/// As much as the docker CLI needs to print something sensible.
+fn own_info(snapshot: &Snapshot, agent_version: &str) -> Map<String, Value> {
+    let fact = snapshot.this_node().and_then(|node| node.fact.as_ref());
+    let system = rustix::system::uname();
+    let info = json!({
+        "ID": snapshot.cluster.node.to_string(),
+        "Containers": 0,
+        "ContainersRunning": 0,
+        "ContainersPaused": 0,
+        "ContainersStopped": 0,
+        "Images": 0,
+        "Driver": "",
+        "DriverStatus": [],
+        "Plugins": { "Volume": [], "Network": [], "Authorization": null, "Log": [] },
+        "MemoryLimit": true,
+        "SwapLimit": true,
+        "CpuCfsPeriod": true,
+        "CpuCfsQuota": true,
+        "CPUShares": true,
+        "CPUSet": true,
+        "PidsLimit": true,
+        "IPv4Forwarding": true,
+        "OomKillDisable": true,
+        "Debug": false,
+        "LoggingDriver": "",
+        "CgroupDriver": "",
+        "KernelVersion": system.release().to_string_lossy(),
+        "OperatingSystem": operating_system(),
+        "OSType": "linux",
+        "Architecture": fact.map_or(std::env::consts::ARCH, |fact| &fact.arch),
+        "NCPU": fact.map_or(0, |fact| fact.nano_cpus / 1_000_000_000),
+        "MemTotal": fact.map_or(0, |fact| fact.memory_bytes),
+        "Name": fact.map_or("", |fact| &fact.hostname),
+        "Labels": [],
+        "ExperimentalBuild": false,
+        "ServerVersion": agent_version,
+        "Runtimes": {},
+        "DefaultRuntime": "",
+        "SecurityOptions": [],
+        "Warnings": null,
+    });
+    match info {
+        Value::Object(info) => info,
+        _ => Map::new(),
+    }
+}
+
+fn operating_system() -> String {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    pretty_name(&text).unwrap_or("Linux").to_owned()
+}
+
+/// From the text of os-release(5).
+fn pretty_name(text: &str) -> Option<&str> {
+    let value = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    Some(value.trim().trim_matches('"')).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_version_is_kept_and_ours_added() {
+        let engine = json!({ "Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12",
+            "Components": [{ "Name": "Engine" }] });
+        let Value::Object(engine) = engine else { unreachable!() };
+        let version = merged_version(engine, "0.1.0", ApiVersion { major: 1, minor: 41 });
+        assert_eq!(version["Version"], "20.10.24");
+        assert_eq!((&version["ApiVersion"], &version["MinAPIVersion"]), (&json!("1.41"), &json!("1.24")));
+        assert_eq!(version["Components"][1]["Name"], "peer");
+    }
+
+    #[test]
+    fn the_systems_name_comes_without_its_quotes() {
+        assert_eq!(pretty_name("ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"), Some("Debian GNU/Linux 12"));
+        assert_eq!(pretty_name("ID=x\n"), None);
+    }
+}

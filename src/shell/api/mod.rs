@@ -1,0 +1,122 @@
+//! Docker's Engine API for nodes, services and tasks on a unix socket, and a few paths of our own under `/peer`.
+//!
+//! Handlers are thin: parse, ask the agent, render. What they ask is one [`backend::Snapshot`] taken in the agent's
+//! loop, or one [`crate::core::face::Request`]; nothing here decides anything about the cluster. Whatever is not
+//! ours goes to the node's own Docker Engine untouched (see [`engine`]), so the socket is a superset of Docker's.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod backend;
+mod dispatch;
+mod engine;
+mod filters;
+mod handle;
+mod incoming;
+mod lookup;
+mod render;
+mod reply;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use crate::shell::handle::AgentHandle;
+use backend::Backend;
+use engine::Engine;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The newest Docker API that we speak, and the oldest.
+pub(crate) const API_VERSION: ApiVersion = ApiVersion { major: 1, minor: 47 };
+pub(crate) const MIN_API_VERSION: ApiVersion = ApiVersion { major: 1, minor: 24 };
+/// Answers that are under way when the agent stops get this long to end.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+pub struct ApiConfig {
+    /// Where to listen.
+    pub socket: PathBuf,
+    /// The node's own Docker socket, to which everything that isn't ours is passed on. `None`: there is no Docker here.
+    pub engine: Option<PathBuf>,
+    pub agent_version: String,
+}
+
+/// What the API needs of the node and can't learn from the core.
+#[derive(Clone)]
+pub struct Extra {
+    /// The join token's text, from the cluster's join secret.
+    pub token: Arc<dyn Fn(&str) -> String + Send + Sync>,
+    /// Draws a new join secret.
+    pub new_secret: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+/// Binds the socket; what it returns answers on it until `stop`, then lets what is under way end.
+pub async fn bind(
+    config: ApiConfig,
+    agent: AgentHandle,
+    extra: Extra,
+    stop: CancellationToken,
+) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send> {
+    let socket = socket::bind(&config.socket).await?;
+    Ok(serve(config, socket, Arc::new(agent), extra, stop))
+}
+
+async fn serve(
+    config: ApiConfig,
+    socket: socket::Socket,
+    backend: Arc<dyn Backend>,
+    extra: Extra,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let api = Api {
+        backend,
+        engine: config.engine.map(|path| Engine::new(path, stop.clone())),
+        extra,
+        agent_version: config.agent_version,
+        stop: stop.clone(),
+    };
+    let router = axum::Router::new().fallback(dispatch::entry).with_state(Arc::new(api));
+    let serving =
+        axum::serve(socket.listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
+    let result = tokio::select! {
+        result = serving => result,
+        () = async { stop.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => Ok(()),
+    };
+    socket.file.remove();
+    Ok(result?)
+}
+
+/// What every handler has at hand.
+pub(crate) struct Api {
+    pub backend: Arc<dyn Backend>,
+    pub engine: Option<Engine>,
+    pub extra: Extra,
+    pub agent_version: String,
+    pub stop: CancellationToken,
+}
+
+impl Api {
+    /// What we tell clients to speak: no more than the engine understands, because the rest of what they say goes there.
+    pub fn api_version(&self) -> ApiVersion {
+        self.engine.as_ref().and_then(Engine::api_version).map_or(API_VERSION, |engine| engine.min(API_VERSION))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ApiVersion {
+    pub major: u32,
+    pub minor: u32,
+}
+
+impl ApiVersion {
+    pub fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.split_once('.')?;
+        Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
+}
+
+impl std::fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}

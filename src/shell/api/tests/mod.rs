@@ -1,0 +1,62 @@
+//! The whole API over a real unix socket, with a made-up agent behind it.
+
+mod docker_cli;
+mod fake;
+mod http;
+mod passing;
+pub mod views;
+
+use super::{ApiConfig, Extra, serve, socket};
+use fake::Fake;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// An API on a socket of its own.
+struct Server {
+    dir: tempfile::TempDir,
+    agent: Arc<Fake>,
+    stop: CancellationToken,
+    serving: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Server {
+    async fn start(engine: Option<PathBuf>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let agent = Arc::new(Fake::new(views::snapshot()));
+        let stop = CancellationToken::new();
+        let config = ApiConfig { socket: dir.path().join("peer.sock"), engine, agent_version: "0.1.0".to_owned() };
+        let extra = Extra {
+            token: Arc::new(|secret| format!("PEERTKN-1-{secret}")),
+            new_secret: Arc::new(|| "fresh".to_owned()),
+        };
+        let bound = socket::bind(&config.socket).await.unwrap();
+        let serving = tokio::spawn(serve(config, bound, agent.clone(), extra, stop.clone()));
+        let server = Self { dir, agent, stop, serving };
+        server.reachable().await;
+        server
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("peer.sock")
+    }
+
+    /// Until somebody answers.
+    async fn reachable(&self) {
+        let answering = async {
+            while tokio::net::UnixStream::connect(self.socket()).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), answering).await.expect("the API's socket answers within 5 s");
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        let stopped = tokio::time::timeout(Duration::from_secs(10), self.serving).await;
+        stopped.expect("the API stops within 10 s").unwrap().unwrap();
+        assert!(!self.dir.path().join("peer.sock").exists(), "the socket is gone");
+    }
+}

@@ -1,0 +1,250 @@
+//! Several real agents on this machine, for a first look: over the local Docker Engine if one answers, else over the
+//! engine built into the binary. Needs no root and no network, and leaves nothing behind.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use crate::core::face::{Request, Timing};
+use crate::ids::ServiceId;
+use crate::model::node::Availability;
+use crate::shell::agent::{Agent, AgentConfig, EngineChoice, Join};
+use crate::shell::engine::{AnyEngine, DemoEngine};
+use anyhow::{Context, bail};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// For everything to come up.
+const UP_LIMIT: Duration = Duration::from_secs(60);
+const MAX_NODES: usize = 50;
+const IMAGE: &str = "demo/greeter:1";
+
+/// Agents of one demo; dropping it leaves the directory to [`Demo::end`].
+pub struct Demo {
+    pub agents: Vec<Option<Agent>>,
+    pub configs: Vec<AgentConfig>,
+    pub engine: DemoEngine,
+    dir: tempfile_dir::Dir,
+}
+
+impl Demo {
+    /// Brings up `nodes` agents that know each other.
+    pub async fn start(nodes: usize) -> anyhow::Result<Self> {
+        if nodes == 0 || nodes > MAX_NODES {
+            bail!("--nodes {nodes}: want 1 to {MAX_NODES}");
+        }
+        let dir = tempfile_dir::Dir::new()?;
+        let mut demo = Self { agents: Vec::new(), configs: Vec::new(), engine: DemoEngine::new(), dir };
+        for number in 1..=nodes {
+            let join = match demo.agents.first().and_then(Option::as_ref) {
+                Some(first) => Some(Join { host: first.addr.to_string(), token: first.token().await? }),
+                None => None,
+            };
+            let config = demo.config(number, join)?;
+            let agent = Agent::start(config.clone(), demo.engine_of(&config)).await?;
+            demo.agents.push(Some(agent));
+            demo.configs.push(config);
+        }
+        Ok(demo)
+    }
+
+    fn engine_of(&self, config: &AgentConfig) -> AnyEngine {
+        AnyEngine::Demo(self.engine.on_host(&config.hostname))
+    }
+
+    fn config(&self, number: usize, join: Option<Join>) -> anyhow::Result<AgentConfig> {
+        let ip = address(number);
+        let port = free_udp_port(ip)?;
+        let data_dir = self.dir.path().join(format!("node{number}"));
+        Ok(AgentConfig {
+            socket: data_dir.join("peer.sock"),
+            data_dir,
+            listen: SocketAddr::new(ip, port),
+            advertise: Some(SocketAddr::new(ip, port)),
+            join,
+            engine: EngineChoice::Demo,
+            hostname: format!("node{number}"),
+            labels: BTreeMap::new(),
+            availability: Availability::Active,
+            publish_on: ip,
+            timing: Timing::default(),
+        })
+    }
+
+    /// The node's agent, which must run.
+    pub fn agent(&self, index: usize) -> anyhow::Result<&Agent> {
+        self.agents.get(index).and_then(Option::as_ref).context("that node is stopped")
+    }
+
+    /// As `kill -9` would.
+    pub async fn kill(&mut self, index: usize) {
+        if let Some(agent) = self.agents[index].take() {
+            agent.kill().await;
+        }
+    }
+
+    pub async fn stop(&mut self, index: usize) {
+        if let Some(agent) = self.agents[index].take() {
+            agent.stop().await;
+        }
+    }
+
+    pub async fn restart(&mut self, index: usize) -> anyhow::Result<()> {
+        let config = AgentConfig { join: None, ..self.configs[index].clone() };
+        self.agents[index] = Some(Agent::start(config.clone(), self.engine_of(&config)).await?);
+        Ok(())
+    }
+
+    /// Until `node` of the demo sees `count` others and itself alive and somebody holds the lease.
+    pub async fn wait_formed(&self, count: usize) -> anyhow::Result<()> {
+        let agent = self.agents.iter().flatten().next().context("no node runs")?;
+        let deadline = Instant::now() + UP_LIMIT;
+        loop {
+            let (alive, held) = agent
+                .handle
+                .query(|core| {
+                    let ready = |n: &crate::core::view::NodeView| {
+                        n.liveness == crate::model::node::Liveness::Alive
+                            && n.fact.as_ref().is_some_and(|f| f.engine == crate::model::node::EngineState::Ready)
+                    };
+                    (core.nodes().iter().filter(|n| ready(n)).count(), core.cluster().holder.is_some())
+                })
+                .await?;
+            if alive >= count && held {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{alive} of {count} nodes are ready after {} s", UP_LIMIT.as_secs());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Stops all agents and removes what they and their services left.
+    pub async fn end(mut self) {
+        for index in 0..self.agents.len() {
+            self.kill(index).await;
+        }
+    }
+}
+
+/// On Linux every address of 127/8 is this machine, so each node has its own and can publish the same ports.
+fn address(number: usize) -> IpAddr {
+    let last = u8::try_from(number).unwrap_or(u8::MAX);
+    let own = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
+    if TcpListener::bind((own, 0)).is_ok() { own } else { IpAddr::V4(Ipv4Addr::LOCALHOST) }
+}
+
+fn free_udp_port(ip: IpAddr) -> anyhow::Result<u16> {
+    Ok(UdpSocket::bind((ip, 0)).context("no free UDP port")?.local_addr()?.port())
+}
+
+/// `peer demo`: until Ctrl-C.
+pub async fn run(nodes: u16, port: u16) -> anyhow::Result<()> {
+    let nodes = usize::from(nodes);
+    println!("Starting {} agents on this machine, over the engine built into peer (no Docker needed).", nodes);
+    let mut demo = Demo::start(nodes).await?;
+    demo.wait_formed(nodes).await?;
+    deploy(&demo, port).await?;
+    explain(&demo, port)?;
+    stop_signal().await?;
+    println!("\nStopping.");
+    for index in 0..demo.agents.len() {
+        demo.stop(index).await;
+    }
+    demo.end().await;
+    Ok(())
+}
+
+async fn stop_signal() -> anyhow::Result<()> {
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result?,
+        _ = term.recv() => {}
+    }
+    Ok(())
+}
+
+async fn deploy(demo: &Demo, port: u16) -> anyhow::Result<()> {
+    let agent = demo.agent(0)?;
+    let spec = serde_json::json!({
+        "Name": "greeters",
+        "TaskTemplate": {"ContainerSpec": {"Image": IMAGE}},
+        "Mode": {"Replicated": {"Replicas": 3}},
+        "UpdateConfig": {"Parallelism": 1, "Order": "start-first", "Monitor": 1_000_000_000u64, "FailureAction": "pause"},
+        "EndpointSpec": {"Ports": [{"Protocol": "tcp", "TargetPort": 5000, "PublishedPort": port, "PublishMode": "ingress"}]},
+    });
+    let accepted = agent.handle.request(Request::CreateService { spec_json: spec.to_string(), auth: None }).await?;
+    let id: ServiceId = accepted.id.parse()?;
+    println!("Deploying greeters ({IMAGE}, 3 replicas, port {port} on every node) ...");
+    let running = async {
+        loop {
+            let running = agent.handle.query(move |core| core.service(id).map_or(0, |s| s.running)).await?;
+            if running == 3 {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(UP_LIMIT, running).await.context("the greeters did not come up")?
+}
+
+fn explain(demo: &Demo, port: u16) -> anyhow::Result<()> {
+    let node = |index: usize| demo.configs.get(index).or(demo.configs.last()).context("no node");
+    let first = node(0)?;
+    let last = node(demo.configs.len() - 1)?;
+    println!("\nA cluster of {} identical nodes is up. Any of them takes any command:\n", demo.configs.len());
+    println!("  export PEER_HOST=unix://{}", first.socket.display());
+    println!("  peer node ls");
+    println!("  peer service ps greeters");
+    println!("  curl http://{}:{port}/          # any node answers", first.publish_on);
+    println!("  curl http://{}:{port}/", last.publish_on);
+    println!("  peer service scale greeters=5");
+    println!(
+        "  while curl -s http://{}:{port}/; do sleep 0.1; done   # leave it running in another terminal, and:",
+        first.publish_on
+    );
+    println!("  peer service update --image demo/greeter:2 greeters     # no request fails");
+    println!("  peer service update --image demo/greeter:bad greeters   # a bad image pauses the update");
+    println!("  peer service rollback greeters");
+    println!("  peer node update --availability drain node2");
+    println!("  docker -H unix://{} node ls        # Docker's own CLI works too\n", first.socket.display());
+    println!("Ctrl-C ends the demo and cleans up.");
+    Ok(())
+}
+
+/// A directory that goes when its owner does.
+mod tempfile_dir {
+    use crate::shell::identity::random;
+    use std::path::{Path, PathBuf};
+
+    pub struct Dir(PathBuf);
+
+    impl Dir {
+        pub fn new() -> anyhow::Result<Self> {
+            let name = format!("peer-demo-{:08x}", random::number()? as u32);
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&path)?;
+            Ok(Self(path))
+        }
+        pub fn path(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// The sockets of a running demo, for tests.
+impl Demo {
+    pub fn socket(&self, index: usize) -> PathBuf {
+        self.configs[index].socket.clone()
+    }
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
