@@ -11,6 +11,8 @@ pub struct CliError {
 
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
+/// The agent's node is no member any more.
+const REMOVED: u8 = 3;
 /// 128 + SIGINT, as shells have it.
 const INTERRUPTED: u8 = 130;
 
@@ -22,6 +24,11 @@ impl CliError {
     /// What was asked for makes no sense, whatever the cluster's state.
     pub fn misuse(message: impl Into<String>) -> Self {
         Self { code: MISUSED, ..Self::new(message) }
+    }
+
+    /// The agent ended because its node was taken out of the cluster: starting it again is of no use.
+    pub fn removed(message: impl Into<String>) -> Self {
+        Self { code: REMOVED, ..Self::new(message) }
     }
 
     /// The user pressed Ctrl-C, and has been told what that means.

@@ -4,7 +4,7 @@
 //! Docker's JSON and nothing of the core: what it shows, it was told. Flags become JSON in pure functions
 //! ([`service::create`], [`service::edit`]); what waits and prints goes through a [`console::Console`].
 //!
-//! Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted. Errors and warnings go to stderr, results to stdout.
+//! Exit codes: 0 done, 1 failed, 2 misused, 3 an agent whose node was removed, 130 interrupted. Errors and warnings go to stderr, results to stdout.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod client;

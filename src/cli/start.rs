@@ -5,7 +5,7 @@ use super::client::{own_data_dir, own_socket, socket_of};
 use super::error::{CliError, wants_colours};
 use super::service::pair;
 use crate::model::node::Availability;
-use crate::shell::agent::{AgentConfig, EngineChoice, Join};
+use crate::shell::agent::{EngineChoice, Join, StartOptions};
 use clap::Args;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -24,7 +24,8 @@ Examples:
 
 /// Run the agent of this machine
 ///
-/// Without --join it founds a cluster; a node that is in one already remembers it, whatever the flags say.
+/// Without --join it founds a cluster. A node that is in one already remembers that, and how it was started: after the
+/// first time `peer start` alone will do.
 #[derive(Debug, Default, Args)]
 #[command(after_help = START_EXAMPLES)]
 pub struct StartArgs {
@@ -40,18 +41,18 @@ pub struct StartArgs {
     /// The address under which the other nodes reach this one (default: the one of the default route)
     #[arg(long, value_name = "IP[:PORT]")]
     advertise_addr: Option<String>,
-    /// Listen here for the other nodes (UDP)
-    #[arg(long, value_name = "IP[:PORT]", default_value = "0.0.0.0:7373")]
-    listen_addr: String,
-    /// Open published ports on this address of the node
-    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
-    publish_addr: String,
+    /// Listen here for the other nodes (UDP) [default: 0.0.0.0:7373]
+    #[arg(long, value_name = "IP[:PORT]")]
+    listen_addr: Option<String>,
+    /// Open published ports on this address of the node [default: 0.0.0.0]
+    #[arg(long, value_name = "IP")]
+    publish_addr: Option<String>,
     /// Where the node keeps its identity and its copy of the cluster's state [default: /var/lib/peer, or ~/.local/share/peer]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// What runs the containers: Docker's socket, or demo for none at all
-    #[arg(long, value_name = "unix:///PATH|demo", default_value = "unix:///var/run/docker.sock")]
-    engine: String,
+    /// What runs the containers: Docker's socket [default: unix:///var/run/docker.sock], or demo, which plays them
+    #[arg(long, value_name = "unix:///PATH|demo")]
+    engine: Option<String>,
     /// The socket that commands and Docker's clients use [default: /run/peer/peer.sock, or $XDG_RUNTIME_DIR/peer.sock]
     #[arg(long, value_name = "PATH")]
     socket: Option<String>,
@@ -84,8 +85,11 @@ pub struct DemoArgs {
 }
 
 pub fn start(args: StartArgs) -> Result<(), CliError> {
-    let config = args.config(&Surroundings::of_process())?;
+    let options = args.options(&Surroundings::of_process())?;
+    let publish_on = args.publish_on()?;
     log_to_stderr("info");
+    let mut config = options.settle().map_err(failed)?;
+    config.publish_on = publish_on.unwrap_or(config.publish_on);
     runtime()?.block_on(crate::shell::agent::run(config)).map_err(failed)
 }
 
@@ -108,7 +112,9 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 
 /// The whole chain of causes in one line.
 fn failed(error: anyhow::Error) -> CliError {
-    CliError::new(format!("{error:#}"))
+    let message = format!("{error:#}");
+    // The unit file must not start such a node over and over: it knows it by the exit code.
+    if message.contains("removed from the cluster") { CliError::removed(message) } else { CliError::new(message) }
 }
 
 /// PEER_LOG says how much, in the syntax of RUST_LOG. Under systemd the journal has the time already.
@@ -130,7 +136,6 @@ fn log_to_stderr(default: &str) {
 struct Surroundings {
     data_dir: PathBuf,
     token: Option<String>,
-    hostname: String,
     socket: fn(&Path) -> PathBuf,
 }
 
@@ -139,41 +144,36 @@ impl Surroundings {
         Self {
             data_dir: own_data_dir(),
             token: std::env::var("PEER_TOKEN").ok().filter(|token| !token.trim().is_empty()),
-            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             socket: own_socket,
         }
     }
 }
 
 impl StartArgs {
-    fn config(&self, around: &Surroundings) -> Result<AgentConfig, CliError> {
+    /// What was said, checked; what wasn't comes from the last start.
+    fn options(&self, around: &Surroundings) -> Result<StartOptions, CliError> {
         let data_dir = self.data_dir.clone().unwrap_or_else(|| around.data_dir.clone());
         let data_dir = absolute("--data-dir", &data_dir)?;
-        let listen = address("--listen-addr", &self.listen_addr, DEFAULT_PORT)?;
-        let socket = match &self.socket {
-            Some(socket) if socket.contains("://") => {
-                socket_of(socket).map_err(|_| wrong("--socket", socket, "want the path of a unix socket"))?
-            }
-            Some(socket) => absolute("--socket", Path::new(socket))?,
-            None => (around.socket)(&data_dir),
-        };
-        check_socket(&socket)?;
-        Ok(AgentConfig {
-            listen,
-            advertise: self.advertise_addr.as_deref().map(|text| advertise(text, listen.port())).transpose()?,
+        let default_socket = (around.socket)(&data_dir);
+        let socket = self.socket.as_deref().map(socket_path).transpose()?;
+        check_socket(socket.as_ref().unwrap_or(&default_socket))?;
+        let availability = self.availability.parse::<Availability>();
+        Ok(StartOptions {
+            listen: self.listen_addr.as_deref().map(|text| address("--listen-addr", text, DEFAULT_PORT)).transpose()?,
+            advertise: self.advertise_addr.as_deref().map(advertise).transpose()?,
             join: self.join(around, &data_dir)?,
-            engine: engine(&self.engine)?,
+            engine: self.engine.as_deref().map(engine).transpose()?,
             socket,
-            hostname: hostname(self.hostname.as_deref().unwrap_or(&around.hostname))?,
+            default_socket,
+            hostname: self.hostname.as_deref().map(hostname).transpose()?,
             labels: self.labels()?,
-            availability: self
-                .availability
-                .parse::<Availability>()
-                .map_err(|why| wrong("--availability", &self.availability, &why))?,
-            publish_on: ip("--publish-addr", &self.publish_addr)?,
-            timing: Default::default(),
+            availability: availability.map_err(|why| wrong("--availability", &self.availability, &why))?,
             data_dir,
         })
+    }
+
+    fn publish_on(&self) -> Result<Option<IpAddr>, CliError> {
+        self.publish_addr.as_deref().map(|text| ip("--publish-addr", text)).transpose()
     }
 
     fn labels(&self) -> Result<std::collections::BTreeMap<String, String>, CliError> {
@@ -243,6 +243,13 @@ fn absolute(flag: &str, path: &Path) -> Result<PathBuf, CliError> {
     std::path::absolute(path).map_err(|error| wrong(flag, &path.display().to_string(), &error.to_string()))
 }
 
+fn socket_path(text: &str) -> Result<PathBuf, CliError> {
+    if text.contains("://") {
+        return socket_of(text).map_err(|_| wrong("--socket", text, "want the path of a unix socket"));
+    }
+    absolute("--socket", Path::new(text))
+}
+
 /// The kernel's bound on the path of a unix socket.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -275,8 +282,9 @@ fn address(flag: &str, text: &str, port: u16) -> Result<SocketAddr, CliError> {
         .map_err(|_| wrong(flag, text, "want an IP address, with :PORT behind it if it isn't the usual one"))
 }
 
-fn advertise(text: &str, port: u16) -> Result<SocketAddr, CliError> {
-    let address = address("--advertise-addr", text, port)?;
+/// Without a port that of the listening socket is meant.
+fn advertise(text: &str) -> Result<(IpAddr, Option<u16>), CliError> {
+    let address = address("--advertise-addr", text, DEFAULT_PORT)?;
     if address.ip().is_unspecified() || address.ip().is_multicast() {
         return Err(wrong(
             "--advertise-addr",
@@ -284,7 +292,8 @@ fn advertise(text: &str, port: u16) -> Result<SocketAddr, CliError> {
             "others can't reach a node there: want an address of this machine",
         ));
     }
-    Ok(address)
+    let port = text.parse::<SocketAddr>().is_ok().then(|| address.port());
+    Ok((address.ip(), port))
 }
 
 /// HOST, HOST:PORT, IP, [IPv6]:PORT; names are looked up by the agent.
@@ -336,51 +345,57 @@ mod tests {
     }
 
     fn around() -> Surroundings {
-        Surroundings {
-            data_dir: "/var/lib/peer".into(),
-            token: None,
-            hostname: "node1".to_owned(),
-            socket: |dir| dir.join("peer.sock"),
-        }
+        Surroundings { data_dir: "/var/lib/peer".into(), token: None, socket: |dir| dir.join("peer.sock") }
     }
 
-    fn config_in(around: &Surroundings, line: &str) -> Result<AgentConfig, CliError> {
-        Only::try_parse_from(std::iter::once("start").chain(line.split_whitespace())).unwrap().start.config(around)
+    fn args(line: &str) -> StartArgs {
+        Only::try_parse_from(std::iter::once("start").chain(line.split_whitespace())).unwrap().start
     }
 
-    fn config(line: &str) -> Result<AgentConfig, CliError> {
-        config_in(&around(), line)
+    fn options_in(around: &Surroundings, line: &str) -> Result<StartOptions, CliError> {
+        let args = args(line);
+        args.publish_on().and_then(|_| args.options(around))
+    }
+
+    fn options(line: &str) -> Result<StartOptions, CliError> {
+        options_in(&around(), line)
     }
 
     #[test]
     fn nothing_needs_to_be_said() {
-        let config = config("").unwrap();
-        assert_eq!(config.listen, "0.0.0.0:7373".parse().unwrap());
-        assert_eq!((config.advertise, config.join.is_none(), config.hostname.as_str()), (None, true, "node1"));
-        assert_eq!(
-            (config.data_dir.to_str(), config.socket.to_str()),
-            (Some("/var/lib/peer"), Some("/var/lib/peer/peer.sock"))
-        );
-        assert!(matches!(config.engine, EngineChoice::Docker(path) if path == Path::new("/var/run/docker.sock")));
-        assert_eq!((config.availability, config.publish_on), (Availability::Active, IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+        let options = options("").unwrap();
+        assert_eq!((options.listen, options.advertise, options.engine, options.socket), (None, None, None, None));
+        assert!(options.join.is_none() && options.hostname.is_none() && options.labels.is_empty());
+        assert_eq!(options.data_dir, Path::new("/var/lib/peer"));
+        assert_eq!(options.default_socket, Path::new("/var/lib/peer/peer.sock"));
+        assert_eq!(options.availability, Availability::Active);
     }
 
     #[test]
     fn everything_can_be_said() {
-        let config = config(
-            "--join 10.0.0.1:7400 --token PEERTKN-1-a-b --advertise-addr 10.0.0.2 --listen-addr 10.0.0.2:7401 --data-dir /tmp/p \
-             --engine demo --socket /tmp/p.sock --hostname n2 --label zone=east --label ssd --availability drain --publish-addr 127.0.0.1",
-        )
-        .unwrap();
-        let join = config.join.unwrap();
+        let line = "--join 10.0.0.1:7400 --token PEERTKN-1-a-b --advertise-addr 10.0.0.2 --listen-addr 10.0.0.2:7401 \
+             --data-dir /tmp/p --engine demo --socket /tmp/p.sock --hostname n2 --label zone=east --label ssd \
+             --availability drain --publish-addr 127.0.0.1";
+        assert_eq!(args(line).publish_on().unwrap(), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        let options = options(line).unwrap();
+        let join = options.join.unwrap();
         assert_eq!((join.host.as_str(), join.token.as_str()), ("10.0.0.1:7400", "PEERTKN-1-a-b"));
-        assert_eq!(config.advertise, Some("10.0.0.2:7401".parse().unwrap()), "the port of --listen-addr");
-        assert!(matches!(config.engine, EngineChoice::Demo));
+        assert_eq!(options.advertise, Some(("10.0.0.2".parse().unwrap(), None)));
+        assert_eq!(options.listen, Some("10.0.0.2:7401".parse().unwrap()));
+        assert_eq!(options.engine, Some(EngineChoice::Demo));
         assert_eq!(
-            config.labels.into_iter().collect::<Vec<_>>(),
+            options.labels.into_iter().collect::<Vec<_>>(),
             [("ssd".into(), "".into()), ("zone".into(), "east".into())]
         );
-        assert_eq!(config.availability, Availability::Drain);
+        assert_eq!(options.availability, Availability::Drain);
+        assert_eq!(advertise("10.0.0.2:9").unwrap(), ("10.0.0.2".parse().unwrap(), Some(9)));
+        assert_eq!(engine("/run/docker.sock").unwrap(), EngineChoice::Docker("/run/docker.sock".into()));
+    }
+
+    #[test]
+    fn a_node_that_was_removed_is_told_apart() {
+        let removed = anyhow::anyhow!("this node was removed from the cluster; to use it again, …");
+        assert_eq!((failed(removed).code(), failed(anyhow::anyhow!("disk full")).code()), (3, 1));
     }
 
     #[test]
@@ -404,7 +419,7 @@ mod tests {
             ("--join host --token SWMTKN-1-a-b", "--token"),
             ("--join host --token hunter2", "--token"),
         ] {
-            let error = config(line).unwrap_err();
+            let error = options(line).unwrap_err();
             assert!(error.message().starts_with(flag), "{line}: {error}");
             assert_eq!(error.code(), 2, "{line}");
             assert!(!error.message().contains("hunter2"), "a token is a secret");
@@ -417,11 +432,11 @@ mod tests {
         let file = dir.path().join("token");
         std::fs::write(&file, "PEERTKN-1-a-file\n").unwrap();
         let line = format!("--join host --token-file {}", file.display());
-        assert_eq!(config(&line).unwrap().join.unwrap().token, "PEERTKN-1-a-file");
+        assert_eq!(options(&line).unwrap().join.unwrap().token, "PEERTKN-1-a-file");
         let around = Surroundings { token: Some("PEERTKN-1-a-env".to_owned()), ..around() };
-        assert_eq!(config_in(&around, "--join host").unwrap().join.unwrap().token, "PEERTKN-1-a-env");
+        assert_eq!(options_in(&around, "--join host").unwrap().join.unwrap().token, "PEERTKN-1-a-env");
         assert!(
-            config_in(&around, "").unwrap().join.is_none(),
+            options_in(&around, "").unwrap().join.is_none(),
             "a token that lies about in the environment is no mistake"
         );
     }
@@ -430,8 +445,8 @@ mod tests {
     fn a_member_starts_again_without_its_token() {
         let dir = tempfile::tempdir().unwrap();
         let line = format!("--join host --token-file /nonexistent --data-dir {}", dir.path().display());
-        assert!(config(&line).is_err());
+        assert!(options(&line).is_err());
         std::fs::write(dir.path().join("identity.json"), "{}").unwrap();
-        assert!(config(&line).unwrap().join.is_none());
+        assert!(options(&line).unwrap().join.is_none());
     }
 }
