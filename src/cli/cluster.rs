@@ -146,7 +146,9 @@ fn page(status: &Value, now: jiff::Timestamp) -> String {
         lines.push(("Refused", format!("{} records (clocks that are far apart?)", count("/RefusedRecords"))));
     }
     for pending in list(status, "/Pending") {
-        lines.push(("Pending", format!("{}: {}", text(pending, "/Service"), text(pending, "/Why"))));
+        let why = text(pending, "/Why");
+        let why = why.strip_prefix("pending: ").unwrap_or(why);
+        lines.push(("Pending", format!("{}: {why}", text(pending, "/Service"))));
     }
     lines.iter().map(|(label, value)| format!("{:<12}{value}\n", format!("{label}:"))).collect()
 }

@@ -42,6 +42,12 @@ pub fn is_there(value: &Value, pointer: &str) -> bool {
     value.pointer(pointer).is_some_and(|found| !found.is_null())
 }
 
+/// How the last write stands that no majority holds yet, if there is one: "held by 1 of 5 nodes".
+pub fn pending(service: &Value) -> Option<&str> {
+    let why = service.get("PeerPending").and_then(Value::as_str)?;
+    Some(why.strip_prefix("pending: ").unwrap_or(why))
+}
+
 pub fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }

@@ -139,8 +139,11 @@ impl<'a> Follow<'a> {
                 .hint(format!("see why with: peer service ps {shown}"))),
             "rollback_started" | "rollback_completed" if self.wait.doing == Doing::Deploying => {
                 if self.rolled_back.is_none() {
-                    self.screen.set("rollback", message, None);
-                    self.rolled_back = Some(message.to_owned());
+                    // A rollback may be over before we look; then the message tells its end and not its reason.
+                    let started = state == "rollback_started" && !message.is_empty();
+                    let why = if started { message } else { "update rolled back due to failure of new tasks" };
+                    self.screen.set("rollback", why, None);
+                    self.rolled_back = Some(why.to_owned());
                 }
                 Ok(())
             }
@@ -170,7 +173,7 @@ impl<'a> Follow<'a> {
         if completed || left.is_zero() || tally.is_empty() {
             return Look::Converged;
         }
-        let seconds = left.as_millis().div_ceil(1_000);
+        let seconds = left.as_nanos().div_ceil(1_000_000_000);
         self.screen.set("verify", &format!("Waiting {seconds} seconds to verify that tasks are stable..."), None);
         Look::GoOn
     }

@@ -95,13 +95,18 @@ async fn it_ends_when_all_run() {
 
 #[tokio::test]
 async fn the_monitor_period_is_waited_out_and_a_failure_in_it_is_seen() {
-    let up = || scene(&["running", "running"]).monitor(60);
-    let scenes = vec![scene(&["running"]).monitor(60), up(), scene(&["running", "failed"]).monitor(60), up()];
+    const HOUR_MS: u64 = 3_600_000;
+    let scenes = vec![
+        scene(&["running"]).monitor(HOUR_MS),
+        scene(&["running", "running"]).monitor(HOUR_MS),
+        scene(&["running", "failed"]).monitor(HOUR_MS),
+        scene(&["running", "running"]).monitor(30),
+    ];
     let (result, out) = watched(scenes, Doing::Deploying).await;
     assert_eq!(result, Ok(()));
-    let verify: Vec<&str> = out.lines().filter(|line| line.starts_with("verify")).collect();
-    let waiting = "verify: Waiting 1 seconds to verify that tasks are stable...";
-    assert_eq!(verify, [waiting, "verify: Detected task failure", waiting, "verify: Service abc converged"]);
+    let verify: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("verify: ")).collect();
+    let waiting = |seconds: u64| format!("Waiting {seconds} seconds to verify that tasks are stable...");
+    assert_eq!(verify, [&waiting(3_600), "Detected task failure", &waiting(1), "Service abc converged"]);
 }
 
 #[tokio::test]

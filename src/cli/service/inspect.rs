@@ -5,7 +5,7 @@ use crate::cli::client::{Client, with_query};
 use crate::cli::console::Console;
 use crate::cli::error::CliError;
 use crate::cli::go;
-use crate::cli::json::{flag, indented, is_there, list, number, pairs, text, texts};
+use crate::cli::json::{flag, indented, is_there, list, number, pairs, pending, text, texts};
 use crate::cli::template;
 use clap::Args;
 use jiff::Timestamp;
@@ -112,7 +112,7 @@ fn pretty(service: &Value, now: Timestamp) -> String {
     let mut page = Page("\n".to_owned());
     page.field("ID:\t\t", text(service, "/ID"));
     page.field("Name:\t\t", text(service, "/Spec/Name"));
-    page.some("Pending:\t", text(service, "/PeerPending"));
+    page.some("Pending:\t", pending(service).unwrap_or_default());
     map(&mut page, "Labels:", " ", "=", &pairs(service, "/Spec/Labels"));
     if is_there(service, "/Spec/Mode/Global") {
         page.line("Service Mode:\tGlobal");

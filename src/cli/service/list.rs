@@ -4,7 +4,7 @@ use super::image::familiar;
 use crate::cli::client::{Client, with_query};
 use crate::cli::console::Console;
 use crate::cli::error::CliError;
-use crate::cli::json::{is_there, items, list, number, text};
+use crate::cli::json::{is_there, items, list, number, pending, text};
 use crate::cli::list::{self as listing, ListArgs, Row, short};
 use crate::cli::table::natural;
 use clap::Args;
@@ -36,8 +36,10 @@ pub async fn ls(args: &Ls, client: &Client, console: &mut Console) -> Result<(),
     services.sort_by(|a, b| natural(text(a, "/Spec/Name"), text(b, "/Spec/Name")));
     let rows = services.iter().map(|service| row(service, args.list.no_trunc)).collect();
     listing::show(&args.list, &HEADER, rows, console)?;
-    for service in services.iter().filter(|service| is_there(service, "/PeerPending")) {
-        console.note(&format!("note: {} is pending: {}", text(service, "/Spec/Name"), text(service, "/PeerPending")));
+    for service in &services {
+        if let Some(why) = pending(service) {
+            console.note(&format!("note: {} is pending: {why}", text(service, "/Spec/Name")));
+        }
     }
     Ok(())
 }
@@ -55,8 +57,8 @@ fn row(service: &Value, no_trunc: bool) -> Row {
         ports(service),
     ];
     let mut row = Row::new(id, &FIELDS, cells);
-    if let Some(why) = service.get("PeerPending").filter(|why| why.is_string()) {
-        row.fields.insert("Pending".to_owned(), why.clone());
+    if let Some(why) = pending(service) {
+        row.fields.insert("Pending".to_owned(), why.into());
     }
     row
 }
@@ -79,7 +81,7 @@ fn replicas(service: &Value) -> String {
     if max > 0 && mode(service) == "replicated" {
         shown.push_str(&format!(" (max {max} per node)"));
     }
-    if is_there(service, "/PeerPending") {
+    if pending(service).is_some() {
         shown.push_str(" (pending)");
     }
     shown
@@ -157,7 +159,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_that_no_majority_holds_is_marked() {
         let mut service = fixtures::service_greeters();
-        service["PeerPending"] = json!("held by 1 of 5 nodes");
+        service["PeerPending"] = json!("pending: held by 1 of 5 nodes");
         let (out, err) = printed(json!([service]), &["--format", "{{.Name}} {{.Replicas}}"]).await;
         assert_eq!(out, "greeters 1/1 (pending)\n");
         assert_eq!(err, "note: greeters is pending: held by 1 of 5 nodes\n");

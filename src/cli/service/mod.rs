@@ -134,43 +134,51 @@ pub fn path(service: &str) -> String {
 
 async fn create(args: &create::Create, client: &Client, console: &mut Console) -> Result<(), CliError> {
     let mut spec = args.spec()?;
-    let auth = resolve_image(&mut spec, &args.settings.how, client, console).await?;
-    let answer = client.post_with("/services/create", Some(&Value::Object(spec)), auth.as_deref()).await?;
+    let image = resolve_image(&mut spec, &args.settings.how, client).await?;
+    let answer = client.post_with("/services/create", Some(&Value::Object(spec)), image.auth.as_deref()).await?;
+    image.tell(console);
     let held = tell_warnings(&answer, console);
     let id = text(&answer, "/ID").to_owned();
     console.line(&id)?;
     wait(&id, &id, Doing::Deploying, args.settings.how.waiting, held, client, console).await
 }
 
-/// Names the tag and asks for the digest. The credentials to send with the spec, if that was asked for.
-async fn resolve_image(
-    spec: &mut Object,
-    how: &How,
-    client: &Client,
-    console: &mut Console,
-) -> Result<Option<String>, CliError> {
+/// What looking for the image led to, besides its digest in the spec.
+#[derive(Default)]
+struct Resolved {
+    /// To send with the spec, if that was asked for.
+    auth: Option<String>,
+    /// For when the write has been taken.
+    warnings: Vec<String>,
+}
+
+impl Resolved {
+    fn tell(&self, console: &mut Console) {
+        self.warnings.iter().for_each(|warning| console.note(warning));
+    }
+}
+
+/// Names the tag and asks for the digest.
+async fn resolve_image(spec: &mut Object, how: &How, client: &Client) -> Result<Resolved, CliError> {
     let container = child(child(spec, "TaskTemplate"), "ContainerSpec");
     let image = image::tagged(container.get("Image").and_then(Value::as_str).unwrap_or_default());
     put(container, "Image", image.as_str());
+    let send = how.with_registry_auth == Some(true);
     let stored = match image::stored_auth(&image) {
         Ok(auth) => auth,
-        Err(error) if how.with_registry_auth == Some(true) => return Err(error),
+        Err(error) if send => return Err(error),
         // Only the digest wanted it, and that may be had without.
         Err(_) => None,
     };
-    if how.no_resolve_image != Some(true)
-        && let Err(warning) = image::pin(client, spec, stored.as_deref()).await
-    {
-        console.note(&warning);
+    let mut warnings = Vec::new();
+    if how.no_resolve_image != Some(true) {
+        warnings.extend(image::pin(client, spec, stored.as_deref()).await.err());
     }
-    let send = how.with_registry_auth == Some(true);
     if send && stored.is_none() {
-        console.warn(&format!(
-            "--with-registry-auth: docker's config.json has no credentials for {}",
-            image::registry(&image)
-        ));
+        let host = image::registry(&image);
+        warnings.push(format!("warning: --with-registry-auth: docker's config.json has no credentials for {host}"));
     }
-    Ok(stored.filter(|_| send))
+    Ok(Resolved { auth: stored.filter(|_| send), warnings })
 }
 
 async fn update(args: &edit::Update, client: &Client, console: &mut Console) -> Result<(), CliError> {
@@ -184,22 +192,22 @@ async fn update(args: &edit::Update, client: &Client, console: &mut Console) -> 
         return roll_back(&args.service, None, args.settings.how.waiting, client, console).await;
     }
     // The image is asked for once, even if the write has to be tried again.
-    let mut resolved: Option<Object> = None;
-    let mut auth = None;
+    let mut pinned: Option<Object> = None;
+    let mut image = Resolved::default();
     for attempt in 1.. {
         let (service, mut spec) = read(&args.service, client).await?;
         args.edit(&mut spec)?;
         if args.image.is_some() {
-            match &resolved {
+            match &pinned {
                 Some(pinned) => copy_image(pinned, &mut spec),
                 None => {
-                    auth = resolve_image(&mut spec, &args.settings.how, client, console).await?;
-                    resolved = Some(spec.clone());
+                    image = resolve_image(&mut spec, &args.settings.how, client).await?;
+                    pinned = Some(spec.clone());
                 }
             }
         } else if attempt == 1 && args.settings.how.with_registry_auth == Some(true) {
-            let image = text(&Value::Object(spec.clone()), "/TaskTemplate/ContainerSpec/Image").to_owned();
-            auth = image::stored_auth(&image)?;
+            let name = text(&Value::Object(spec.clone()), "/TaskTemplate/ContainerSpec/Image").to_owned();
+            image.auth = image::stored_auth(&name)?;
         }
         let version = index(&service);
         let mut parameters = vec![("version", version.as_str())];
@@ -207,10 +215,12 @@ async fn update(args: &edit::Update, client: &Client, console: &mut Console) -> 
             parameters.insert(0, ("registryAuthFrom", "spec"));
         }
         let path = with_query(&format!("{}/update", path(text(&service, "/ID"))), &parameters);
-        match client.post_with(&path, Some(&Value::Object(spec)), auth.as_deref()).await {
+        match client.post_with(&path, Some(&Value::Object(spec)), image.auth.as_deref()).await {
             Err(error) if error.is_out_of_sequence() && attempt < ATTEMPTS => {}
             answer => {
-                let held = tell_warnings(&answer?, console);
+                let answer = answer?;
+                image.tell(console);
+                let held = tell_warnings(&answer, console);
                 console.line(&args.service)?;
                 let id = text(&service, "/ID");
                 return wait(id, &args.service, Doing::Deploying, args.settings.how.waiting, held, client, console)
