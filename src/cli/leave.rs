@@ -43,14 +43,22 @@ pub async fn leave(args: &LeaveArgs, client: &Client, console: &mut Console) -> 
     if !args.force {
         drain(id, name, args, client, console).await?;
     }
-    match client.delete(&with_query(&node::path(id), &[("force", "1")])).await {
-        Ok(answer) => drop(service::tell_warnings(&answer, console)),
-        // It was quicker to end than to answer.
-        Err(ApiError::Unreachable { sent: true, .. }) => {}
+    let removal = client.delete(&with_query(&node::path(id), &[("force", "1")])).await;
+    let in_doubt = match removal {
+        Ok(answer) => {
+            service::tell_warnings(&answer, console);
+            None
+        }
+        // It may have been quicker to end than to answer.
+        Err(error @ (ApiError::Unreachable { sent: true, .. } | ApiError::Refused { status: 503, .. })) => Some(error),
         Err(error) => return Err(error.into()),
-    }
-    if !ended(client, progress::POLL).await {
-        console.warn("the node has left, but its agent still answers; if it doesn't end soon: systemctl stop peer");
+    };
+    match (ended(client).await, in_doubt) {
+        (true, _) => {}
+        (false, Some(error)) => return Err(error.into()),
+        (false, None) => {
+            console.warn("the node has left, but its agent still answers; if it doesn't end soon: systemctl stop peer");
+        }
     }
     console.line(&format!("Node {name} left the cluster."))
 }
@@ -108,13 +116,13 @@ async fn running(id: &str, client: &Client) -> Answer<usize> {
     Ok(items(&tasks).iter().filter(|task| !ENDED.contains(&text(task, "/Status/State"))).count())
 }
 
-async fn ended(client: &Client, poll: Duration) -> bool {
+async fn ended(client: &Client) -> bool {
     let began = Instant::now();
     while began.elapsed() < END_TIMEOUT {
         if let Err(ApiError::Unreachable { .. }) = client.get("/peer/status").await {
             return true;
         }
-        tokio::time::sleep(poll).await;
+        tokio::time::sleep(progress::POLL).await;
     }
     false
 }
@@ -162,7 +170,8 @@ mod tests {
             }
             ("DELETE", "/nodes/n1?force=1") => {
                 gone = true;
-                (200, json!({}))
+                // Sometimes the agent ends before it has answered.
+                (503, json!({ "message": "the agent is stopping" }))
             }
             other => panic!("{other:?}"),
         });
