@@ -138,10 +138,10 @@ impl Outbox {
     }
 
     pub fn handle_deadline(&mut self, now: Mono) {
-        if let Some((_, id)) = self.retry.take_if(|(at, _)| *at <= now) {
-            if let Some(entry) = self.outstanding.get(&id) {
-                self.ready.push_back(Effect::Persist { id, writes: entry.writes.clone() });
-            }
+        if let Some((_, id)) = self.retry.take_if(|(at, _)| *at <= now)
+            && let Some(entry) = self.outstanding.get(&id)
+        {
+            self.ready.push_back(Effect::Persist { id, writes: entry.writes.clone() });
         }
     }
 

@@ -218,10 +218,10 @@ impl Core {
             )));
         }
         let effective = self.effective_revision(&service);
-        if let Some(current) = self.spec(id, effective) {
-            if std::mem::discriminant(&current.mode) != std::mem::discriminant(&spec.mode) {
-                return Err(Refused::Invalid("Mode: service mode change is not allowed".to_owned()));
-            }
+        if let Some(current) = self.spec(id, effective)
+            && std::mem::discriminant(&current.mode) != std::mem::discriminant(&spec.mode)
+        {
+            return Err(Refused::Invalid("Mode: service mode change is not allowed".to_owned()));
         }
         service.ports = self.assign_ports(id, &spec.ports, &service.ports)?;
         service.updated = now.wall;

@@ -148,10 +148,10 @@ impl ServicePlan<'_> {
     fn failures_by_node(&self, revision: RevisionId) -> BTreeMap<NodeId, u32> {
         let mut failures = BTreeMap::new();
         for task in self.tasks.values().filter(|t| t.revision == revision) {
-            if let (Some(node), Some(status)) = (task.node, self.status.get(&task.id)) {
-                if status.ever_failed() {
-                    *failures.entry(node).or_default() += 1;
-                }
+            if let (Some(node), Some(status)) = (task.node, self.status.get(&task.id))
+                && status.ever_failed()
+            {
+                *failures.entry(node).or_default() += 1;
             }
         }
         failures

@@ -127,11 +127,11 @@ impl ServicePlan<'_> {
                 return;
             }
             let (id, counts) = (current.id, current.in_rollout && current.revision == target && !tolerated);
-            if let Some(since) = memory.running_since(id).filter(|_| counts) {
-                if self.now.mono.since(since) < config.monitor {
-                    self.wake_at(since + config.monitor);
-                    return;
-                }
+            if let Some(since) = memory.running_since(id).filter(|_| counts)
+                && self.now.mono.since(since) < config.monitor
+            {
+                self.wake_at(since + config.monitor);
+                return;
             }
         }
         let rolling_back = rollout.state.is_rollback();

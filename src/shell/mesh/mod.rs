@@ -5,6 +5,8 @@
 //! picked by an older table is still on its way to its replica, and [`MeshEvent::Drained`] only when no connection
 //! through this node to the replica carries anything any more.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod proxy;
 mod table;
 mod tunnel;
