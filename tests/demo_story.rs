@@ -381,3 +381,21 @@ async fn a_removed_node_is_shut_out() {
     assert_eq!(story.ask(1, |core| core.nodes().len()).await, 2);
     story.demo.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sole_voter_of_two_leaves_for_good() {
+    let mut story = Story::start(2).await;
+    let id = story.create("demo/greeter:1", 2).await;
+    story.until_serving(0, "demo/greeter:1", 2).await;
+    let voter = story.holder().await;
+    let survivor = 1 - voter;
+    let removed = story.demo.agent(voter).unwrap().node;
+    story.request(survivor, Request::RemoveNode { id: removed, force: true }).await.unwrap();
+    let mut gone = story.demo.agents[voter].take().unwrap();
+    timeout(PATIENCE, gone.ended()).await.expect("the removed agent ends by itself");
+    // The one that is left leads, carries on and takes new orders.
+    story.until_serving(survivor, "demo/greeter:1", 2).await;
+    story.update(survivor, id, "demo/greeter:2", 2).await;
+    story.until_serving(survivor, "demo/greeter:2", 2).await;
+    story.demo.end().await;
+}

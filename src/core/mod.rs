@@ -438,6 +438,7 @@ impl Core {
         }
         if node == self.me {
             self.notice(Notice::Removed);
+            self.lease.release(now.mono);
             // Nobody will route to its containers or look after them any more: they end with its membership.
             let mine: Vec<TaskId> = self.store.tasks().filter(|t| t.node == Some(node)).map(|t| t.id).collect();
             for task in mine {
@@ -451,6 +452,22 @@ impl Core {
         self.withdrawals.node_gone(node);
         self.liveness_dirty = true;
         self.outbox.push_now(Effect::Ban(self.removed.clone()));
+        self.inherit_electorate(now);
+    }
+
+    /// When every voter was removed for good (a two-node cluster whose sole voter left), nobody is left who could
+    /// hand the vote over, and nobody either who could still hold the lease: one survivor takes it.
+    fn inherit_electorate(&mut self, now: Now) {
+        let voters = &self.lease.electorate().voters;
+        if voters.is_empty() || !voters.iter().all(|v| self.removed.contains(v)) {
+            return;
+        }
+        let live = self.liveness();
+        let first = live.iter().find(|(_, l)| **l <= Liveness::Suspect).map(|(node, _)| *node);
+        if first == Some(self.me) {
+            self.notice(Notice::Warning("every voter was removed: this node forms a new electorate".to_owned()));
+            self.lease.recover(BTreeSet::from([self.me]), now.mono);
+        }
     }
 
     fn handle_mesh(&mut self, event: MeshEvent, now: Now) {
