@@ -215,6 +215,7 @@ async fn create_scale_update_pause_roll_back_and_drain() {
     let id = story.create("demo/greeter:1", 1).await;
     story.until_serving(0, "demo/greeter:1", 1).await;
     for node in 0..4 {
+        story.until_serving(node, "demo/greeter:1", 1).await;
         assert_eq!(
             get(story.demo.configs[node].publish_on, story.port).await.as_deref(),
             Ok("greeter 1"),

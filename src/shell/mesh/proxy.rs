@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 const MAX_CONNECTIONS: usize = 16_384;
 /// Replicas tried for one connection before the client is turned away.
 const MAX_TRIES: usize = 4;
+/// A client waits this long for a port's first replica, or for another one after all failed.
+const EMPTY_WAIT: Duration = Duration::from_secs(2);
 /// A port that something else holds is tried again this often.
 const REBIND_EVERY: Duration = Duration::from_secs(2);
 /// How often a withdrawn replica's connections are looked at.
@@ -221,26 +223,38 @@ async fn accept_loop(
     }
 }
 
-/// One client's connection: to the next replica, or another one if that can't be reached.
+/// One client's connection: to the next replica, or another one if that can't be reached. While there is none it
+/// waits a little for the table to change: a replica may be ready that this node has not yet heard of.
 async fn carry(client: TcpStream, port: (Protocol, u16), shared: Arc<Shared>, tunnels: Arc<dyn Tunnels>) {
     let _ = client.set_nodelay(true);
+    let patience = Instant::now() + EMPTY_WAIT;
     let mut tried = Vec::new();
-    while tried.len() < MAX_TRIES {
-        let Some(Pick { backend, counted, picking }) = shared.pick(port, &tried) else { break };
+    let mut tries = 0;
+    while tries < MAX_TRIES {
+        // Before the look, so that no swap falls in between.
+        let swap = shared.next_swap();
+        let Some(Pick { backend, counted, picking }) = shared.pick(port, &tried) else {
+            if tokio::time::timeout_at(patience, swap).await.is_err() {
+                break;
+            }
+            tried.clear();
+            continue;
+        };
+        tries += 1;
         match backend.reach {
             Reach::Local(ip) => {
                 let connect = TcpStream::connect(SocketAddr::new(ip, backend.target));
                 if let Ok(Ok(replica)) = timeout(tunnel::CONNECT_TIMEOUT, connect).await {
                     drop(picking);
                     let _ = replica.set_nodelay(true);
-                    return watched::copy(shared, counted, client, replica).await;
+                    return watched::copy(shared.clone(), counted, client, replica).await;
                 }
             }
             Reach::Remote(addr) => {
                 let connect = tunnel::connect(&*tunnels, backend.node, addr, backend.task, backend.target);
                 if let Ok((send, recv)) = connect.await {
                     drop(picking);
-                    return watched::copy(shared, counted, client, tokio::io::join(recv, send)).await;
+                    return watched::copy(shared.clone(), counted, client, tokio::io::join(recv, send)).await;
                 }
             }
         }

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, mpsc};
 
 /// A connection that has carried nothing for this long doesn't hold up its replica's stop: a request that takes
 /// longer is the server's to finish after SIGTERM.
@@ -20,6 +21,7 @@ pub type Picking = mpsc::Sender<()>;
 pub struct Shared {
     started: Instant,
     inner: Mutex<Inner>,
+    swapped: Notify,
 }
 
 struct Inner {
@@ -51,7 +53,7 @@ impl Shared {
     pub fn new() -> Arc<Self> {
         let picking = mpsc::channel(1);
         let inner = Inner { table: Arc::default(), picking, turns: BTreeMap::new(), open: BTreeMap::new(), next_id: 0 };
-        Arc::new(Self { started: Instant::now(), inner: Mutex::new(inner) })
+        Arc::new(Self { started: Instant::now(), inner: Mutex::new(inner), swapped: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -68,7 +70,14 @@ impl Shared {
         let mut inner = self.lock();
         inner.table = table;
         let (_, before) = std::mem::replace(&mut inner.picking, mpsc::channel(1));
+        drop(inner);
+        self.swapped.notify_waiters();
         before
+    }
+
+    /// Completes at the next swap after this call.
+    pub fn next_swap(&self) -> Notified<'_> {
+        self.swapped.notified()
     }
 
     /// The next replica for a connection to this port, leaving out those already tried.

@@ -1,0 +1,104 @@
+//! The lab by hand. See `netsim::lab`.
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use netsim::lab::{Lab, LabConfig};
+use std::io::Write;
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(
+    name = "lab",
+    about = "Real nodes on one machine: a network namespace, a Docker Engine and a peer agent each"
+)]
+struct Cli {
+    /// Where the lab keeps its files (short: unix sockets lie in it)
+    #[arg(long, global = true, default_value = "/tmp/peerlab")]
+    dir: PathBuf,
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Bring up N nodes, with test images and agents
+    Up {
+        #[arg(long, default_value_t = 4)]
+        nodes: usize,
+        /// Engines only
+        #[arg(long)]
+        no_agents: bool,
+        /// The peer binary (default: the one beside this program)
+        #[arg(long, env = "PEER_BIN")]
+        peer: Option<PathBuf>,
+    },
+    /// Run a command in a node's network, with PEER_HOST and DOCKER_HOST set
+    Exec {
+        node: usize,
+        #[arg(trailing_var_arg = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Start a node's agent
+    Start { node: usize },
+    /// Stop a node's agent (SIGTERM)
+    Stop { node: usize },
+    /// Kill a node's agent (SIGKILL)
+    Kill { node: usize },
+    /// Kill a node's engine with all its containers
+    EngineKill { node: usize },
+    /// Start a node's engine
+    EngineStart { node: usize },
+    /// Pull or plug a node's cable
+    Link { node: usize, state: String },
+    /// Let nothing pass between two nodes
+    Cut { a: usize, b: usize },
+    /// Undo cuts and pulled cables
+    Heal,
+    /// End everything and leave nothing
+    Down,
+}
+
+fn main() -> Result<()> {
+    let Cli { dir, command } = Cli::parse();
+    if let Task::Up { nodes, no_agents, peer } = command {
+        let beside = std::env::current_exe()?.with_file_name("peer");
+        let peer = (!no_agents).then(|| peer.unwrap_or(beside));
+        if let Some(peer) = peer.as_ref().filter(|p| !p.exists()) {
+            anyhow::bail!("{} does not exist: build it, or name it with --peer", peer.display());
+        }
+        println!("Bringing up {nodes} nodes in {} ...", dir.display());
+        let lab = Lab::up(LabConfig { nodes, dir, peer })?;
+        println!(
+            "Up. Images: localhost:1/greeter:1, :2, :crash, :exit. Try: lab exec 1 peer node ls; lab down ends it."
+        );
+        lab.keep();
+        return Ok(());
+    }
+    let mut lab = Lab::attach(dir)?;
+    match command {
+        Task::Up { .. } => {}
+        Task::Exec { node, command } => {
+            let output = lab.exec(node, &command)?;
+            std::io::stdout().write_all(&output.stdout)?;
+            std::io::stderr().write_all(&output.stderr)?;
+            std::process::exit(output.status.code().unwrap_or(1));
+        }
+        Task::Start { node } => lab.start_agent(node, None)?,
+        Task::Stop { node } => lab.stop_agent(node)?,
+        Task::Kill { node } => lab.kill_agent(node)?,
+        Task::EngineKill { node } => lab.kill_engine(node)?,
+        Task::EngineStart { node } => lab.start_engine(node)?,
+        Task::Link { node, state } => {
+            let up = match state.as_str() {
+                "up" => true,
+                "down" => false,
+                other => anyhow::bail!("link {node} {other}: want up or down"),
+            };
+            lab.set_link(node, up)?;
+        }
+        Task::Cut { a, b } => lab.cut(a, b)?,
+        Task::Heal => lab.heal()?,
+        Task::Down => lab.down().context("not everything could be removed")?,
+    }
+    Ok(())
+}
