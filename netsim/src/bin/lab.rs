@@ -1,5 +1,7 @@
 //! The lab by hand. See `netsim::lab`.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use netsim::lab::{Lab, LabConfig};
