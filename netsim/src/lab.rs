@@ -120,8 +120,9 @@ impl Lab {
 
     pub fn start_engine(&self, node: usize) -> Result<()> {
         let (at, root) = (self.node_dir(node).display().to_string(), self.config.dir.display().to_string());
+        // The shell reads its own pid, which tini inherits, as the host counts: before the new /proc is mounted.
         let inside = format!(
-            "hostname node{node}; awk '{{print $1}}' /proc/self/stat > {at}/engine.pid; mount -t proc proc /proc; \
+            "hostname node{node}; read -r pid _ < /proc/self/stat; echo $pid > {at}/engine.pid; mount -t proc proc /proc; \
              mkdir -p /run/docker /run/containerd; mount -t tmpfs lab /run/docker; mount -t tmpfs lab /run/containerd; \
              mount -t sysfs sysfs /sys; mount --rbind {root}/cg /sys/fs/cgroup; rm -rf {at}/exec {at}/dockerd.pid {at}/docker.sock; \
              exec tini -s -- dockerd --data-root {at}/data --exec-root {at}/exec --pidfile {at}/dockerd.pid \

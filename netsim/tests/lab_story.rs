@@ -152,5 +152,9 @@ fn the_story_on_real_engines() {
         rows.len() == 5 && rows.iter().all(|(_, node)| node == "node1")
     });
     assert!(curl(3).contains("greeter 2"));
+    let dir = lab.config.dir.display().to_string();
     lab.down().unwrap();
+    let left =
+        Command::new("pgrep").args(["-af", &format!("^(tini|dockerd|containerd|.*/peer) .*{dir}/")]).output().unwrap();
+    assert!(left.stdout.is_empty(), "left behind: {}", String::from_utf8_lossy(&left.stdout));
 }
