@@ -98,6 +98,10 @@ fn the_story_on_real_engines() {
         ["service", "create", "-q", "--name", "greeters", "--publish", "9000:5000", "--update-monitor", "500ms"];
     lab.peer_ok(2, &[&create[..], &["--restart-delay", "500ms", &image("1")]].concat()).unwrap();
     for node in 1..=3 {
+        // The create was acknowledged by a majority; the word of it may be on its way to a third.
+        until(&lab, 1, &format!("node {node} takes connections"), || {
+            std::net::TcpStream::connect((address(node).as_str(), 9000)).is_ok()
+        });
         assert!(curl(node).starts_with("Hello from greeter 1 "), "node {node}");
     }
     lab.peer_ok(3, &["service", "scale", "greeters=5"]).unwrap();

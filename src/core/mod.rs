@@ -511,7 +511,8 @@ impl Core {
                 })
             })
             .collect();
-        let table = routes::table(endpoints.into_iter(), self.me);
+        let published = self.store.services().flat_map(|s| &s.ports);
+        let table = routes::table(published, endpoints.into_iter(), self.me);
         if table == *self.routes.table {
             return false;
         }

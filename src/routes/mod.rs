@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 /// Published port -> the replicas behind it, in a fixed order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RouteTable {
-    /// A port whose service has tasks but none that is routable is there with no backend: it stays open.
+    /// Every service's ports. One without a routable replica is there with no backend: it is open, and clients wait.
     pub ports: BTreeMap<(Protocol, u16), Vec<Backend>>,
     /// Every local replica's published targets, withdrawn ones too while their connections last: the only
     /// places this agent will connect a tunnel from another node to.
@@ -62,9 +62,15 @@ pub fn is_routable(task: &Task, status: Option<&TaskStatus>, node: Liveness) -> 
     task.desired.is_live() && status.is_some_and(serves) && node != Liveness::Down
 }
 
-/// The table that `me` is to follow. The same endpoints in any order make the same table.
-pub fn table(input: impl Iterator<Item = Endpoint>, me: NodeId) -> RouteTable {
-    let mut ports: BTreeMap<(Protocol, u16), Vec<(Liveness, Backend)>> = BTreeMap::new();
+/// The table that `me` is to follow: `published` are the ports of all services, those without a task yet too, since
+/// the word of a service is here before its first replica runs. The same input in any order makes the same table.
+pub fn table<'a>(
+    published: impl Iterator<Item = &'a PublishedPort>,
+    input: impl Iterator<Item = Endpoint>,
+    me: NodeId,
+) -> RouteTable {
+    let mut ports: BTreeMap<(Protocol, u16), Vec<(Liveness, Backend)>> =
+        published.filter(|p| is_routed(p)).map(|p| ((p.protocol, p.published), Vec::new())).collect();
     let mut local = BTreeMap::new();
     for endpoint in input {
         let here = (endpoint.node == me).then_some(endpoint.local_ip).flatten();
@@ -136,7 +142,7 @@ mod tests {
     }
 
     fn build(endpoints: &[Endpoint]) -> RouteTable {
-        table(endpoints.iter().cloned(), ME)
+        table(std::iter::empty(), endpoints.iter().cloned(), ME)
     }
 
     fn tasks_behind(table: &RouteTable, published: u16) -> Vec<u128> {
@@ -194,6 +200,14 @@ mod tests {
     fn a_port_without_replicas_stays_open() {
         let starting = Endpoint { routable: false, ..endpoint(1, 2) };
         assert_eq!(tasks_behind(&build(&[starting]), 80), [0u128; 0]);
+    }
+
+    #[test]
+    fn the_ports_of_a_service_without_tasks_are_open() {
+        let host = PublishedPort { mode: PublishMode::Host, ..port(81, 80) };
+        let ports = [port(80, 8080), host];
+        let table = table(ports.iter(), std::iter::empty(), ME);
+        assert_eq!(table.ports, BTreeMap::from([((Protocol::Tcp, 80), Vec::new())]));
     }
 
     #[test]
