@@ -43,6 +43,18 @@ pub struct StatusArgs {
     format: Option<String>,
 }
 
+const DASHBOARD_EXAMPLES: &str = "\
+Examples:
+  peer dashboard                          the link to open in a browser on this machine
+  ssh -L 7373:127.0.0.1:7373 NODE         brings the page of NODE to this machine";
+
+/// Print the link of this node's cluster page
+///
+/// The link carries the token that the page's actions need; whoever has it can change the cluster.
+#[derive(Debug, Args)]
+#[command(after_help = DASHBOARD_EXAMPLES)]
+pub struct DashboardArgs {}
+
 /// Act on the cluster as a whole
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
@@ -70,6 +82,11 @@ pub async fn run(command: &ClusterCommand, client: &Client, console: &mut Consol
     match command {
         ClusterCommand::Recover(args) => recover(args, client, console).await,
     }
+}
+
+pub async fn dashboard(client: &Client, console: &mut Console) -> Result<(), CliError> {
+    let answer = client.get("/peer/dashboard").await?;
+    console.line(text(&answer, "/Link"))
 }
 
 pub async fn token(args: &TokenArgs, client: &Client, console: &mut Console) -> Result<(), CliError> {

@@ -54,7 +54,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Start(start::StartArgs),
+    Start(Box<start::StartArgs>),
     Demo(start::DemoArgs),
     #[command(subcommand)]
     Service(service::ServiceCommand),
@@ -62,6 +62,7 @@ enum Command {
     Node(node::NodeCommand),
     Token(cluster::TokenArgs),
     Status(cluster::StatusArgs),
+    Dashboard(cluster::DashboardArgs),
     Leave(leave::LeaveArgs),
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -72,7 +73,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
     let (cli, host) = parse(args).unwrap_or_else(|error| error.exit());
     let mut console = Console::of_process();
     match cli.command {
-        Command::Start(args) => start::start(args),
+        Command::Start(args) => start::start(*args),
         Command::Demo(args) => start::demo(&args),
         command => {
             let client = Client::of_host(host.as_deref())?;
@@ -90,6 +91,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Service(command) => service::run(command, client, console).await,
         Command::Node(command) => node::run(command, client, console).await,
         Command::Token(args) => cluster::token(&args, client, console).await,
+        Command::Dashboard(_) => cluster::dashboard(client, console).await,
         Command::Status(args) => cluster::status(&args, client, console).await,
         Command::Leave(args) => leave::leave(&args, client, console).await,
         Command::Cluster(command) => cluster::run(&command, client, console).await,

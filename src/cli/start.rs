@@ -5,7 +5,7 @@ use super::client::{own_data_dir, own_socket, socket_of};
 use super::error::{CliError, wants_colours};
 use super::service::pair;
 use crate::model::node::Availability;
-use crate::shell::agent::{EngineChoice, Join, StartOptions};
+use crate::shell::agent::{Dashboard, EngineChoice, Join, StartOptions};
 use clap::Args;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -65,6 +65,9 @@ pub struct StartArgs {
     /// The node's availability at its first start
     #[arg(long, value_name = "active|pause|drain", default_value = "active")]
     availability: String,
+    /// Serve the cluster page and the metrics here, or nowhere [default: 127.0.0.1:7373, or a free port]
+    #[arg(long, value_name = "IP[:PORT]|none")]
+    dashboard: Option<String>,
 }
 
 const DEMO_EXAMPLES: &str = "\
@@ -168,6 +171,7 @@ impl StartArgs {
             hostname: self.hostname.as_deref().map(hostname).transpose()?,
             labels: self.labels()?,
             availability: availability.map_err(|why| wrong("--availability", &self.availability, &why))?,
+            dashboard: self.dashboard.as_deref().map(dashboard).transpose()?,
             data_dir,
         })
     }
@@ -280,6 +284,13 @@ fn address(flag: &str, text: &str, port: u16) -> Result<SocketAddr, CliError> {
     ip(flag, text)
         .map(|ip| SocketAddr::new(ip, port))
         .map_err(|_| wrong(flag, text, "want an IP address, with :PORT behind it if it isn't the usual one"))
+}
+
+fn dashboard(text: &str) -> Result<Dashboard, CliError> {
+    if text == "none" {
+        return Ok(Dashboard::None);
+    }
+    address("--dashboard", text, DEFAULT_PORT).map(Dashboard::On)
 }
 
 /// Without a port that of the listening socket is meant.

@@ -83,6 +83,8 @@ pub struct Core {
     next_tidy: Mono,
     stopping: Option<Mono>,
     liveness_dirty: bool,
+    /// Raised by whatever shows in a view.
+    changes: u64,
     /// When the last event came: what questions about holding a lease are answered with.
     last_now: Mono,
 }
@@ -103,6 +105,12 @@ impl Core {
         let leader = self.leading.as_ref().and_then(leader::Leading::deadline);
         let pending = self.pending.iter().map(|p| p.next_look(self.last_now)).min();
         parts.into_iter().chain(own).flatten().chain(leader).chain(pending).min()
+    }
+
+    /// Rises whenever a record, a node's liveness or the lease has changed. Two things that the views show come without
+    /// it: another node's grants, and how many nodes hold a write.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// To be drained after every call of [`Core::handle`], and after the boot.
@@ -222,6 +230,7 @@ impl Core {
     }
 
     fn on_liveness(&mut self, node: NodeId, from: Option<Liveness>, to: Liveness, now: Now) {
+        self.changes += 1;
         self.routes.dirty = true;
         self.liveness_dirty = true;
         self.plan_soon();
@@ -259,9 +268,16 @@ impl Core {
             }
             lease::Output::Send { to, message } if to == self.me => self.outbox.loop_back(message),
             lease::Output::Send { to, message } => self.send(to, &Message::Lease(message)),
-            lease::Output::Acquired(term) => self.start_leading(term, now),
-            lease::Output::Lost(term) => self.stop_leading(term),
+            lease::Output::Acquired(term) => {
+                self.changes += 1;
+                self.start_leading(term, now);
+            }
+            lease::Output::Lost(term) => {
+                self.changes += 1;
+                self.stop_leading(term);
+            }
             lease::Output::Electorate(electorate) => {
+                self.changes += 1;
                 self.notice(Notice::ElectorateChanged { voters: electorate.voters.iter().copied().collect() });
                 self.settle_electorate();
                 if let Some(term) = self.lease.held(now.mono) {
@@ -343,6 +359,7 @@ impl Core {
     }
 
     fn on_changed(&mut self, key: Key, now: Now) {
+        self.changes += 1;
         match key {
             Key::Task(id) => {
                 self.routes.dirty = true;

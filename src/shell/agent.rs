@@ -5,7 +5,7 @@
 mod first;
 mod options;
 
-pub use options::{AgentConfig, EngineChoice, Join, StartOptions};
+pub use options::{AgentConfig, Dashboard, EngineChoice, Join, StartOptions};
 
 use crate::core::Core;
 use crate::core::face::{Boot, Effect, Event, MeshEvent, Notice, PersistId, Reply, Request, RequestId};
@@ -20,6 +20,7 @@ use crate::shell::identity::token::same_secret;
 use crate::shell::identity::{DataDir, Identity, random};
 use crate::shell::mesh::{DataPlane, TunnelFuture, Tunnels, Userspace};
 use crate::shell::net::{JoinAsk, JoinRefusal, JoinService, Net, NetConfig, NetEvent};
+use crate::shell::page::{self, Counters, Page};
 use anyhow::Context;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -44,6 +45,8 @@ pub struct Agent {
     pub addr: SocketAddr,
     /// This was the node's very first start.
     pub first_start: bool,
+    /// What a person opens to see the cluster.
+    pub page: Option<String>,
     net: Net,
     stop: CancellationToken,
     task: JoinHandle<Ended>,
@@ -96,7 +99,10 @@ impl Agent {
         let tunnels = Arc::new(NetTunnels(net.clone()));
         let mesh = Box::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
 
-        let api = bind_api(&config, &identity, handle.clone(), stop.clone()).await?;
+        let counters = Arc::new(Counters::default());
+        let page = serve_page(config.dashboard, &dir, handle.clone(), counters.clone(), stop.clone()).await?;
+        let link = page.map(|page| page.link());
+        let api = bind_api(&config, &identity, link.clone(), handle.clone(), stop.clone()).await?;
         tokio::spawn(async move {
             if let Err(error) = api.await {
                 tracing::error!(%error, "the API has ended");
@@ -114,6 +120,7 @@ impl Agent {
             next_request: 0,
             ended: None,
             removed: false,
+            counters,
             disk_events: disk_queue,
             net_events,
             engine_events,
@@ -124,7 +131,7 @@ impl Agent {
         };
         let task = tokio::spawn(driver.run());
         let (node, first_start) = (identity.node(), start.first_start);
-        Ok(Self { handle, node, identity, addr, first_start, net: kept, stop, task })
+        Ok(Self { handle, node, identity, addr, first_start, page: link, net: kept, stop, task })
     }
 
     /// Graceful: hands the lease over, says goodbye, leaves the containers running.
@@ -173,6 +180,9 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
         println!("A new cluster of one node, {}, is up.\n", agent.addr);
         println!("To add a node, run on it:\n");
         println!("    peer start --join {} --token {}\n", agent.addr, agent.token().await?);
+        if let Some(link) = &agent.page {
+            println!("To see the cluster, open:\n\n    {link}\n");
+        }
     } else if agent.first_start {
         println!("This node has joined the cluster. See its nodes with: peer node ls");
     }
@@ -195,6 +205,7 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
 async fn bind_api(
     config: &AgentConfig,
     identity: &Arc<Identity>,
+    page: Option<String>,
     handle: AgentHandle,
     stop: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
@@ -208,8 +219,39 @@ async fn bind_api(
     let extra = api::Extra {
         token: Arc::new(move |secret| signer.token(secret).map_or_else(|_| String::new(), |t| t.to_string())),
         new_secret: Arc::new(|| random::secret().unwrap_or_default()),
+        page,
     };
     api::bind(api_config, handle, extra, stop).await
+}
+
+const PAGE_TOKEN_FILE: &str = "dashboard-token";
+
+/// The token is kept, so that a page that is open stays so when its agent restarts.
+async fn serve_page(
+    where_to: Dashboard,
+    dir: &DataDir,
+    handle: AgentHandle,
+    counters: Arc<Counters>,
+    stop: CancellationToken,
+) -> anyhow::Result<Option<Page>> {
+    let addr = match where_to {
+        Dashboard::None => return Ok(None),
+        Dashboard::Default => page::DEFAULT_ADDR,
+        Dashboard::On(addr) => addr,
+    };
+    let token = match dir.read_private(PAGE_TOKEN_FILE)?.map(String::from_utf8) {
+        Some(Ok(token)) if !token.is_empty() => token,
+        _ => {
+            let token = random::secret()?;
+            dir.write_private(PAGE_TOKEN_FILE, token.as_bytes())?;
+            token
+        }
+    };
+    let serve = |addr| page::serve(addr, token.clone(), handle.clone(), counters.clone(), stop.clone());
+    match serve(addr).await {
+        Err(_) if where_to == Dashboard::Default => serve(SocketAddr::new(addr.ip(), 0)).await.map(Some),
+        result => result.map(Some),
+    }
 }
 
 /// Who may join: whoever knows the cluster's secret, under a node id that nobody has.
@@ -260,6 +302,7 @@ struct Driver {
     next_request: u64,
     ended: Option<Ended>,
     removed: bool,
+    counters: Arc<Counters>,
     disk_events: mpsc::UnboundedReceiver<DiskEvent>,
     net_events: mpsc::Receiver<NetEvent>,
     engine_events: mpsc::Receiver<EngineEvent>,
@@ -367,6 +410,7 @@ impl Driver {
     }
 
     fn log(&mut self, notice: Notice) {
+        self.counters.count(&notice);
         match notice {
             Notice::NodeUp(node) => tracing::info!(%node, "node is up"),
             Notice::NodeDown(node) => tracing::warn!(%node, "node is down"),

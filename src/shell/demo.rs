@@ -5,7 +5,7 @@
 use crate::core::face::{Request, Timing};
 use crate::ids::ServiceId;
 use crate::model::node::Availability;
-use crate::shell::agent::{Agent, AgentConfig, EngineChoice, Join};
+use crate::shell::agent::{Agent, AgentConfig, Dashboard, EngineChoice, Join};
 use crate::shell::engine::{AnyEngine, DemoEngine};
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
@@ -67,6 +67,7 @@ impl Demo {
             labels: BTreeMap::new(),
             availability: Availability::Active,
             publish_on: ip,
+            dashboard: if number == 1 { Dashboard::Default } else { Dashboard::On(SocketAddr::new(ip, 0)) },
             timing: Timing::default(),
         })
     }
@@ -193,7 +194,9 @@ fn explain(demo: &Demo, port: u16) -> anyhow::Result<()> {
     let node = |index: usize| demo.configs.get(index).or(demo.configs.last()).context("no node");
     let first = node(0)?;
     let last = node(demo.configs.len() - 1)?;
-    println!("\nA cluster of {} identical nodes is up. Any of them takes any command:\n", demo.configs.len());
+    println!("\nA cluster of {} identical nodes is up. See it live:\n", demo.configs.len());
+    println!("  {}\n", demo.agent(0)?.page.as_deref().unwrap_or("(the page could not be served)"));
+    println!("Any node takes any command:\n");
     println!("  export PEER_HOST=unix://{}", first.socket.display());
     println!("  peer node ls");
     println!("  peer service ps greeters");

@@ -11,3 +11,4 @@ pub mod handle;
 pub mod identity;
 pub mod mesh;
 pub mod net;
+pub mod page;

@@ -33,7 +33,18 @@ pub struct AgentConfig {
     pub availability: Availability,
     /// Published ports are opened on this address.
     pub publish_on: IpAddr,
+    pub dashboard: Dashboard,
     pub timing: Timing,
+}
+
+/// Where the cluster page is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dashboard {
+    None,
+    /// On [`crate::shell::page::DEFAULT_ADDR`], or another port of loopback where that is taken.
+    Default,
+    /// Here and nowhere else.
+    On(SocketAddr),
 }
 
 #[derive(Debug, Clone)]
@@ -65,6 +76,7 @@ pub struct StartOptions {
     pub hostname: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub availability: Availability,
+    pub dashboard: Option<Dashboard>,
 }
 
 /// Kept in the data directory.
@@ -77,6 +89,8 @@ struct Settings {
     engine: Option<PathBuf>,
     socket: PathBuf,
     hostname: String,
+    /// Came later than version 1's other fields.
+    dashboard: Option<Dashboard>,
 }
 
 impl StartOptions {
@@ -104,6 +118,7 @@ impl StartOptions {
             labels: self.labels,
             availability: self.availability,
             publish_on: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            dashboard: self.dashboard.or(last.as_ref().and_then(|l| l.dashboard)).unwrap_or(Dashboard::Default),
             timing: Timing::default(),
         };
         let settings = Settings {
@@ -116,6 +131,7 @@ impl StartOptions {
             },
             socket: config.socket.clone(),
             hostname: config.hostname.clone(),
+            dashboard: Some(config.dashboard),
         };
         dir.write_private(SETTINGS_FILE, &serde_json::to_vec_pretty(&settings)?)?;
         Ok(config)

@@ -21,7 +21,9 @@ mod tests;
 
 use crate::shell::handle::AgentHandle;
 use backend::Backend;
+pub(in crate::shell) use backend::{Snapshot, Want};
 use engine::Engine;
+pub(in crate::shell) use reply::{Answer, Failure, ok};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +50,8 @@ pub struct Extra {
     pub token: Arc<dyn Fn(&str) -> String + Send + Sync>,
     /// Draws a new join secret.
     pub new_secret: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The cluster page's link, with its token.
+    pub page: Option<String>,
 }
 
 /// Binds the socket; what it returns answers on it until `stop`, then lets what is under way end.

@@ -83,6 +83,15 @@ fn numbered(revisions: &[RevisionView], service: &str, text: &str) -> Result<Rev
     })
 }
 
+pub fn dashboard(api: &Api) -> Answer {
+    match &api.extra.page {
+        Some(link) => reply::ok(&json!({ "Link": link })),
+        None => Err(Failure::not_found(
+            "this node serves no page: start it with --dashboard IP:PORT (its log says why, if you did)",
+        )),
+    }
+}
+
 /// Forms a new electorate from the live nodes. The client has shown what that means, from the status.
 pub async fn recover(api: &Api) -> Answer {
     reply::updated(&api.backend.request(Ask::Recover).await?)

@@ -31,6 +31,7 @@ impl Server {
         let extra = Extra {
             token: Arc::new(|secret| format!("PEERTKN-1-{secret}")),
             new_secret: Arc::new(|| "fresh".to_owned()),
+            page: Some("http://127.0.0.1:7373/#token=t".to_owned()),
         };
         let bound = socket::bind(&config.socket).await.unwrap();
         let serving = tokio::spawn(serve(config, bound, agent.clone(), extra, stop.clone()));

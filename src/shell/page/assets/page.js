@@ -1,0 +1,421 @@
+// The cluster page. One stream brings a picture and then its changes; `seen` is that picture, and every view is drawn
+// from it. Elements are kept and changed in place, so that what is selected, focused or being typed stays.
+"use strict";
+
+const seen = { c: null, n: new Map(), s: new Map(), t: new Map() };
+const main = document.getElementById("main");
+const $ = (id) => document.getElementById(id);
+
+// ---- the token: given behind "#", kept for this tab only
+function takeToken() {
+  const given = /^#token=([^&]+)/.exec(location.hash);
+  if (given) {
+    sessionStorage.setItem("peer-token", decodeURIComponent(given[1]));
+    history.replaceState(null, "", location.pathname + "#/");
+  }
+  return sessionStorage.getItem("peer-token");
+}
+let token = takeToken();
+const headers = () => (token ? { Authorization: "Bearer " + token } : {});
+
+// ---- the stream. fetch, not EventSource: that one can't send the token.
+async function follow() {
+  let wait = 200;
+  for (;;) {
+    try {
+      const answer = await fetch("live", { headers: headers(), cache: "no-store" });
+      if (answer.status === 401) {
+        sessionStorage.removeItem("peer-token");
+        token = null;
+        return link("lost", (await answer.json()).message);
+      }
+      if (!answer.ok) throw new Error((await answer.json()).message);
+      link("live", "live");
+      wait = 200;
+      await read(answer.body);
+    } catch (error) {
+      console.debug("stream:", error.message);
+    }
+    link("lost", "no answer from this agent: trying again");
+    await new Promise((later) => setTimeout(later, wait));
+    wait = Math.min(wait * 2, 3000);
+  }
+}
+
+async function read(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  // The agent says something at least every 5 s.
+  for (;;) {
+    let timer;
+    const late = new Promise((_, fail) => { timer = setTimeout(() => fail(new Error("silence")), 15000); });
+    const { value, done } = await Promise.race([reader.read(), late]).finally(() => clearTimeout(timer));
+    if (done) return;
+    text += value;
+    const events = text.split("\n\n");
+    text = events.pop();
+    for (const event of events) take(event);
+  }
+}
+
+function take(event) {
+  let name = "", data = "";
+  for (const line of event.split("\n")) {
+    if (line.startsWith("event:")) name = line.slice(6).trim();
+    if (line.startsWith("data:")) data += line.slice(5).trimStart();
+  }
+  if (!data) return;
+  if (name === "picture") for (const kind of ["n", "s", "t"]) seen[kind].clear();
+  for (const [key, value] of Object.entries(JSON.parse(data))) {
+    if (key === "c") seen.c = value;
+    else if (value === null) seen[key[0]].delete(key.slice(2));
+    else seen[key[0]].set(key.slice(2), value);
+  }
+  draw();
+}
+
+function link(state, text) {
+  $("link").dataset.state = state;
+  $("link").textContent = text;
+}
+
+// ---- drawing: at most once a frame
+let due = false;
+function draw() {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => {
+    due = false;
+    if (seen.c) views();
+  });
+}
+
+let shown = null;
+function views() {
+  const [, view = "", name = ""] = decodeURI(location.hash).split("/");
+  const page = view + "/" + name;
+  if (page !== shown) {
+    main.replaceChildren();
+    shown = page;
+  }
+  for (const a of document.querySelectorAll("nav a")) {
+    const here = a.dataset.view === (view === "service" ? "services" : view === "node" || !view ? "cluster" : view);
+    if (here) a.setAttribute("aria-current", "page");
+    else a.removeAttribute("aria-current");
+  }
+  const wanted = [...seen.s.values()].reduce((sum, s) => sum + s.desired, 0);
+  const running = [...seen.s.values()].reduce((sum, s) => sum + s.running, 0);
+  put($("facts"), `${many(seen.n.size, "node")} · ${many(seen.s.size, "service")} · ${running} of ${many(wanted, "task")} running`
+    + (seen.c.quorum ? "" : " · no quorum: changes are kept and carried out when a majority is back"));
+  if (view === "services") services();
+  else if (view === "service") service(name);
+  else if (view === "node") node(name);
+  else if (view === "electorate") electorate();
+  else cluster();
+}
+
+const many = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
+const byName = (map) => [...map.values()].sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
+const tagOf = (image) => (image || "").split("@")[0].replace(/^.*\//, "");
+const put = (element, text) => { if (element.textContent !== text) element.textContent = text; };
+const set = (element, name, value) => { if (element.dataset[name] !== value) element.dataset[name] = value; };
+
+function make(kind, attributes = {}, ...children) {
+  const element = document.createElement(kind);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "hue") element.style.setProperty("--hue", value);
+    else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value !== undefined && value !== false) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+// Makes the children of `parent` those of `items`, in order, keeping the element of each key.
+function list(parent, items, key, fresh, change) {
+  const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  let at = parent.firstElementChild;
+  for (const item of items) {
+    const name = key(item);
+    let element = old.get(name);
+    if (element) old.delete(name);
+    else {
+      element = fresh(item);
+      element.dataset.key = name;
+    }
+    change(element, item);
+    if (element === at) at = at.nextElementSibling;
+    else parent.insertBefore(element, at);
+  }
+  for (const element of old.values()) element.remove();
+}
+
+// One element of a view, made once.
+function part(name, fresh) {
+  let element = main.querySelector(`[data-part="${name}"]`);
+  if (!element) {
+    element = fresh();
+    element.dataset.part = name;
+    main.append(element);
+  }
+  return element;
+}
+
+// ---- tasks
+const KINDS = { running: "good", failed: "bad", rejected: "bad", shutdown: "quiet", complete: "quiet" };
+const kindOf = (task) => (task.desired === "shutdown" || task.desired === "remove") && task.phase === "running" ? "busy" : KINDS[task.phase] || "busy";
+const isOver = (task) => ["complete", "shutdown", "failed", "rejected"].includes(task.phase);
+const stateOf = (task) => (kindOf(task) === "busy" && task.phase === "running" ? "draining" : task.phase);
+// On the board: what is wanted, and what still runs. Slots that failed and have no successor yet stay in sight.
+const onBoard = (task) => task.desired === "ready" || task.desired === "running" || !isOver(task);
+
+function hueOf(text) {
+  let hash = 7;
+  for (const letter of text) hash = (hash * 31 + letter.charCodeAt(0)) >>> 0;
+  return `hsl(${hash % 360} 60% 48%)`;
+}
+
+const nameOf = (task) => {
+  const service = seen.s.get(task.service);
+  return (service ? service.name : "removed") + (task.slot === null ? "" : "." + task.slot);
+};
+
+function taskCard(task) {
+  const name = (seen.s.get(task.service) || { name: "" }).name;
+  return make("li", { class: "task", hue: hueOf(name) }, make("span", { class: "tag" }), make("b"), " ", make("span"), make("span", { class: "why" }));
+}
+
+function fillCard(element, task) {
+  const kind = kindOf(task);
+  set(element, "kind", kind);
+  set(element, "state", stateOf(task));
+  const service = seen.s.get(task.service);
+  const rolling = service && service.rollout && service.rollout.state !== "completed";
+  const age = rolling ? (task.current ? "new" : "old") : "";
+  set(element, "age", age);
+  const [tag, name, , why] = element.children;
+  put(tag, tagOf(task.image) + (age ? ` (${age})` : ""));
+  put(name, nameOf(task));
+  put(element.children[2], stateOf(task) + (task.attempt ? `, attempt ${task.attempt + 1}` : ""));
+  element.children[2].className = "state-" + kind;
+  put(why, task.error || (task.phase === "pending" && task.note) || "");
+}
+
+const bySlot = (a, b) => nameOf(a).localeCompare(nameOf(b), undefined, { numeric: true }) || (a.id < b.id ? -1 : 1);
+
+function tasksBy(key) {
+  const groups = new Map();
+  for (const task of seen.t.values()) {
+    if (!onBoard(task)) continue;
+    const group = task[key] || "";
+    if (!groups.has(group)) groups.set(group, []);
+    groups.get(group).push(task);
+  }
+  for (const group of groups.values()) group.sort(bySlot);
+  return groups;
+}
+
+// ---- the cluster
+const NOWHERE = { id: "", name: "waiting for a node", status: "none", availability: "active", labels: {} };
+
+function cluster() {
+  const groups = tasksBy("node");
+  const empty = part("empty", () => make("section", { class: "empty" },
+    make("h2", {}, "No service yet"), make("p", {}, "Create one, on any node:"),
+    make("pre", {}, make("code", {}, "peer service create --name web --replicas 3 --publish 8080:80 nginx"))));
+  empty.hidden = seen.s.size > 0;
+  const board = part("board", () => make("section", { class: "nodes", "aria-label": "Nodes" }));
+  const nodes = byName(seen.n);
+  if (groups.has("")) nodes.unshift(NOWHERE);
+  board.classList.toggle("many", nodes.length > 40);
+  list(board, nodes, (node) => node.id, freshNode, (element, node) => fillNode(element, node, groups.get(node.id) || []));
+}
+
+function freshNode(node) {
+  const title = node.id ? make("a", { href: "#/node/" + encodeURI(node.name) }) : make("span");
+  return make("article", { class: "node" },
+    make("div", { class: "head" }, make("h3", {}, title, make("span", { class: "marks" })), make("p"), make("p"), make("div", { class: "load", hidden: "" }, make("i"))),
+    make("ul", { class: "tasks" }));
+}
+
+function fillNode(element, node, tasks) {
+  set(element, "status", node.status);
+  set(element, "availability", node.availability);
+  const [head, cards] = element.children;
+  const [title, first, second, load] = head.children;
+  put(title.children[0], node.name);
+  const marks = [node.holder && "leader", node.id === seen.c.self && "this node", node.availability !== "active" && node.availability].filter(Boolean);
+  list(title.children[1], marks, (mark) => mark, (mark) => make("span", { class: "mark" }, mark), () => {});
+  first.className = "status";
+  set(first, "status", node.status);
+  put(first, node.id ? statusOf(node) : "");
+  put(second, node.engine ? `engine ${node.engine} · ${many(Math.round(node.cpus / 1e9), "cpu")} · ${size(node.memory)}` : "");
+  const reserved = tasks.reduce((sum, task) => sum + ((seen.s.get(task.service) || {}).cpu || 0), 0);
+  load.hidden = !reserved || !node.cpus;
+  if (!load.hidden) {
+    load.firstChild.style.width = Math.min(100, (100 * reserved) / node.cpus) + "%";
+    load.title = `${(reserved / 1e9).toFixed(1)} of ${(node.cpus / 1e9).toFixed(1)} cpus reserved`;
+  }
+  list(cards, tasks, (task) => task.id, taskCard, fillCard);
+}
+
+const statusOf = (node) => (node.trouble ? "ready, engine unreachable: " + node.trouble : node.status === "suspect" ? "suspect: no answer for a moment" : node.status)
+  + (node.blocked && Object.keys(node.blocked).length ? `; port ${Object.keys(node.blocked).join(", ")} is taken by something else here` : "");
+const size = (bytes) => (bytes ? (bytes / 2 ** 30).toFixed(1) + " GiB" : "");
+
+// ---- services
+function services() {
+  const sheet = part("services", () => make("section", { class: "wide" }, make("h2", {}, "Services"), table("Name", "Mode", "Replicas", "Image", "Ports", "Update")));
+  list(sheet.querySelector("tbody"), byName(seen.s), (s) => s.id,
+    (s) => make("tr", {}, make("td", {}, make("a", { href: "#/service/" + encodeURI(s.name) }, s.name)), ...Array.from({ length: 5 }, () => make("td"))),
+    (row, s) => [s.name, s.mode, `${s.running}/${s.desired}`, tagOf(s.image), portsOf(s), rolloutOf(s)].forEach((text, i) => i && put(row.children[i], text)));
+  if (!seen.s.size) put(part("none", () => make("p", { class: "empty" })), "No service yet: peer service create --name web nginx");
+}
+
+const portsOf = (s) => s.ports.map((p) => `*:${p.published}->${p.target}/${p.protocol}` + (p.mode === "host" ? " (host)" : "")).join(", ");
+const rolloutOf = (s) => (s.rollout ? s.rollout.state.replace("_", " ") + (s.rollout.message ? ": " + s.rollout.message : "") : "");
+const table = (...names) => make("table", {}, make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)))), make("tbody"));
+
+function service(name) {
+  const s = [...seen.s.values()].find((s) => s.name === name);
+  if (!s) return gone(`There is no service ${name}.`);
+  const tasks = [...seen.t.values()].filter((task) => task.service === s.id).sort((a, b) => bySlot(a, b) || b.since - a.since);
+  const about = part("about", () => make("section", { class: "sheet" }, make("h2", {}, s.name), make("p"), make("p"), make("progress", { max: 1, value: 0, "aria-label": "slots updated" }), make("p", { class: "why" })));
+  const [, what, rollout, bar, pending] = about.children;
+  put(what, `${s.mode}, ${s.running} of ${s.desired} running · ${s.image}${s.ports.length ? " · " + portsOf(s) : ""}`);
+  const live = tasks.filter((task) => task.desired === "running");
+  const done = live.filter((task) => task.current && task.phase === "running").length;
+  bar.hidden = !s.rollout || s.rollout.state.endsWith("completed");
+  bar.max = Math.max(1, s.desired);
+  bar.value = done;
+  put(rollout, s.rollout ? `${rolloutOf(s)} — ${done} of ${s.desired} slots done, ${many(s.rollout.failed, "failure")}; ${s.order}, ${s.parallelism || "all"} at a time` : "never updated");
+  put(pending, s.pending || "");
+  const acts = part("acts", () => make("section", { class: "sheet" }, make("h2", {}, "Change it"), ...serviceActs(s)));
+  set(acts, "service", s.id);
+  const rows = part("tasks", () => make("section", { class: "wide" }, make("h2", {}, "Tasks"), table("Task", "Image", "Node", "Wanted", "State", "Since", "Error")));
+  list(rows.querySelector("tbody"), tasks, (task) => task.id, () => make("tr", {}, ...Array.from({ length: 7 }, () => make("td"))), (row, task) => {
+    const node = seen.n.get(task.node);
+    [nameOf(task), tagOf(task.image), node ? node.name : "", task.desired, stateOf(task), new Date(task.since).toLocaleTimeString(), task.error || task.note || ""]
+      .forEach((text, i) => put(row.children[i], text));
+    row.children[4].className = "state-" + kindOf(task);
+  });
+  part("past", () => make("section", { class: "sheet" }, make("h2", {}, "History"),
+    make("button", { type: "button", onclick: (event) => past(s.id, event.target.parentElement) }, "Show the revisions"), make("div")));
+}
+
+function gone(text) {
+  put(part("gone", () => make("p", { class: "empty" })), text);
+}
+
+// ---- actions: each shows the command that does the same
+function action(label, button, fields, command, body) {
+  const inputs = fields.map(([name, attributes]) => make("input", { name, required: "", ...attributes }));
+  const line = make("code");
+  const values = () => Object.fromEntries(inputs.map((input) => [input.name, input.value]));
+  const tell = () => put(line, command(values()));
+  const press = make("button", { type: "submit" }, button);
+  const form = make("form", {
+    "aria-label": label, oninput: tell,
+    onsubmit: async (event) => {
+      event.preventDefault();
+      press.disabled = true;
+      await act(body(values()));
+      press.disabled = false;
+    },
+  }, ...inputs.map((input, i) => make("label", {}, fields[i][2], input)), press, line);
+  tell();
+  return form;
+}
+
+function serviceActs(s) {
+  const acts = [
+    action("Update the image", "Update", [["image", { value: s.image.split("@")[0], size: 32 }, "Image"]],
+      ({ image }) => `peer service update --image ${image} ${s.name}`, ({ image }) => ({ do: "update-image", service: s.id, image })),
+    action("Roll back", "Roll back", [], () => `peer service rollback ${s.name}`, () => ({ do: "rollback", service: s.id })),
+  ];
+  if (s.mode === "replicated") {
+    acts.unshift(action("Scale", "Scale", [["replicas", { type: "number", min: 0, max: 100000, value: s.replicas }, "Replicas"]],
+      ({ replicas }) => `peer service scale ${s.name}=${replicas}`, ({ replicas }) => ({ do: "scale", service: s.id, replicas: Number(replicas) })));
+  }
+  return acts;
+}
+
+async function act(body) {
+  try {
+    const answer = await fetch("act", { method: "POST", headers: { ...headers(), "Content-Type": "application/json" }, body: JSON.stringify(body) });
+    const told = await answer.json();
+    if (!answer.ok) return toast("bad", told.message);
+    toast("good", told.warnings.length ? told.warnings.join("; ") : "Taken; watch it happen.");
+  } catch (error) {
+    toast("bad", "No answer from this agent: " + error.message);
+  }
+}
+
+let hush;
+function toast(kind, text) {
+  const toast = $("toast");
+  toast.dataset.kind = kind;
+  toast.textContent = text;
+  toast.hidden = false;
+  clearTimeout(hush);
+  hush = setTimeout(() => { toast.hidden = true; }, kind === "good" ? 4000 : 12000);
+}
+
+async function past(id, section) {
+  const into = section.lastElementChild;
+  const answer = await fetch("history/" + id, { headers: headers() });
+  const revisions = await answer.json();
+  if (!answer.ok) return put(into, revisions.message);
+  into.replaceChildren(...revisions.map((revision, i) => {
+    const lines = i ? difference(revisions[i - 1].spec, revision.spec) : ["the first one"];
+    return make("div", {}, make("h3", {}, `${revision.number}${revision.current ? " (current)" : ""}, ${new Date(revision.created).toLocaleString()}`),
+      make("pre", {}, make("code", {}, lines.join("\n") || "no difference")));
+  }).reverse());
+}
+
+// Lines "- path: old" and "+ path: new" for what differs.
+function difference(before, after, path = "") {
+  if (JSON.stringify(before) === JSON.stringify(after)) return [];
+  const isMap = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+  if (isMap(before) && isMap(after)) {
+    const names = [...new Set([...Object.keys(before), ...Object.keys(after)])].sort();
+    return names.flatMap((name) => difference(before[name], after[name], path ? path + "." + name : name));
+  }
+  const line = (sign, value) => (value === undefined ? [] : [`${sign} ${path}: ${JSON.stringify(value)}`]);
+  return [...line("-", before), ...line("+", after)];
+}
+
+// ---- one node
+function node(name) {
+  const found = [...seen.n.values()].find((node) => node.name === name);
+  if (!found) return gone(`There is no node ${name}.`);
+  const tasks = tasksBy("node").get(found.id) || [];
+  const board = part("board", () => make("section", { class: "nodes" }));
+  list(board, [found], (node) => node.id, freshNode, (element, node) => fillNode(element, node, tasks));
+  const facts = part("facts", () => make("section", { class: "sheet" }, make("h2", {}, "Facts"), table("", "")));
+  const rows = [["id", found.id], ["address", found.addr], ["agent", found.agent], ["engine", found.engine], ["joined", new Date(found.joined).toLocaleString()],
+    ["votes", found.voter ? "yes" : "no"], ["labels", Object.entries(found.labels).map(([k, v]) => `${k}=${v}`).join(", ") || "none"]];
+  list(facts.querySelector("tbody"), rows, ([name]) => name, ([name]) => make("tr", {}, make("th", { scope: "row" }, name), make("td")), (row, [, value]) => put(row.children[1], String(value)));
+  part("acts", () => make("section", { class: "sheet" }, make("h2", {}, "Change it"),
+    ...["active", "pause", "drain"].map((availability) => action("Make it " + availability, availability, [],
+      () => `peer node update --availability ${availability} ${found.name}`, () => ({ do: "availability", node: found.id, availability })))));
+}
+
+// ---- who decides
+function electorate() {
+  const holder = seen.c.holder;
+  const sheet = part("electorate", () => make("section", { class: "wide" }, make("h2", {}, "Electorate and lease"), make("p"), table("Node", "Votes", "Lease", "Status")));
+  const name = (id) => (seen.n.get(id) || { name: id }).name;
+  put(sheet.children[1], holder
+    ? `${name(holder.node)} holds the scheduler's lease, term ${holder.term}. The electorate is number ${seen.c.epoch}, with ${many(seen.c.voters.length, "voter")}; a majority of them grants the lease and acknowledges changes.`
+    : "Nobody holds the scheduler's lease: containers run on and are restarted where they are; changes are kept until a majority of the voters is back.");
+  list(sheet.querySelector("tbody"), byName(seen.n), (node) => node.id, () => make("tr", {}, ...Array.from({ length: 4 }, () => make("td"))), (row, node) =>
+    [node.name, node.voter ? "yes" : "", node.holder ? "holds it" : "", node.status].forEach((text, i) => put(row.children[i], text)));
+}
+
+addEventListener("hashchange", () => {
+  token = takeToken();
+  draw();
+  main.focus({ preventScroll: true });
+});
+follow();

@@ -1,0 +1,130 @@
+//! The live stream: a picture first, then what changes, to every open page. Costs nothing while no page is open.
+
+use super::Shared;
+use super::picture::Picture;
+use crate::core::face::Refused;
+use crate::shell::api::{Answer, Failure, Snapshot, Want};
+use crate::shell::handle::AgentHandle;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::stream::{self, Stream, StreamExt};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, broadcast};
+use tokio_util::sync::CancellationToken;
+
+/// How often the agent is asked for changes while a page is open: what people see as at once.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Every so many looks the whole picture is compared, for what [`crate::core::Core::changes`] does not count.
+const LOOK_WHOLE: u32 = 20;
+/// Changes that a slow page may fall behind before it is sent a whole picture instead.
+const MAX_BEHIND: usize = 64;
+/// Open pages of one node.
+const MAX_PAGES: usize = 200;
+/// So that a page finds out that its agent has gone, and proxies leave the stream open.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+#[derive(Clone)]
+pub struct Watch {
+    agent: AgentHandle,
+    seen: Arc<Mutex<Seen>>,
+    changes: broadcast::Sender<Arc<str>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// [`crate::core::Core::changes`] when `picture` was taken.
+    at: Option<u64>,
+    /// Looks since the whole picture was compared.
+    looks: u32,
+    picture: Picture,
+}
+
+impl Watch {
+    pub fn start(agent: AgentHandle, stop: CancellationToken) -> Self {
+        let watch = Self { agent, seen: Arc::default(), changes: broadcast::Sender::new(MAX_BEHIND) };
+        let looking = watch.clone();
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(LOOK_EVERY);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = tick.tick() => {}
+                }
+                if looking.changes.receiver_count() > 0 && looking.look(&mut *looking.seen.lock().await).await.is_err()
+                {
+                    return; // The agent has ended.
+                }
+            }
+        });
+        watch
+    }
+
+    /// Brings `seen` up to date, and tells the open pages what is new.
+    async fn look(&self, seen: &mut Seen) -> Result<(), Refused> {
+        seen.looks += 1;
+        let last = seen.at.filter(|_| seen.looks < LOOK_WHOLE);
+        let question = move |core: &crate::core::Core| {
+            let at = core.changes();
+            (Some(at) != last).then(|| (at, Snapshot::of(core, Want::ALL)))
+        };
+        let Some((at, snapshot)) = self.agent.query(question).await? else { return Ok(()) };
+        let picture = Picture::of(&snapshot);
+        let delta = picture.since(&seen.picture);
+        if !delta.0.is_empty() {
+            // Nobody may be listening yet.
+            let _ = self.changes.send(text(&delta));
+        }
+        *seen = Seen { at: Some(at), looks: 0, picture };
+        Ok(())
+    }
+
+    /// The picture as it is now, and every change from there on.
+    async fn join(&self) -> Result<(Arc<str>, broadcast::Receiver<Arc<str>>), Refused> {
+        let mut seen = self.seen.lock().await;
+        self.look(&mut seen).await?;
+        Ok((text(&seen.picture), self.changes.subscribe()))
+    }
+
+    /// Ends when the agent does.
+    async fn stream(self) -> Result<impl Stream<Item = Result<Event, Infallible>>, Refused> {
+        let (picture, changes) = self.join().await?;
+        let first = stream::iter([event("picture", &picture)]);
+        let rest = stream::unfold((self, changes), |(watch, mut changes)| async move {
+            match changes.recv().await {
+                Ok(delta) => Some((event("change", &delta), (watch, changes))),
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    let (picture, changes) = watch.join().await.ok()?;
+                    Some((event("picture", &picture), (watch, changes)))
+                }
+                Err(broadcast::error::RecvError::Closed) => None,
+            }
+        });
+        Ok(first.chain(rest).map(Ok))
+    }
+}
+
+fn event(name: &str, data: &str) -> Event {
+    Event::default().event(name).data(data)
+}
+
+fn text(picture: &Picture) -> Arc<str> {
+    serde_json::Value::from_iter(picture.0.clone()).to_string().into()
+}
+
+/// `GET /live`.
+pub async fn stream(State(page): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
+    page.guard.may_look(&headers)?;
+    if page.watch.changes.receiver_count() >= MAX_PAGES {
+        return Err(Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{MAX_PAGES} pages are open on this node: close one, or open another node's"),
+        ));
+    }
+    let stream = page.watch.clone().stream().await?;
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+}

@@ -1,0 +1,102 @@
+//! The cluster page: one HTTP listener on every node with the page itself, its live stream, its actions and the metrics.
+//!
+//! Who may do what: on a loopback address everybody on this machine may look; on any other address the page's token is
+//! needed for that too. Changing anything always takes the token, since whoever may change a service may become root
+//! on every node. The page shows no spec's environment, so that looking reveals no secret.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod act;
+mod guard;
+mod live;
+mod metrics;
+mod picture;
+
+pub use metrics::Counters;
+
+use crate::shell::handle::AgentHandle;
+use anyhow::Context;
+use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use guard::Guard;
+use live::Watch;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Where the page is served unless it is said otherwise. (The agents' own port is the same number in UDP.)
+pub const DEFAULT_ADDR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7373);
+
+/// A page that is being served.
+pub struct Page {
+    pub addr: SocketAddr,
+    token: String,
+}
+
+impl Page {
+    /// What a person opens: with the token, behind a `#`, so that no server or proxy sees it.
+    pub fn link(&self) -> String {
+        format!("http://{}/#token={}", self.addr, self.token)
+    }
+}
+
+struct Shared {
+    agent: AgentHandle,
+    counters: Arc<Counters>,
+    watch: Watch,
+    guard: Guard,
+}
+
+/// Binds `addr` and serves until `stop`. `token` is what actions need, and on other than loopback addresses every look.
+///
+/// # Errors
+/// The address can't be bound.
+pub async fn serve(
+    addr: SocketAddr,
+    token: String,
+    agent: AgentHandle,
+    counters: Arc<Counters>,
+    stop: CancellationToken,
+) -> anyhow::Result<Page> {
+    let listener = TcpListener::bind(addr).await.with_context(|| format!("can't serve the page on {addr}"))?;
+    let addr = listener.local_addr()?;
+    let watch = Watch::start(agent.clone(), stop.clone());
+    let shared = Arc::new(Shared { agent, counters, watch, guard: Guard::new(addr, token.clone()) });
+    let router = Router::new()
+        .route("/", get(|| asset("text/html; charset=utf-8", include_str!("assets/page.html"))))
+        .route("/page.css", get(|| asset("text/css; charset=utf-8", include_str!("assets/page.css"))))
+        .route("/page.js", get(|| asset("text/javascript; charset=utf-8", include_str!("assets/page.js"))))
+        .route("/live", get(live::stream))
+        .route("/metrics", get(metrics::serve))
+        .route("/act", post(act::act))
+        .route("/history/{service}", get(act::history))
+        .with_state(shared);
+    tokio::spawn(async move {
+        let serving = axum::serve(listener, router).into_future();
+        // An open page is a request without end: nothing is waited for.
+        tokio::select! {
+            result = serving => if let Err(error) = result { tracing::error!(%error, "the page has ended") },
+            () = stop.cancelled() => {}
+        }
+    });
+    Ok(Page { addr, token })
+}
+
+async fn asset(kind: &'static str, text: &'static str) -> Response {
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+                          base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static(kind)),
+        (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    ];
+    (headers, text).into_response()
+}

@@ -1,0 +1,137 @@
+//! The cluster page on real agents: its stream, its actions, who may do what, and the metrics. How it looks in a browser
+//! is `page_browser.rs`'s subject.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod page_support;
+
+use page_support::{Stream, deploy, http, link_of};
+use peer::shell::demo::Demo;
+use serde_json::{Value, json};
+
+/// The stream's picture once `is_so` holds of it.
+async fn until(stream: &mut Stream, what: &str, is_so: impl Fn(&Stream) -> bool) {
+    while !is_so(stream) {
+        assert!(stream.next().await, "the stream ended before: {what}");
+    }
+}
+
+fn running(stream: &Stream, tag: &str) -> usize {
+    let runs = |t: &&Value| {
+        t["phase"] == "running" && t["desired"] == "running" && t["image"] == format!("demo/greeter:{tag}")
+    };
+    stream.all("t/").filter(runs).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_and_changes_the_cluster_as_it_is() {
+    let demo = Demo::start(3).await.unwrap();
+    demo.wait_formed(3).await.unwrap();
+    let (addr, token) = link_of(&demo, 1);
+    let mut stream = Stream::open(addr, None).await;
+    until(&mut stream, "three nodes", |s| s.all("n/").filter(|n| n["status"] == "ready").count() == 3).await;
+    assert_eq!(stream.all("n/").filter(|n| n["holder"] == true).count(), 1);
+
+    let id = deploy(&demo, 2).await;
+    until(&mut stream, "two replicas", |s| running(s, "1") == 2).await;
+    assert!(!stream.text.contains("SECRET"), "a spec's environment stays inside");
+
+    // From another node's page: whatever was done is seen everywhere.
+    let (other, other_token) = link_of(&demo, 2);
+    let act = |body: Value| http(other, "POST", "/act", Some(&other_token), Some(body));
+    assert_eq!(act(json!({"do": "scale", "service": id, "replicas": 4})).await.0, 200);
+    until(&mut stream, "four replicas", |s| running(s, "1") == 4).await;
+    assert_eq!(act(json!({"do": "update-image", "service": id, "image": "demo/greeter:2"})).await.0, 200);
+    until(&mut stream, "the new version", |s| running(s, "2") == 4).await;
+    assert_eq!(act(json!({"do": "rollback", "service": id})).await.0, 200);
+    until(&mut stream, "the old version again", |s| running(s, "1") == 4).await;
+    let node = stream.all("n/").find(|n| n["name"] == "node3").unwrap()["id"].as_str().unwrap().to_owned();
+    assert_eq!(act(json!({"do": "availability", "node": node, "availability": "drain"})).await.0, 200);
+    until(&mut stream, "node3 is empty", |s| {
+        running(s, "1") == 4 && s.all("t/").filter(|t| t["desired"] == "running").all(|t| t["node"] != node.as_str())
+    })
+    .await;
+
+    // What the stream added up to is what a page that is opened now is given.
+    let fresh = Stream::open(addr, None).await;
+    until(&mut stream, "both are alike", |s| s.seen == fresh.seen).await;
+
+    // The history is for those who may change things.
+    let (status, revisions) = http(addr, "GET", &format!("/history/{id}"), Some(&token), None).await;
+    let revisions: Value = serde_json::from_str(&revisions).unwrap();
+    assert_eq!(status, 200);
+    assert_eq!(revisions.as_array().unwrap().iter().filter(|r| r["current"] == true).count(), 1);
+    demo.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_changes_anything_without_the_token_and_bad_input_is_told() {
+    let demo = Demo::start(1).await.unwrap();
+    demo.wait_formed(1).await.unwrap();
+    let (addr, token) = link_of(&demo, 0);
+    let id = deploy(&demo, 1).await;
+    let scale = json!({"do": "scale", "service": id, "replicas": 2});
+    for guess in [None, Some("guess"), Some("")] {
+        let (status, said) = http(addr, "POST", "/act", guess, Some(scale.clone())).await;
+        assert_eq!(status, 401, "{said}");
+        assert!(said.contains("peer dashboard"), "{said}");
+        assert_eq!(http(addr, "GET", &format!("/history/{id}"), guess, None).await.0, 401);
+    }
+    let act = |body: Value| http(addr, "POST", "/act", Some(&token), Some(body));
+    let nobody = "1111111111111111111111111";
+    for (body, word) in [
+        (json!({"do": "explode"}), "explode"),
+        (json!({"do": "scale", "service": id}), "replicas"),
+        (json!({"do": "scale", "service": id, "replicas": -1}), "expected u32"),
+        (json!({"do": "scale", "service": nobody, "replicas": 1}), "not found"),
+        (json!({"do": "update-image", "service": id, "image": "Not An Image"}), "Image"),
+        (json!({"do": "availability", "node": nobody, "availability": "asleep"}), "asleep"),
+        (json!("scale"), "expected"),
+    ] {
+        let (status, said) = act(body.clone()).await;
+        assert!((400..500).contains(&status) && said.contains(word), "{body}: {status} {said}");
+    }
+    let replicas = demo.agent(0).unwrap().handle.query(|core| core.services()[0].desired).await.unwrap();
+    assert_eq!(replicas, 1, "none of it changed anything");
+    demo.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_are_prometheus_text_and_true() {
+    let demo = Demo::start(2).await.unwrap();
+    demo.wait_formed(2).await.unwrap();
+    let id = deploy(&demo, 3).await;
+    let (addr, _) = link_of(&demo, 0);
+    let mut stream = Stream::open(addr, None).await;
+    until(&mut stream, "three replicas", |s| running(s, "1") == 3).await;
+    let (status, text) = http(addr, "GET", "/metrics", None, None).await;
+    assert_eq!(status, 200);
+    let mut kinds = std::collections::BTreeMap::new();
+    for line in text.lines() {
+        if let Some(comment) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = comment.split_once(' ').unwrap();
+            assert!(kinds.insert(name, kind).is_none(), "{name} stands twice");
+            continue;
+        }
+        if line.starts_with("# HELP ") {
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let name = series.split('{').next().unwrap();
+        assert!(name.starts_with("peer_"), "{line}");
+        let kind = kinds.get(name).unwrap_or_else(|| panic!("{line} has no type"));
+        assert_eq!(*kind == "counter", name.ends_with("_total"), "{line}");
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+    }
+    for line in [
+        "peer_members{state=\"alive\"} 2",
+        "peer_service_replicas_running{service=\"greeters\"} 3",
+        "peer_service_replicas_desired{service=\"greeters\"} 3",
+        "peer_quorum 1",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+    }
+    let memory = text.lines().find_map(|l| l.strip_prefix("peer_process_resident_memory_bytes ")).unwrap();
+    assert!(memory.parse::<u64>().unwrap() > 1 << 20);
+    assert!(!text.contains(&id), "series are named by what stays");
+    demo.end().await;
+}
