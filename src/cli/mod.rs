@@ -1,4 +1,5 @@
-//! The command line: a client of the agent's HTTP API, but for `peer start` and `peer demo`, which are the agent.
+//! The command line: a client of the agent's HTTP API, but for `peer start`, which is the agent,
+//! and `peer demo`, which starts several.
 //!
 //! It takes the docker CLI's flags and prints its tables, so that fingers and scripts need not learn anew. It knows
 //! Docker's JSON and nothing of the core: what it shows, it was told. Flags become JSON in pure functions
@@ -10,6 +11,7 @@
 mod client;
 mod cluster;
 mod console;
+mod demo;
 mod error;
 #[cfg(test)]
 mod fixtures;
@@ -55,7 +57,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Start(Box<start::StartArgs>),
-    Demo(start::DemoArgs),
+    Demo(demo::DemoArgs),
+    #[command(hide = true)]
+    Greeter(demo::GreeterArgs),
     #[command(subcommand)]
     Service(service::ServiceCommand),
     #[command(subcommand)]
@@ -74,7 +78,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
     let mut console = Console::of_process();
     match cli.command {
         Command::Start(args) => start::start(*args),
-        Command::Demo(args) => start::demo(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Greeter(args) => demo::greet(&args),
         command => {
             let client = Client::of_host(host.as_deref())?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -87,7 +92,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
 async fn ask(command: Command, client: &Client, console: &mut Console) -> Result<(), CliError> {
     match command {
         // Not clients; `run` has done them.
-        Command::Start(_) | Command::Demo(_) => Ok(()),
+        Command::Start(_) | Command::Demo(_) | Command::Greeter(_) => Ok(()),
         Command::Service(command) => service::run(command, client, console).await,
         Command::Node(command) => node::run(command, client, console).await,
         Command::Token(args) => cluster::token(&args, client, console).await,

@@ -1,4 +1,4 @@
-//! `peer start` and `peer demo`: what was typed, made into the agent's configuration, every value checked before
+//! `peer start`: what was typed, made into the agent's configuration, every value checked before
 //! anything is touched.
 
 use super::client::{own_data_dir, own_socket, socket_of};
@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
 
 const DEFAULT_PORT: u16 = 7373;
-const DEMO_MAX_NODES: u16 = 50;
 
 const START_EXAMPLES: &str = "\
 Examples:
@@ -68,60 +67,47 @@ pub struct StartArgs {
     /// Serve the cluster page and the metrics here, or nowhere [default: 127.0.0.1:7373, or a free port]
     #[arg(long, value_name = "IP[:PORT]|none")]
     dashboard: Option<String>,
-}
-
-const DEMO_EXAMPLES: &str = "\
-Examples:
-  peer demo
-  peer demo --nodes 7 --port 9100";
-
-/// Run a whole cluster in this one process, with containers that are only played
-#[derive(Debug, Args)]
-#[command(after_help = DEMO_EXAMPLES)]
-pub struct DemoArgs {
-    /// How many nodes
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=i64::from(DEMO_MAX_NODES)))]
-    nodes: u16,
-    /// The port that the first node's services answer on; the next ones take the next
-    #[arg(long, value_name = "PORT", default_value_t = 9000, value_parser = clap::value_parser!(u16).range(1..))]
-    port: u16,
+    /// Stop, as by SIGTERM, when standard input ends: for who starts an agent and may die before it
+    #[arg(long, hide = true)]
+    until_eof: bool,
 }
 
 pub fn start(args: StartArgs) -> Result<(), CliError> {
     let options = args.options(&Surroundings::of_process())?;
     let publish_on = args.publish_on()?;
+    let until_eof = args.until_eof;
     log_to_stderr("info");
     let mut config = options.settle().map_err(failed)?;
     config.publish_on = publish_on.unwrap_or(config.publish_on);
-    runtime()?.block_on(crate::shell::agent::run(config)).map_err(failed)
+    let orphaned = async move { if until_eof { stdin_ends().await } else { std::future::pending().await } };
+    runtime()?.block_on(crate::shell::agent::run(config, orphaned)).map_err(failed)
 }
 
-pub fn demo(args: &DemoArgs) -> Result<(), CliError> {
-    let last = args.port.checked_add(args.nodes - 1);
-    if last.is_none() {
-        return Err(CliError::misuse(format!(
-            "--port {}: there are not {} ports from there on",
-            args.port, args.nodes
-        )));
-    }
-    log_to_stderr("warn");
-    runtime()?.block_on(crate::shell::demo::run(args.nodes, args.port)).map_err(failed)
+/// On a thread of its own, which nobody waits for: a read can't be called off.
+async fn stdin_ends() {
+    let (ended, told) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // Whatever it was that ended it.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = told.await;
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+pub fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|error| CliError::new(format!("can't start: {error}")))
 }
 
 /// The whole chain of causes in one line.
-fn failed(error: anyhow::Error) -> CliError {
+pub fn failed(error: anyhow::Error) -> CliError {
     let message = format!("{error:#}");
     // The unit file must not start such a node over and over: it knows it by the exit code.
     if message.contains("removed from the cluster") { CliError::removed(message) } else { CliError::new(message) }
 }
 
 /// PEER_LOG says how much, in the syntax of RUST_LOG. Under systemd the journal has the time already.
-fn log_to_stderr(default: &str) {
+pub fn log_to_stderr(default: &str) {
     let filter =
         std::env::var("PEER_LOG").or_else(|_| std::env::var("RUST_LOG")).unwrap_or_else(|_| default.to_owned());
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default));

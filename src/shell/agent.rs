@@ -166,8 +166,8 @@ impl Agent {
     }
 }
 
-/// Runs an agent until SIGTERM or Ctrl-C, which stop it gracefully, or until it was removed from the cluster.
-pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
+/// Runs an agent until SIGTERM, Ctrl-C or `told`, which stop it gracefully, or until it was removed from the cluster.
+pub async fn run(config: AgentConfig, told: impl Future<Output = ()>) -> anyhow::Result<()> {
     let engine = match &config.engine {
         EngineChoice::Docker(socket) => AnyEngine::parse(&socket.display().to_string(), &config.hostname),
         EngineChoice::Demo => AnyEngine::parse("demo", &config.hostname),
@@ -190,6 +190,7 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     let ended = tokio::select! {
         ended = agent.ended() => ended,
         _ = term.recv() => agent.stop().await,
+        () = told => agent.stop().await,
         result = tokio::signal::ctrl_c() => {
             result?;
             agent.stop().await

@@ -1,9 +1,15 @@
-//! Several real agents on this machine, for a first look: over the local Docker Engine if one answers, else over the
-//! engine built into the binary. Needs no root and no network, and leaves nothing behind.
+//! What `peer demo` is made of: its greeter and the images of it ([`greeter`], [`image`]), the addresses of its nodes,
+//! and its directory. The command itself (`cli/demo`) starts every agent as a process of its own.
+//!
+//! [`Demo`] is the same in one process, for tests: several real agents over the built-in engine.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use crate::core::face::{Request, Timing};
-use crate::ids::ServiceId;
+pub mod greeter;
+pub mod image;
+mod program;
+mod tar;
+
+use crate::core::face::Timing;
 use crate::model::node::Availability;
 use crate::shell::agent::{Agent, AgentConfig, Dashboard, EngineChoice, Join};
 use crate::shell::engine::{AnyEngine, DemoEngine};
@@ -12,12 +18,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 /// For everything to come up.
 const UP_LIMIT: Duration = Duration::from_secs(60);
 const MAX_NODES: usize = 50;
-const IMAGE: &str = "demo/greeter:1";
 
 /// Agents of one demo; dropping it leaves the directory to [`Demo::end`].
 pub struct Demo {
@@ -130,94 +135,18 @@ impl Demo {
 }
 
 /// On Linux every address of 127/8 is this machine, so each node has its own and can publish the same ports.
-fn address(number: usize) -> IpAddr {
+pub fn address(number: usize) -> IpAddr {
     let last = u8::try_from(number).unwrap_or(u8::MAX);
     let own = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
     if TcpListener::bind((own, 0)).is_ok() { own } else { IpAddr::V4(Ipv4Addr::LOCALHOST) }
 }
 
-fn free_udp_port(ip: IpAddr) -> anyhow::Result<u16> {
+pub fn free_udp_port(ip: IpAddr) -> anyhow::Result<u16> {
     Ok(UdpSocket::bind((ip, 0)).context("no free UDP port")?.local_addr()?.port())
 }
 
-/// `peer demo`: until Ctrl-C.
-pub async fn run(nodes: u16, port: u16) -> anyhow::Result<()> {
-    let nodes = usize::from(nodes);
-    println!("Starting {} agents on this machine, over the engine built into peer (no Docker needed).", nodes);
-    let mut demo = Demo::start(nodes).await?;
-    demo.wait_formed(nodes).await?;
-    deploy(&demo, port).await?;
-    explain(&demo, port)?;
-    stop_signal().await?;
-    println!("\nStopping.");
-    for index in 0..demo.agents.len() {
-        demo.stop(index).await;
-    }
-    demo.end().await;
-    Ok(())
-}
-
-async fn stop_signal() -> anyhow::Result<()> {
-    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result?,
-        _ = term.recv() => {}
-    }
-    Ok(())
-}
-
-async fn deploy(demo: &Demo, port: u16) -> anyhow::Result<()> {
-    let agent = demo.agent(0)?;
-    let spec = serde_json::json!({
-        "Name": "greeters",
-        "TaskTemplate": {"ContainerSpec": {"Image": IMAGE}},
-        "Mode": {"Replicated": {"Replicas": 3}},
-        "UpdateConfig": {"Parallelism": 1, "Order": "start-first", "Monitor": 1_000_000_000u64, "FailureAction": "pause"},
-        "EndpointSpec": {"Ports": [{"Protocol": "tcp", "TargetPort": 5000, "PublishedPort": port, "PublishMode": "ingress"}]},
-    });
-    let accepted = agent.handle.request(Request::CreateService { spec_json: spec.to_string(), auth: None }).await?;
-    let id: ServiceId = accepted.id.parse()?;
-    println!("Deploying greeters ({IMAGE}, 3 replicas, port {port} on every node) ...");
-    let running = async {
-        loop {
-            let running = agent.handle.query(move |core| core.service(id).map_or(0, |s| s.running)).await?;
-            if running == 3 {
-                return anyhow::Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(UP_LIMIT, running).await.context("the greeters did not come up")?
-}
-
-fn explain(demo: &Demo, port: u16) -> anyhow::Result<()> {
-    let node = |index: usize| demo.configs.get(index).or(demo.configs.last()).context("no node");
-    let first = node(0)?;
-    let last = node(demo.configs.len() - 1)?;
-    println!("\nA cluster of {} identical nodes is up. See it live:\n", demo.configs.len());
-    println!("  {}\n", demo.agent(0)?.page.as_deref().unwrap_or("(the page could not be served)"));
-    println!("Any node takes any command:\n");
-    println!("  export PEER_HOST=unix://{}", first.socket.display());
-    println!("  peer node ls");
-    println!("  peer service ps greeters");
-    println!("  curl http://{}:{port}/          # any node answers", first.publish_on);
-    println!("  curl http://{}:{port}/", last.publish_on);
-    println!("  peer service scale greeters=5");
-    println!(
-        "  while curl -s http://{}:{port}/; do sleep 0.1; done   # leave it running in another terminal, and:",
-        first.publish_on
-    );
-    println!("  peer service update --image demo/greeter:2 greeters     # no request fails");
-    println!("  peer service update --image demo/greeter:bad greeters   # a bad image pauses the update");
-    println!("  peer service rollback greeters");
-    println!("  peer node update --availability drain node2");
-    println!("  docker -H unix://{} node ls        # Docker's own CLI works too\n", first.socket.display());
-    println!("Ctrl-C ends the demo and cleans up.");
-    Ok(())
-}
-
 /// A directory that goes when its owner does.
-mod tempfile_dir {
+pub mod tempfile_dir {
     use crate::shell::identity::random;
     use std::path::{Path, PathBuf};
 

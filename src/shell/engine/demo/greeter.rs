@@ -25,7 +25,7 @@ pub(super) const KILLED: i64 = 137;
 
 /// What a process was told, by signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Order {
+pub(in crate::shell) enum Order {
     Run,
     Term,
     Kill,
@@ -38,7 +38,11 @@ pub(super) async fn told(orders: &mut watch::Receiver<Order>, grave: Order) {
 }
 
 /// Serves until it is told to end; the exit code.
-pub(super) async fn serve(doors: Vec<TcpListener>, greeting: &str, mut orders: watch::Receiver<Order>) -> i64 {
+pub(in crate::shell) async fn serve(
+    doors: Vec<TcpListener>,
+    greeting: &str,
+    mut orders: watch::Receiver<Order>,
+) -> i64 {
     let text = Bytes::copy_from_slice(greeting.as_bytes());
     let all = join_all(doors.into_iter().map(|door| serve_one(door, text.clone(), orders.clone())));
     tokio::select! {

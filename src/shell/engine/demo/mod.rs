@@ -8,7 +8,7 @@
 //! 127.0.0.1, so the first container gets the port and the next one is refused and says why.
 //! The containers live in the world, not in the agent: agents that share clones of one engine come and go.
 
-mod greeter;
+pub(in crate::shell) mod greeter;
 mod world;
 
 use super::probe::{Seen, probe};

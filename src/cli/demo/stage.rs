@@ -1,0 +1,267 @@
+//! What the demo sets up, watches and takes away again.
+
+use super::node::{Ended, Node};
+use super::{DemoArgs, Engine};
+use crate::cli::json::{items, text};
+use crate::shell::demo::image::{self, DemoDocker};
+use crate::shell::demo::{address, tempfile_dir};
+use anyhow::{Context, bail, ensure};
+use futures_util::future::try_join_all;
+use std::collections::VecDeque;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+
+const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+/// For all nodes to see each other, with their engines.
+const FORMED_LIMIT: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// A killed node stays away for this long: enough to watch the others take over.
+const AWAY: Duration = Duration::from_secs(20);
+const SERVICE: &str = "greeters";
+const REPLICAS: &str = "3";
+
+pub struct Stage {
+    dir: tempfile_dir::Dir,
+    port: u16,
+    docker: Option<Docker>,
+    nodes: Vec<Node>,
+    cluster: Option<String>,
+    ended: mpsc::UnboundedReceiver<Ended>,
+    report: mpsc::UnboundedSender<Ended>,
+}
+
+struct Docker {
+    socket: PathBuf,
+    engine: DemoDocker,
+}
+
+impl Stage {
+    pub fn new(port: u16) -> anyhow::Result<Self> {
+        let (report, ended) = mpsc::unbounded_channel();
+        let dir = tempfile_dir::Dir::new()?;
+        Ok(Self { dir, port, docker: None, nodes: Vec::new(), cluster: None, ended, report })
+    }
+
+    /// There is something to take away.
+    pub fn is_set(&self) -> bool {
+        self.docker.is_some() || !self.nodes.is_empty()
+    }
+
+    /// Ends only by a failure.
+    pub async fn play(&mut self, args: &DemoArgs) -> anyhow::Result<()> {
+        ports_are_free(args)?;
+        self.choose_engine(&args.engine).await?;
+        println!("Starting {} agents on this machine ...", args.nodes);
+        self.start_nodes(usize::from(args.nodes)).await?;
+        self.deploy().await?;
+        self.explain().await?;
+        self.watch().await
+    }
+
+    async fn choose_engine(&mut self, choice: &Engine) -> anyhow::Result<()> {
+        match choice {
+            Engine::BuiltIn => println!("Using the engine built into peer: its containers are only played."),
+            Engine::Docker(socket) => {
+                self.use_docker(socket).await.with_context(|| format!("--engine {}", socket.display()))?;
+            }
+            Engine::Auto => {
+                let socket = usual_socket();
+                if let Err(error) = self.use_docker(&socket).await {
+                    println!("Using the engine built into peer: its containers are only played.");
+                    println!("(Docker at {} can't be used: {error:#})", socket.display());
+                    self.clear_docker().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn use_docker(&mut self, socket: &Path) -> anyhow::Result<()> {
+        let engine = DemoDocker::find(socket).await?;
+        println!("Using the Docker Engine at {}: giving it the greeter's images ...", socket.display());
+        // Kept from here on, because whatever happens now there may be something to clean up.
+        let docker = self.docker.insert(Docker { socket: socket.to_owned(), engine });
+        docker.engine.prepare().await
+    }
+
+    async fn start_nodes(&mut self, count: usize) -> anyhow::Result<()> {
+        let engine = match &self.docker {
+            Some(docker) => format!("unix://{}", docker.socket.display()),
+            None => "demo".to_owned(),
+        };
+        for index in 0..count {
+            self.nodes.push(Node::new(index, self.dir.path(), &engine, self.report.clone())?);
+        }
+        let Some((first, others)) = self.nodes.split_first_mut() else { bail!("a demo without nodes") };
+        first.start(None).await?;
+        let client = first.client();
+        self.cluster = Some(text(&client.get("/swarm").await.map_err(said)?, "/ID").to_owned());
+        let token = client.get("/peer/token").await.map_err(said)?;
+        let (host, token) = (first.join_addr(), text(&token, "/Token"));
+        try_join_all(others.iter_mut().map(|node| node.start(Some((&host, token))))).await?;
+
+        let deadline = Instant::now() + FORMED_LIMIT;
+        loop {
+            let nodes = client.get("/nodes").await.map_err(said)?;
+            let ready = items(&nodes).iter().filter(|node| text(node, "/Status/State") == "ready").count();
+            if ready == count {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{ready} of {count} nodes are ready after {FORMED_LIMIT:?}");
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// With the command that the user would type.
+    async fn deploy(&self) -> anyhow::Result<()> {
+        let ports = format!("{}:5000", self.port);
+        let image = self.image("1");
+        let mut args = vec!["service", "create", "--name", SERVICE, "--replicas", REPLICAS, "--publish", &ports];
+        args.extend(["--update-order", "start-first", "--update-monitor", "1s", "--no-resolve-image"]);
+        if self.docker.is_some() {
+            // The built-in greeters know where they run; a container knows what it is told.
+            args.extend(["--hostname", "{{.Service.Name}}-{{.Task.Slot}}-{{.Node.Hostname}}"]);
+        }
+        args.push(&image);
+        let shown: Vec<String> = args.iter().map(|arg| quoted(arg)).collect();
+        println!("\n$ peer {}", shown.join(" "));
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(&args).env("PEER_HOST", self.host()?).kill_on_drop(true);
+        ensure!(command.status().await?.success(), "the greeters did not come up");
+        Ok(())
+    }
+
+    fn host(&self) -> anyhow::Result<String> {
+        Ok(format!("unix://{}", self.nodes.first().context("no node")?.socket().display()))
+    }
+
+    fn image(&self, tag: &str) -> String {
+        let repository = if self.docker.is_some() { image::REPOSITORY } else { "demo/greeter" };
+        format!("{repository}:{tag}")
+    }
+
+    async fn explain(&self) -> anyhow::Result<()> {
+        let (first, last) = self.nodes.first().zip(self.nodes.last()).context("no node")?;
+        let (host, port) = (self.host()?, self.port);
+        let path = missing_path()?.map(|dir| format!("PATH=\"{}:$PATH\" ", dir.display())).unwrap_or_default();
+        println!("\nA cluster of {} identical nodes is up; any of them takes any command.", self.nodes.len());
+        let page = first.client().get("/peer/dashboard").await.map_err(said)?;
+        println!("Its page, for a browser on this machine:\n\n  {}\n", text(&page, "/Link"));
+        println!("In another terminal:\n");
+        println!("  export {path}PEER_HOST={host}\n");
+        println!("  peer node ls");
+        println!("  peer service ps {SERVICE}");
+        println!("  curl http://{}:{port}/             # every node answers for all replicas", first.ip);
+        println!("  curl http://{}:{port}/", last.ip);
+        println!("  peer service scale {SERVICE}=5\n");
+        println!("An update fails no request. In a third terminal, watch:\n");
+        println!("  while curl -sS http://{}:{port}/; do sleep 0.1; done\n", first.ip);
+        println!("and meanwhile:\n");
+        println!("  peer service update --no-resolve-image --image {} {SERVICE}", self.image("2"));
+        println!("  peer service update --no-resolve-image --image {} {SERVICE}   # pauses", self.image("bad"));
+        println!("  peer service ps {SERVICE}              # says why");
+        println!("  peer service rollback {SERVICE}");
+        println!("  peer node update --availability drain {}", last.name);
+        println!("  peer node update --availability active {}\n", last.name);
+        if let [_, victim, ..] = &self.nodes[..] {
+            let pid = victim.pid().context("the node has ended")?;
+            println!(
+                "Kill {}; its greeters run elsewhere within seconds, and it returns after {AWAY:?}:\n",
+                victim.name
+            );
+            println!("  kill -9 {pid}\n");
+        }
+        println!("Docker's own CLI works too:\n");
+        println!("  docker -H {host} service ls\n");
+        println!("Ctrl-C ends the demo and cleans up.");
+        Ok(())
+    }
+
+    /// Starts again what was killed. A node that ended by itself (removed, left, stopped) stays away.
+    async fn watch(&mut self) -> anyhow::Result<()> {
+        let mut away: VecDeque<(Instant, usize)> = VecDeque::new();
+        loop {
+            let next = away.front().map(|(at, _)| *at);
+            tokio::select! {
+                Some(ended) = self.ended.recv() => {
+                    let name = &self.nodes[ended.index].name;
+                    if ended.was_killed() {
+                        println!("\n{name} was killed; it returns after {AWAY:?}.");
+                        away.push_back((Instant::now() + AWAY, ended.index));
+                    } else {
+                        println!("\n{name} has ended.");
+                    }
+                }
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                    if let Some((_, index)) = away.pop_front() {
+                        self.bring_back(index).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn bring_back(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        match node.start_again().await {
+            Ok(()) => println!("{} is back, as process {}.", node.name, node.pid().unwrap_or_default()),
+            // It may have been removed from the cluster meanwhile; the others go on.
+            Err(error) => println!("{} can't come back: {error:#}", node.name),
+        }
+    }
+
+    /// Whatever was set up goes.
+    pub async fn clear(&mut self) -> anyhow::Result<()> {
+        for node in &mut self.nodes {
+            node.end().await;
+        }
+        self.clear_docker().await
+    }
+
+    async fn clear_docker(&mut self) -> anyhow::Result<()> {
+        match &self.docker {
+            Some(docker) => docker.engine.clear(self.cluster.as_deref()).await.context("cleaning up in Docker")?,
+            None => return Ok(()),
+        }
+        self.docker = None;
+        Ok(())
+    }
+}
+
+/// What DOCKER_HOST says if it is a socket, else Docker's own.
+fn usual_socket() -> PathBuf {
+    let said = std::env::var("DOCKER_HOST").ok();
+    said.as_deref().and_then(|host| host.strip_prefix("unix://")).unwrap_or(DOCKER_SOCKET).into()
+}
+
+/// Better now than by a service that is up and a port that isn't.
+fn ports_are_free(args: &DemoArgs) -> anyhow::Result<()> {
+    for number in 1..=usize::from(args.nodes) {
+        let ip = address(number);
+        if let Err(error) = TcpListener::bind((ip, args.port)) {
+            bail!("--port {}: can't be opened on {ip}: {error}", args.port);
+        }
+    }
+    Ok(())
+}
+
+/// Where `peer` is, if a shell wouldn't find this one.
+fn missing_path() -> anyhow::Result<Option<PathBuf>> {
+    let own = std::env::current_exe()?;
+    let dirs = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&dirs).map(|dir| dir.join("peer")).find(|path| path.exists());
+    let same = found.and_then(|path| path.canonicalize().ok()) == own.canonicalize().ok();
+    Ok(if same { None } else { own.parent().map(Path::to_owned) })
+}
+
+fn quoted(arg: &str) -> String {
+    if arg.contains(['{', ' ']) { format!("'{arg}'") } else { arg.to_owned() }
+}
+
+fn said(error: crate::cli::client::ApiError) -> anyhow::Error {
+    crate::cli::CliError::from(error).into()
+}
