@@ -12,7 +12,8 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 const HEALTH_RETRIES: u32 = 3;
 
 impl ServicePlan<'_> {
-    /// A new current revision that running slots don't match is a rollout.
+    /// A new current revision that running slots don't match is a rollout. One that an operator rolled back to is, too,
+    /// where nothing has to change: who asked for it wants to see it completed.
     pub(super) fn begin_rollout(&mut self, slots: &Slots) {
         if self.rollout.is_some() {
             return;
@@ -20,12 +21,14 @@ impl ServicePlan<'_> {
         let live = self.tasks.values().filter(|t| t.desired.is_live() && slots.wanted.contains(&t.slot));
         let dirty: Vec<&Task> = live.filter(|t| self.is_dirty(t)).collect();
         let total = dirty.iter().map(|t| t.slot).collect::<BTreeSet<_>>().len();
-        let Some(any) = dirty.first() else { return };
-        let from = self.service.previous.unwrap_or(any.revision);
         let manual = self.service.rolled_back;
+        if dirty.is_empty() && !manual {
+            return;
+        }
+        let from = self.service.previous.or(dirty.first().map(|t| t.revision));
         self.rollout = Some(Rollout {
             service: self.service.id,
-            from: Some(from),
+            from,
             to: self.service.current,
             state: if manual { RolloutState::RollbackStarted } else { RolloutState::Updating },
             started: self.now.wall,

@@ -39,6 +39,16 @@ fn head(method: &str, addr: SocketAddr, path: &str, token: Option<&str>, body: &
     )
 }
 
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().unwrap())
+    });
+    length.is_some_and(|length| body.len() >= length)
+}
+
 /// Status and body.
 pub async fn http(
     addr: SocketAddr,
@@ -51,9 +61,10 @@ pub async fn http(
     let call = async {
         let mut stream = TcpStream::connect(addr).await.unwrap();
         stream.write_all(head(method, addr, path, token, &body).as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        // Not until the end: some servers leave the connection open, whatever they are told.
+        let mut answer = Vec::new();
+        while !is_whole(&answer) && stream.read_buf(&mut answer).await.unwrap() > 0 {}
+        String::from_utf8(answer).unwrap()
     };
     let answer = timeout(PATIENCE, call).await.expect("an answer");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();

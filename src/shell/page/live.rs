@@ -32,6 +32,7 @@ pub struct Watch {
     agent: AgentHandle,
     seen: Arc<Mutex<Seen>>,
     changes: broadcast::Sender<Arc<str>>,
+    stop: CancellationToken,
 }
 
 #[derive(Default)]
@@ -45,14 +46,14 @@ struct Seen {
 
 impl Watch {
     pub fn start(agent: AgentHandle, stop: CancellationToken) -> Self {
-        let watch = Self { agent, seen: Arc::default(), changes: broadcast::Sender::new(MAX_BEHIND) };
+        let watch = Self { agent, seen: Arc::default(), changes: broadcast::Sender::new(MAX_BEHIND), stop };
         let looking = watch.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(LOOK_EVERY);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
-                    () = stop.cancelled() => return,
+                    () = looking.stop.cancelled() => return,
                     _ = tick.tick() => {}
                 }
                 if looking.changes.receiver_count() > 0 && looking.look(&mut *looking.seen.lock().await).await.is_err()
@@ -93,6 +94,7 @@ impl Watch {
     /// Ends when the agent does.
     async fn stream(self) -> Result<impl Stream<Item = Result<Event, Infallible>>, Refused> {
         let (picture, changes) = self.join().await?;
+        let stop = self.stop.clone();
         let first = stream::iter([event("picture", &picture)]);
         let rest = stream::unfold((self, changes), |(watch, mut changes)| async move {
             match changes.recv().await {
@@ -104,7 +106,7 @@ impl Watch {
                 Err(broadcast::error::RecvError::Closed) => None,
             }
         });
-        Ok(first.chain(rest).map(Ok))
+        Ok(first.chain(rest).map(Ok).take_until(stop.cancelled_owned()))
     }
 }
 

@@ -115,7 +115,8 @@ function views() {
 }
 
 const many = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
-const byName = (map) => [...map.values()].sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
+const order = new Intl.Collator(undefined, { numeric: true }).compare;
+const byName = (map) => [...map.values()].sort((a, b) => order(a.name, b.name));
 const tagOf = (image) => (image || "").split("@")[0].replace(/^.*\//, "");
 const put = (element, text) => { if (element.textContent !== text) element.textContent = text; };
 const set = (element, name, value) => { if (element.dataset[name] !== value) element.dataset[name] = value; };
@@ -185,11 +186,17 @@ function taskCard(task) {
   return make("li", { class: "task", hue: hueOf(name) }, make("span", { class: "tag" }), make("b"), " ", make("span"), make("span", { class: "why" }));
 }
 
+// What a card was last drawn from: a change replaces the object, so the same object needs no drawing.
+const drawn = new WeakMap();
+
 function fillCard(element, task) {
+  const service = seen.s.get(task.service);
+  const last = drawn.get(element);
+  if (last && last.task === task && last.service === service) return;
+  drawn.set(element, { task, service });
   const kind = kindOf(task);
   set(element, "kind", kind);
   set(element, "state", stateOf(task));
-  const service = seen.s.get(task.service);
   const rolling = service && service.rollout && service.rollout.state !== "completed";
   const age = rolling ? (task.current ? "new" : "old") : "";
   set(element, "age", age);
@@ -201,7 +208,8 @@ function fillCard(element, task) {
   put(why, task.error || (task.phase === "pending" && task.note) || "");
 }
 
-const bySlot = (a, b) => nameOf(a).localeCompare(nameOf(b), undefined, { numeric: true }) || (a.id < b.id ? -1 : 1);
+const bySlot = (a, b) => order((seen.s.get(a.service) || { name: "" }).name, (seen.s.get(b.service) || { name: "" }).name)
+  || a.slot - b.slot || (a.id < b.id ? -1 : 1);
 
 function tasksBy(key) {
   const groups = new Map();
