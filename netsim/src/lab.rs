@@ -8,6 +8,10 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod bench;
+mod http;
+mod registry;
+
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,8 +73,9 @@ impl Lab {
     /// A lab that is up already.
     pub fn attach(dir: PathBuf) -> Result<Self> {
         let text = fs::read_to_string(dir.join("lab")).with_context(|| format!("no lab in {}", dir.display()))?;
-        let (nodes, peer) = text.trim().split_once(' ').context("the lab's state file is damaged")?;
-        let peer = (!peer.is_empty()).then(|| PathBuf::from(peer));
+        // Without agents nothing stands behind the blank.
+        let (nodes, peer) = text.split_once(' ').context("the lab's state file is damaged")?;
+        let peer = Some(peer.trim()).filter(|peer| !peer.is_empty()).map(PathBuf::from);
         Ok(Self { config: LabConfig { nodes: nodes.parse()?, dir, peer }, owned: false })
     }
 
@@ -126,7 +131,7 @@ impl Lab {
              mkdir -p /run/docker /run/containerd; mount -t tmpfs lab /run/docker; mount -t tmpfs lab /run/containerd; \
              mount -t sysfs sysfs /sys; mount --rbind {root}/cg /sys/fs/cgroup; rm -rf {at}/exec {at}/dockerd.pid {at}/docker.sock; \
              exec tini -s -- dockerd --data-root {at}/data --exec-root {at}/exec --pidfile {at}/dockerd.pid \
-             -H unix://{at}/docker.sock --cgroup-parent /peerlab/{node}"
+             -H unix://{at}/docker.sock --insecure-registry {SUBNET}.0/24 --cgroup-parent /peerlab/{node}"
         );
         let log = fs::File::create(self.node_dir(node).join("engine.log"))?;
         Command::new("setsid")
@@ -204,6 +209,19 @@ impl Lab {
 
     pub fn socket(&self, node: usize) -> PathBuf {
         self.node_dir(node).join("peer.sock")
+    }
+
+    pub fn engine_socket(&self, node: usize) -> PathBuf {
+        self.node_dir(node).join("docker.sock")
+    }
+
+    pub fn agent_pid(&self, node: usize) -> Result<u32> {
+        pid(&self.node_dir(node).join("peer.pid"))
+    }
+
+    /// Of the engine's own init, below which everything of it runs.
+    pub fn engine_pid(&self, node: usize) -> Result<u32> {
+        pid(&self.node_dir(node).join("engine.pid"))
     }
 
     /// `peer ARGS` against a node's agent.
@@ -300,10 +318,13 @@ fn link(node: usize) -> String {
     format!("vpeerlab{node}")
 }
 
+fn pid(file: &Path) -> Result<u32> {
+    fs::read_to_string(file)?.trim().parse().with_context(|| format!("{} is damaged", file.display()))
+}
+
 /// Signals a process that we started, if the pid is still one of that name.
 fn kill(pid_file: &Path, signal: &str, name: &str) -> Result<()> {
-    let text = fs::read_to_string(pid_file)?;
-    let pid: u32 = text.trim().parse().context("the pid file is damaged")?;
+    let pid = pid(pid_file)?;
     let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     ensure!(command.contains(name), "process {pid} is not a {name} (any more)");
     sh(&format!("kill -{signal} {pid}"))?;

@@ -4,9 +4,11 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use netsim::lab::bench::{self, BenchConfig};
 use netsim::lab::{Lab, LabConfig};
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Parser)]
 #[command(
@@ -58,16 +60,46 @@ enum Task {
     Heal,
     /// End everything and leave nothing
     Down,
+    /// What orchestration costs: create against the engines alone, and an idle agent (in a lab of its own)
+    Bench {
+        #[arg(long, default_value_t = 3)]
+        nodes: usize,
+        #[arg(long, default_value_t = 5)]
+        replicas: usize,
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
+        /// Seconds for which the idle agent is watched
+        #[arg(long, default_value_t = 60)]
+        idle: u64,
+        /// The peer binary (default: the one beside this program)
+        #[arg(long, env = "PEER_BIN")]
+        peer: Option<PathBuf>,
+        /// Write the figures here, too
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+}
+
+/// The one that was named, or the one beside this program.
+fn binary(named: Option<PathBuf>) -> Result<PathBuf> {
+    let peer = named.unwrap_or(std::env::current_exe()?.with_file_name("peer"));
+    anyhow::ensure!(peer.exists(), "{} does not exist: build it, or name it with --peer", peer.display());
+    Ok(peer)
 }
 
 fn main() -> Result<()> {
     let Cli { dir, command } = Cli::parse();
-    if let Task::Up { nodes, no_agents, peer } = command {
-        let beside = std::env::current_exe()?.with_file_name("peer");
-        let peer = (!no_agents).then(|| peer.unwrap_or(beside));
-        if let Some(peer) = peer.as_ref().filter(|p| !p.exists()) {
-            anyhow::bail!("{} does not exist: build it, or name it with --peer", peer.display());
+    if let Task::Bench { nodes, replicas, rounds, idle, peer, json } = command {
+        let (peer, idle) = (binary(peer)?, Duration::from_secs(idle));
+        let report = bench::run(BenchConfig { dir, peer, nodes, replicas, rounds, idle })?;
+        print!("{}", report.table());
+        if let Some(path) = json {
+            std::fs::write(&path, format!("{:#}\n", report.json())).with_context(|| path.display().to_string())?;
         }
+        return Ok(());
+    }
+    if let Task::Up { nodes, no_agents, peer } = command {
+        let peer = if no_agents { None } else { Some(binary(peer)?) };
         println!("Bringing up {nodes} nodes in {} ...", dir.display());
         let lab = Lab::up(LabConfig { nodes, dir, peer })?;
         println!(
@@ -78,7 +110,7 @@ fn main() -> Result<()> {
     }
     let mut lab = Lab::attach(dir)?;
     match command {
-        Task::Up { .. } => {}
+        Task::Up { .. } | Task::Bench { .. } => {}
         Task::Exec { node, command } => {
             let output = lab.exec(node, &command)?;
             std::io::stdout().write_all(&output.stdout)?;
