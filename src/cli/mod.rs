@@ -104,7 +104,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
 }
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Option<String>), clap::Error> {
-    let mut command = with_host(Cli::command()).mut_subcommand("service", |service| {
+    let mut command = with_last_word(with_host(Cli::command())).mut_subcommand("service", |service| {
         service.mut_subcommand("create", with_any_values).mut_subcommand("update", with_any_values)
     });
     command.build();
@@ -129,6 +129,12 @@ fn with_host(command: clap::Command) -> clap::Command {
     let arg = if taken { arg } else { arg.long("host") };
     let is_root = command.get_name() == "peer";
     command.arg(if is_root { arg.env("PEER_HOST") } else { arg }).mut_subcommands(with_host)
+}
+
+/// Of a flag that takes one value and is given twice the last one counts, as with the docker CLI: scripts put their own
+/// behind a default. Flags that gather values gather on.
+fn with_last_word(command: clap::Command) -> clap::Command {
+    command.args_override_self(true).mut_subcommands(with_last_word)
 }
 
 /// Lets values begin with a hyphen, as the docker CLI does: `--args "-v"`, `--env-add -X=1`.
@@ -173,6 +179,19 @@ mod tests {
         assert_eq!(host.as_deref(), Some("unix:///a"));
         let Command::Service(service::ServiceCommand::Create(create)) = cli.command else { panic!("{cli:?}") };
         assert_eq!(create.host, ["10.0.0.9 db"]);
+    }
+
+    #[test]
+    fn of_a_flag_given_twice_the_last_counts_and_lists_grow() {
+        let line = "peer service create --replicas 2 --name a --name b --replicas 5 -q -q -e A=1 -e B=2 nginx";
+        let Command::Service(service::ServiceCommand::Create(create)) = parsed(line).unwrap().0.command else {
+            panic!()
+        };
+        let spec = create.spec().unwrap();
+        assert_eq!(spec["Name"], "b");
+        assert_eq!(spec["Mode"]["Replicated"]["Replicas"], 5);
+        assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["Env"], serde_json::json!(["A=1", "B=2"]));
+        assert_eq!(parsed("peer service ls -H unix:///a -H unix:///b").unwrap().1.as_deref(), Some("unix:///b"));
     }
 
     #[test]

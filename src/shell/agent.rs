@@ -167,7 +167,7 @@ impl Agent {
 }
 
 /// Runs an agent until SIGTERM, Ctrl-C or `told`, which stop it gracefully, or until it was removed from the cluster.
-pub async fn run(config: AgentConfig, told: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(config: AgentConfig, told: impl Future<Output = ()>) -> anyhow::Result<Ended> {
     let engine = match &config.engine {
         EngineChoice::Docker(socket) => AnyEngine::parse(&socket.display().to_string(), &config.hostname),
         EngineChoice::Demo => AnyEngine::parse("demo", &config.hostname),
@@ -196,11 +196,7 @@ pub async fn run(config: AgentConfig, told: impl Future<Output = ()>) -> anyhow:
             agent.stop().await
         }
     };
-    anyhow::ensure!(
-        ended == Ended::Stopped,
-        "this node was removed from the cluster; to use it again, start it with --join and a fresh --data-dir"
-    );
-    Ok(())
+    Ok(ended)
 }
 
 async fn bind_api(
