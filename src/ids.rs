@@ -106,16 +106,31 @@ id!(
     TaskId
 );
 
+id!(
+    /// One secret, config or network; derived from its kind and name.
+    ObjectId
+);
+
 impl ServiceId {
     /// FNV-1a over the name, 128 bits. Names are checked (short, `[a-zA-Z0-9_.-]`) before they come here;
     /// a collision somebody constructs merges two services of his own.
     pub fn of_name(cluster: ClusterId, name: &str) -> Self {
-        const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-        const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-        let bytes = cluster.0.to_be_bytes();
-        let hash = bytes.iter().chain(name.as_bytes()).fold(OFFSET, |h, b| (h ^ u128::from(*b)).wrapping_mul(PRIME));
-        Self(hash)
+        Self(fnv1a(cluster, name))
     }
+}
+
+impl ObjectId {
+    /// Of the cluster and a text that names one object in it.
+    pub fn derived(cluster: ClusterId, text: &str) -> Self {
+        Self(fnv1a(cluster, text))
+    }
+}
+
+fn fnv1a(cluster: ClusterId, text: &str) -> u128 {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let bytes = cluster.0.to_be_bytes();
+    bytes.iter().chain(text.as_bytes()).fold(OFFSET, |h, b| (h ^ u128::from(*b)).wrapping_mul(PRIME))
 }
 
 #[cfg(test)]

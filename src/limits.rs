@@ -15,6 +15,9 @@ pub const MAX_DELTA_BYTES: usize = 512 * 1024;
 pub const MAX_DELTA_RECORDS: usize = 2_000;
 /// One service spec as JSON text.
 pub const MAX_SPEC_BYTES: usize = 1024 * 1024;
+/// One secret, and one config; Docker's bounds.
+pub const MAX_SECRET_BYTES: usize = 500 * 1024;
+pub const MAX_CONFIG_BYTES: usize = 1000 * 1024;
 /// Members one node will keep track of.
 pub const MAX_MEMBERS: usize = 4_096;
 /// Up to this many live nodes a new record is pushed to all of them at once.
@@ -52,5 +55,7 @@ pub const RESTART_GRACE: Duration = Duration::from_secs(30);
 pub const TOMBSTONE_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 const _: () = assert!(MAX_RECORD_BYTES > MAX_SPEC_BYTES);
+const _: () = assert!(MAX_RECORD_BYTES > MAX_CONFIG_BYTES + 64 * 1024 && MAX_CONFIG_BYTES >= MAX_SECRET_BYTES);
+const _: () = assert!(MAX_API_BODY_BYTES > MAX_CONFIG_BYTES / 3 * 4 + 64 * 1024);
 const _: () = assert!(MAX_MESSAGE_BYTES > MAX_RECORD_BYTES + MAX_DELTA_BYTES);
 const _: () = assert!(MAX_API_BODY_BYTES > MAX_SPEC_BYTES);

@@ -179,6 +179,8 @@ fn plan(image: &str) -> ContainerPlan {
         hostname: None,
         env: Vec::new(),
         host_ports: Vec::new(),
+        files: Vec::new(),
+        networks: Vec::new(),
     }
 }
 

@@ -1,8 +1,9 @@
 //! What goes into the core and what comes out. The agent and the simulator speak exactly this.
 
-use crate::ids::{ClusterId, NodeId, ServiceId, TaskId};
+use crate::ids::{ClusterId, NodeId, ObjectId, ServiceId, TaskId};
 use crate::model::container::{EngineEvent, EngineOp, OpId};
 use crate::model::node::Availability;
+use crate::model::object::ObjectKind;
 use crate::model::record::{Hlc, RevisionId};
 use crate::routes::RouteTable;
 use crate::wire::message::MemberEntry;
@@ -202,6 +203,24 @@ pub enum Request {
         version: Option<Hlc>,
         availability: Option<Availability>,
         labels: Option<BTreeMap<String, String>>,
+    },
+    /// `spec_json`: Docker's spec without `Data`. `data`: a config's content, or a secret's, sealed.
+    CreateObject {
+        kind: ObjectKind,
+        spec_json: String,
+        data: Vec<u8>,
+    },
+    /// Only the labels may change; the name must be the same.
+    UpdateObject {
+        kind: ObjectKind,
+        id: ObjectId,
+        version: Option<Hlc>,
+        spec_json: String,
+    },
+    /// Refused while a service uses it.
+    RemoveObject {
+        kind: ObjectKind,
+        id: ObjectId,
     },
     /// Only a node that is down, unless forced.
     RemoveNode {

@@ -9,6 +9,7 @@
 mod boot;
 pub mod face;
 mod leader;
+mod objects;
 mod outbox;
 mod replication;
 mod requests;
@@ -393,6 +394,7 @@ impl Core {
                     self.lease.learn(electorate.clone(), now.mono);
                 }
             }
+            Key::Object(kind, id) => self.on_object(kind, id, now),
             Key::Cluster => {}
         }
     }
@@ -418,7 +420,13 @@ impl Core {
         let published = self.store.service(task.service).map(|s| s.ports.as_slice()).unwrap_or_default();
         let ingress = published.iter().any(|p| p.mode == PublishMode::Ingress);
         let recorded = self.store.status(id).filter(|s| s.node == self.me).cloned();
-        self.worker.assign(Assignment { task, service_name, spec, auth, ingress, recorded }, now);
+        // What stops needs no files any more.
+        let wanted = spec.as_ref().filter(|_| task.desired.is_live());
+        let referred = wanted.map(|spec| self.referred(spec, &service_name));
+        // While some record is still on its way the task waits for it as for its spec.
+        let spec = spec.filter(|_| referred != Some(None));
+        let (files, networks) = referred.flatten().unwrap_or_default();
+        self.worker.assign(Assignment { task, service_name, spec, auth, ingress, files, networks, recorded }, now);
     }
 
     /// The checked form of a revision, if its record is here. What a record holds was checked before it was written,

@@ -39,7 +39,7 @@ impl PendingWrite {
 type Changes = Vec<(Key, Option<Value>)>;
 
 /// What an accepted request comes to.
-struct Decision {
+pub(super) struct Decision {
     /// The id of what it is about.
     object: String,
     /// Whose version the client is told.
@@ -49,7 +49,7 @@ struct Decision {
 }
 
 impl Decision {
-    fn new(object: impl ToString, key: Key, changes: Changes) -> Self {
+    pub(super) fn new(object: impl ToString, key: Key, changes: Changes) -> Self {
         Self { object: object.to_string(), key, changes, warnings: Vec::new() }
     }
 }
@@ -68,6 +68,11 @@ impl Core {
             }
             Request::RollbackService { id, version, to } => self.roll_back(id, version, to, now),
             Request::RemoveService { id } => self.remove_service(id),
+            Request::CreateObject { kind, spec_json, data } => self.create_object(kind, spec_json, data, now),
+            Request::UpdateObject { kind, id, version, spec_json } => {
+                self.update_object(kind, id, version, spec_json, now)
+            }
+            Request::RemoveObject { kind, id } => self.remove_object(kind, id),
             Request::UpdateNode { id, version, availability, labels } => {
                 self.update_node(id, version, availability, labels)
             }
@@ -185,6 +190,7 @@ impl Core {
                 spec.name
             )));
         }
+        self.check_references(&spec)?;
         let ports = self.assign_ports(id, &spec.ports, &[])?;
         let revision = self.new_revision(now);
         let service = Service {
@@ -223,6 +229,7 @@ impl Core {
         {
             return Err(Refused::Invalid("Mode: service mode change is not allowed".to_owned()));
         }
+        self.check_references(&spec)?;
         service.ports = self.assign_ports(id, &spec.ports, &service.ports)?;
         service.updated = now.wall;
         let old = self.store.revision(id, effective);
@@ -258,6 +265,7 @@ impl Core {
             None => service.previous.filter(|p| *p != effective).ok_or_else(|| no_previous(&service.name))?,
         };
         let Some(spec) = self.spec(id, target) else { return Err(no_previous(&service.name)) };
+        self.check_references(&spec)?;
         service.ports = self.assign_ports(id, &spec.ports, &service.ports)?;
         service.previous = Some(effective);
         service.current = target;

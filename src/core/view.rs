@@ -2,6 +2,7 @@
 
 use crate::ids::{ClusterId, NodeId, TaskId};
 use crate::model::node::{Liveness, NodeFact, NodePolicy};
+use crate::model::object::Object;
 use crate::model::record::{Hlc, RevisionId, Term};
 use crate::model::rollout::Rollout;
 use crate::model::service::{Revision, Service};
@@ -62,6 +63,12 @@ pub struct NodeView {
     pub is_self: bool,
     pub is_holder: bool,
     pub is_voter: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct ObjectView {
+    pub object: Object,
+    pub index: Hlc,
 }
 
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! What the worker asks of an engine and what an engine reports, as data. The engines themselves live in the shell.
 
 use crate::ids::{ClusterId, NodeId, ServiceId, TaskId};
+use crate::model::object::{PlannedFile, PlannedNetwork};
 use crate::model::spec::{PublishedPort, TaskSpec};
 use crate::time::Wall;
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ pub const LABEL_NODE: &str = "peer.node";
 pub const LABEL_TASK: &str = "peer.task";
 pub const LABEL_ATTEMPT: &str = "peer.attempt";
 pub const LABEL_SERVICE: &str = "peer.service";
+/// On a bridge that stands for one of the cluster's networks: that network's id.
+pub const LABEL_NETWORK: &str = "peer.network";
 
 /// Whose containers an agent looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,10 @@ pub struct ContainerPlan {
     pub env: Vec<String>,
     /// Ports in host mode, to be bound on this machine.
     pub host_ports: Vec<PublishedPort>,
+    /// Secrets and configs, with their content.
+    pub files: Vec<PlannedFile>,
+    /// None: the engine's default network.
+    pub networks: Vec<PlannedNetwork>,
 }
 
 /// What went wrong, in the engine's words, short enough to keep.

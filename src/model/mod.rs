@@ -4,6 +4,7 @@
 pub mod container;
 pub mod lease;
 pub mod node;
+pub mod object;
 pub mod record;
 pub mod rollout;
 pub mod service;

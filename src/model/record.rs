@@ -1,7 +1,8 @@
 //! What is replicated: a key, a value or a tombstone, the stamp that orders versions of one key, and the
 //! author's sequence number that drives replication. Each key has one kind of author (DESIGN rule 3).
 
-use crate::ids::{NodeId, ServiceId, TaskId};
+use crate::ids::{NodeId, ObjectId, ServiceId, TaskId};
+use crate::model::object::{Object, ObjectKind};
 use crate::model::{lease::Electorate, node::*, rollout::Rollout, service::*, task::*};
 use crate::time::Wall;
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,8 @@ pub enum Key {
     Task(TaskId),
     /// Author: the node that the task is assigned to.
     TaskStatus(TaskId),
+    /// A secret, config or network. Author: operators.
+    Object(ObjectKind, ObjectId),
 }
 
 /// New fields go into new variants: the encoding is positional.
@@ -81,6 +84,7 @@ pub enum Value {
     Rollout(Rollout),
     Task(Task),
     TaskStatus(TaskStatus),
+    Object(Object),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +110,7 @@ impl Key {
             (Key::Rollout(id), Value::Rollout(rollout)) => rollout.service == *id,
             (Key::Task(id), Value::Task(task)) => task.id == *id,
             (Key::TaskStatus(id), Value::TaskStatus(status)) => status.task == *id,
+            (Key::Object(kind, id), Value::Object(object)) => object.kind == *kind && object.id == *id,
             _ => false,
         }
     }

@@ -21,6 +21,7 @@ use crate::shell::identity::{DataDir, Identity, random};
 use crate::shell::mesh::{DataPlane, TunnelFuture, Tunnels, Userspace};
 use crate::shell::net::{JoinAsk, JoinRefusal, JoinService, Net, NetConfig, NetEvent};
 use crate::shell::page::{self, Counters, Page};
+use crate::shell::vault::Vault;
 use anyhow::Context;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -102,7 +103,8 @@ impl Agent {
         let counters = Arc::new(Counters::default());
         let page = serve_page(config.dashboard, &dir, handle.clone(), counters.clone(), stop.clone()).await?;
         let link = page.map(|page| page.link());
-        let api = bind_api(&config, &identity, link.clone(), handle.clone(), stop.clone()).await?;
+        let vault = Arc::new(Vault::new(&identity.pem().ca_key));
+        let api = bind_api(&config, &identity, link.clone(), vault.clone(), handle.clone(), stop.clone()).await?;
         tokio::spawn(async move {
             if let Err(error) = api.await {
                 tracing::error!(%error, "the API has ended");
@@ -126,6 +128,7 @@ impl Agent {
             engine_events,
             mesh_events,
             commands: command_queue,
+            vault,
             stop: stop.clone(),
             dir,
         };
@@ -203,6 +206,7 @@ async fn bind_api(
     config: &AgentConfig,
     identity: &Arc<Identity>,
     page: Option<String>,
+    vault: Arc<Vault>,
     handle: AgentHandle,
     stop: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
@@ -216,6 +220,7 @@ async fn bind_api(
     let extra = api::Extra {
         token: Arc::new(move |secret| signer.token(secret).map_or_else(|_| String::new(), |t| t.to_string())),
         new_secret: Arc::new(|| random::secret().unwrap_or_default()),
+        vault,
         page,
     };
     api::bind(api_config, handle, extra, stop).await
@@ -305,6 +310,7 @@ struct Driver {
     engine_events: mpsc::Receiver<EngineEvent>,
     mesh_events: mpsc::Receiver<MeshEvent>,
     commands: mpsc::Receiver<Command>,
+    vault: Arc<Vault>,
     stop: CancellationToken,
     /// Held for its lock on the data directory.
     dir: DataDir,
@@ -380,7 +386,10 @@ impl Driver {
             match effect {
                 Effect::Send { to, addr, datagram, bytes } => self.net.send(to, addr, bytes, datagram),
                 Effect::Persist { id, writes } => self.persist(id, writes),
-                Effect::Engine { op, what } => self.engine.submit(op, what),
+                Effect::Engine { op, mut what } => {
+                    self.vault.open_for(&mut what);
+                    self.engine.submit(op, what);
+                }
                 Effect::Publish { version, table } => self.mesh.apply(version, table),
                 Effect::AwaitDrained { task } => self.mesh.await_drained(task),
                 Effect::Reply { id, reply } => {

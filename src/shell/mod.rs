@@ -12,3 +12,4 @@ pub mod identity;
 pub mod mesh;
 pub mod net;
 pub mod page;
+pub mod vault;

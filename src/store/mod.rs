@@ -10,8 +10,9 @@ pub use exchange::{Delta, fits_one_message};
 #[cfg(test)]
 mod tests;
 
-use crate::ids::{NodeId, ServiceId, TaskId};
+use crate::ids::{NodeId, ObjectId, ServiceId, TaskId};
 use crate::limits;
+use crate::model::object::{Object, ObjectKind};
 use crate::model::record::{Hlc, Key, Record, RevisionId, Stamp, Term, Value};
 use crate::model::rollout::Rollout;
 use crate::model::service::{Revision, Service};
@@ -249,6 +250,19 @@ impl Store {
     pub fn statuses(&self) -> impl Iterator<Item = &TaskStatus> {
         let all = Key::TaskStatus(TaskId::from_u128(0))..=Key::TaskStatus(TaskId::from_u128(u128::MAX));
         self.values(all).filter_map(|v| if let Value::TaskStatus(s) = v { Some(s) } else { None })
+    }
+
+    /// All of one kind, by id.
+    pub fn objects(&self, kind: ObjectKind) -> impl Iterator<Item = &Object> {
+        let all = Key::Object(kind, ObjectId::from_u128(0))..=Key::Object(kind, ObjectId::from_u128(u128::MAX));
+        self.values(all).filter_map(|v| if let Value::Object(o) = v { Some(o) } else { None })
+    }
+
+    pub fn object(&self, kind: ObjectKind, id: ObjectId) -> Option<&Object> {
+        match self.get(&Key::Object(kind, id))? {
+            Value::Object(object) => Some(object),
+            _ => None,
+        }
     }
 
     /// The ids of all nodes that a fact or a policy names.

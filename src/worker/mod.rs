@@ -24,6 +24,7 @@ mod tests;
 use crate::ids::TaskId;
 use crate::model::container::*;
 use crate::model::node::EngineState;
+use crate::model::object::{PlannedFile, PlannedNetwork};
 use crate::model::spec::ServiceSpec;
 use crate::model::task::{Task, TaskStatus};
 use crate::time::{Mono, Now};
@@ -51,6 +52,9 @@ pub struct Assignment {
     pub auth: Option<String>,
     /// The service publishes ports through the mesh now, whatever the task's own revision says.
     pub ingress: bool,
+    /// Its secrets and configs.
+    pub files: Vec<PlannedFile>,
+    pub networks: Vec<PlannedNetwork>,
     /// What this node last recorded about it; read when the task is first assigned in this life of the agent.
     pub recorded: Option<TaskStatus>,
 }

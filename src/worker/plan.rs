@@ -55,6 +55,8 @@ pub(super) fn plan(order: &Assignment, spec: &ServiceSpec, attempt: u32, node: &
         hostname: container.hostname.as_deref().map(|text| fill(text, &context)),
         env: container.env.iter().map(|text| fill(text, &context)).collect(),
         host_ports: spec.host_ports().cloned().collect(),
+        files: order.files.clone(),
+        networks: order.networks.clone(),
     }
 }
 

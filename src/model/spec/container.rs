@@ -1,5 +1,6 @@
 //! The container's half of a task: TaskTemplate.ContainerSpec.
 
+use super::files::files;
 use super::read::{Field, quoted};
 use super::{ContainerSpec, Dns, Healthcheck, Mount, MountKind, SpecError, Ulimit, image, template};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,13 +37,13 @@ pub(super) fn container(field: &Field<'_>, warnings: &mut Vec<String>) -> Result
         cap_drop: field.at("CapabilityDrop")?.words()?,
         ulimits: field.at("Ulimits")?.items()?.iter().map(ulimit).collect::<Result<_, _>>()?,
         oom_score_adj: oom_score_adj(&field.at("OomScoreAdj")?)?,
+        files: files(field)?,
+        networks: Vec::new(),
     })
 }
 
 /// What would change how the container runs, or how well it is guarded, if we left it out.
 fn refuse_unsupported(field: &Field<'_>) -> Result<(), SpecError> {
-    field.at("Secrets")?.refuse_if_set("secrets are")?;
-    field.at("Configs")?.refuse_if_set("configs are")?;
     let isolation = field.at("Isolation")?;
     if !["", "default"].iter().any(|plain| isolation.text().is_ok_and(|t| t.eq_ignore_ascii_case(plain))) {
         isolation.refuse_if_set("isolation technologies other than \"default\" are")?;

@@ -4,6 +4,7 @@
 
 mod container;
 mod defaults;
+mod files;
 mod image;
 mod parse;
 mod placement;
@@ -13,6 +14,7 @@ pub use defaults::{is_unnamed, resolve_defaults, resolve_minimum, with_name};
 pub use parse::{SpecError, parse, parse_with_warnings, warnings};
 pub use placement::parse_network;
 
+use crate::model::object::{FileRef, NetworkRef};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -76,6 +78,10 @@ pub struct ContainerSpec {
     pub cap_drop: Vec<String>,
     pub ulimits: Vec<Ulimit>,
     pub oom_score_adj: i64,
+    /// Secrets and configs.
+    pub files: Vec<FileRef>,
+    /// None: the engine's default network. From `TaskTemplate.Networks`.
+    pub networks: Vec<NetworkRef>,
 }
 
 pub const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);

@@ -5,6 +5,7 @@
 //! Fields that nobody here knows are ignored: the text itself is what is stored and given back.
 
 use super::container::container;
+use super::files::networks;
 use super::placement::placement;
 use super::read::{Field, quoted};
 use super::{
@@ -56,7 +57,7 @@ pub fn parse_with_warnings(json: &str) -> Result<(ServiceSpec, Vec<String>), Spe
 }
 
 fn service(root: &Field<'_>, warnings: &mut Vec<String>) -> Result<ServiceSpec, SpecError> {
-    root.at("Networks")?.refuse_if_set("networks are")?;
+    root.at("Networks")?.refuse_if_set("networks outside of TaskTemplate are")?;
     let spec = ServiceSpec {
         name: name(&root.at("Name")?)?,
         labels: root.at("Labels")?.text_map()?,
@@ -118,16 +119,16 @@ fn task(field: &Field<'_>, warnings: &mut Vec<String>) -> Result<TaskSpec, SpecE
     if runtime.text()? != "container" {
         runtime.refuse_if_set("runtimes other than \"container\" are")?;
     }
-    let out = TaskSpec {
-        container: container(&field.at("ContainerSpec")?, warnings)?,
+    let mut container = container(&field.at("ContainerSpec")?, warnings)?;
+    container.networks = networks(&field.at("Networks")?, warnings)?;
+    Ok(TaskSpec {
+        container,
         resources: resources(&field.at("Resources")?, warnings)?,
         restart: restart(&field.at("RestartPolicy")?)?,
         placement: placement(&field.at("Placement")?)?,
         log_driver: log_driver(&field.at("LogDriver")?)?,
         force_update: field.at("ForceUpdate")?.count(u64::MAX)?,
-    };
-    field.at("Networks")?.refuse_if_set("networks are")?;
-    Ok(out)
+    })
 }
 
 fn resources(field: &Field<'_>, warnings: &mut Vec<String>) -> Result<Resources, SpecError> {
@@ -241,7 +242,10 @@ fn endpoint(field: &Field<'_>, warnings: &mut Vec<String>) -> Result<Vec<Publish
         out.push(port);
     }
     if mode == EndpointMode::DnsRr {
-        warnings.push(mode_field.note("dnsrr has no effect yet: services have no names in DNS"));
+        warnings.push(
+            mode_field
+                .note("dnsrr changes nothing: a name always resolves to the addresses of its tasks on the same node"),
+        );
     }
     Ok(out)
 }

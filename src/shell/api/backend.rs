@@ -3,8 +3,9 @@
 
 use crate::core::Core;
 use crate::core::face::{Refused, Reply, Request};
-use crate::core::view::{ClusterView, NodeView, RevisionView, ServiceView, TaskView};
+use crate::core::view::{ClusterView, NodeView, ObjectView, RevisionView, ServiceView, TaskView};
 use crate::ids::{NodeId, ServiceId};
+use crate::model::object::ObjectKind;
 use crate::shell::handle::AgentHandle;
 use futures_util::future::BoxFuture;
 
@@ -57,6 +58,8 @@ pub trait Backend: Send + Sync + 'static {
     fn snapshot(&self, want: Want) -> BoxFuture<'_, Result<Snapshot, Refused>>;
     /// Oldest first.
     fn revisions(&self, service: ServiceId) -> BoxFuture<'_, Result<Vec<RevisionView>, Refused>>;
+    /// All secrets, configs or networks, by id.
+    fn objects(&self, kind: ObjectKind) -> BoxFuture<'_, Result<Vec<ObjectView>, Refused>>;
     fn request(&self, request: Request) -> BoxFuture<'_, Reply>;
 }
 
@@ -67,6 +70,10 @@ impl Backend for AgentHandle {
 
     fn revisions(&self, service: ServiceId) -> BoxFuture<'_, Result<Vec<RevisionView>, Refused>> {
         Box::pin(self.query(move |core| core.revisions(service)))
+    }
+
+    fn objects(&self, kind: ObjectKind) -> BoxFuture<'_, Result<Vec<ObjectView>, Refused>> {
+        Box::pin(self.query(move |core| core.objects(kind)))
     }
 
     fn request(&self, request: Request) -> BoxFuture<'_, Reply> {

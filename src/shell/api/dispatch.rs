@@ -1,9 +1,10 @@
 //! Which request goes where: the whole surface on one page.
 
 use super::Api;
-use super::handle::{node, peer, service, swarm, system, task};
+use super::handle::{network, node, object, peer, service, swarm, system, task};
 use super::incoming::{self, Call};
 use super::reply::{Answer, Failure};
+use crate::model::object::ObjectKind;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +20,12 @@ pub async fn entry(State(api): State<Arc<Api>>, request: Request) -> Response {
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let ours = segments.first().is_some_and(|first| OURS.contains(first));
     let answer = match &api.engine {
+        // Some networks are the cluster's, the others the engine's.
+        _ if segments.first() == Some(&"networks") => {
+            let mut response = network::route(&api, &segments, request).await.unwrap_or_else(Failure::into_response);
+            stamp(&api, response.headers_mut());
+            response
+        }
         Some(engine) if !ours => engine.pass(request).await.unwrap_or_else(Failure::into_response),
         _ => {
             let answer = if ours {
@@ -71,12 +78,8 @@ async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answe
         ("GET", ["swarm", "unlockkey"]) => swarm::unlock_key(),
         ("POST", ["swarm", "unlock"]) => swarm::unlock(),
 
-        // Stacks ask for these even where they have none.
-        ("GET", ["secrets" | "configs"]) => super::reply::ok(&Vec::<()>::new()),
-        ("GET", ["secrets" | "configs", name]) => Err(Failure::not_found(format!("no such secret or config: {name}"))),
-        (_, ["secrets" | "configs", ..]) => {
-            Err(Failure::unsupported("secrets and configs are not supported by this version of peer"))
-        }
+        (_, ["secrets", rest @ ..]) => object::route(api, ObjectKind::Secret, method, rest, call).await,
+        (_, ["configs", rest @ ..]) => object::route(api, ObjectKind::Config, method, rest, call).await,
 
         ("GET", ["peer", "status"]) => peer::status(api).await,
         ("GET", ["peer", "dashboard"]) => peer::dashboard(api),
@@ -92,7 +95,7 @@ async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answe
 }
 
 /// What a node without a Docker Engine says to what would be the engine's.
-fn without_engine(api: &Api, method: &Method, segments: &[&str]) -> Answer {
+pub(super) fn without_engine(api: &Api, method: &Method, segments: &[&str]) -> Answer {
     match segments {
         ["events"] => Ok(super::engine::silent_stream(api.stop.clone())),
         // The docker CLI warns that it can't pin the image's digest, and goes on.

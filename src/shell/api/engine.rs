@@ -45,7 +45,7 @@ impl Engine {
     }
 
     /// Its answer to `GET path`, parsed; an error says why there is none.
-    pub async fn json(&self, path: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+    pub async fn json<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, String> {
         let asking = async {
             let response = self.ask(Method::GET, path).await.map_err(|failure| failure.message)?;
             if response.status() != StatusCode::OK {

@@ -47,6 +47,10 @@ impl Filters {
         self.any(key, |value| value == text)
     }
 
+    pub fn contains(&self, key: &str, text: &str) -> bool {
+        self.any(key, |value| text.contains(value))
+    }
+
     pub fn begins(&self, key: &str, text: &str) -> bool {
         self.any(key, |value| text.starts_with(value))
     }

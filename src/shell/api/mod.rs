@@ -20,6 +20,7 @@ mod socket;
 mod tests;
 
 use crate::shell::handle::AgentHandle;
+use crate::shell::vault::Vault;
 use backend::Backend;
 pub(in crate::shell) use backend::{Snapshot, Want};
 use engine::Engine;
@@ -30,7 +31,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// The newest Docker API that we speak, and the oldest.
-pub(crate) const API_VERSION: ApiVersion = ApiVersion { major: 1, minor: 47 };
+pub(crate) const API_VERSION: ApiVersion = ApiVersion { major: 1, minor: 50 };
 pub(crate) const MIN_API_VERSION: ApiVersion = ApiVersion { major: 1, minor: 24 };
 /// Answers that are under way when the agent stops get this long to end.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -50,6 +51,8 @@ pub struct Extra {
     pub token: Arc<dyn Fn(&str) -> String + Send + Sync>,
     /// Draws a new join secret.
     pub new_secret: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Seals secrets before they become records.
+    pub vault: Arc<Vault>,
     /// The cluster page's link, with its token.
     pub page: Option<String>,
 }

@@ -78,6 +78,8 @@ pub(super) fn order(id: u128, desired: Desired, spec: ServiceSpec) -> Assignment
         ingress: spec.ports.iter().any(|p| p.mode == PublishMode::Ingress),
         spec: Some(Arc::new(spec)),
         auth: None,
+        files: Vec::new(),
+        networks: Vec::new(),
         recorded: None,
     }
 }

@@ -1,6 +1,8 @@
 //! The handlers: parse, ask the agent, render. One file for each kind of thing.
 
+pub mod network;
 pub mod node;
+pub mod object;
 pub mod peer;
 pub mod service;
 pub mod swarm;

@@ -8,7 +8,7 @@ use crate::shell::api::backend::{Snapshot, Want};
 use crate::shell::api::filters::Filters;
 use crate::shell::api::incoming::Call;
 use crate::shell::api::reply::{self, Answer, Failure};
-use crate::shell::api::{Api, lookup, render};
+use crate::shell::api::{Api, handle::network, lookup, render};
 use crate::shell::identity::random;
 
 const FILTERS: &[&str] = &["id", "label", "mode", "name", "runtime"];
@@ -61,7 +61,7 @@ fn name_it(spec_json: String) -> String {
 
 pub async fn create(api: &Api, call: &Call) -> Answer {
     let auth = call.registry_auth()?;
-    let spec_json = name_it(call.json_object()?);
+    let spec_json = network::by_id(api, name_it(call.json_object()?)).await?;
     reply::created(&api.backend.request(Ask::CreateService { spec_json, auth }).await?)
 }
 
@@ -81,7 +81,8 @@ pub async fn update(api: &Api, service: &str, call: &Call) -> Answer {
         // The body that comes with it is the spec as it is, and says nothing.
         Ask::RollbackService { id, version, to: None }
     } else {
-        Ask::UpdateService { id, version, spec_json: call.json_object()?, auth }
+        let spec_json = network::by_id(api, call.json_object()?).await?;
+        Ask::UpdateService { id, version, spec_json, auth }
     };
     reply::updated(&api.backend.request(ask).await?)
 }

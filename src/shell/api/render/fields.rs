@@ -35,6 +35,19 @@ impl Fields {
         }
     }
 
+    /// Sets it to a value that was read as it is here.
+    pub fn set_text(&mut self, key: &str, text: &str) {
+        if let Ok(raw) = RawValue::from_string(text.to_owned()) {
+            self.set(key, &raw);
+        }
+    }
+
+    /// Takes it out; its text, if it was there.
+    pub fn take(&mut self, key: &str) -> Option<String> {
+        let at = self.0.iter().position(|(name, _)| name == key)?;
+        Some(self.0.remove(at).1.get().to_owned())
+    }
+
     /// Sets it where there is none.
     pub fn default(&mut self, key: &str, value: &impl Serialize) {
         if self.get(key).is_none() {

@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod fields;
 pub mod node;
+pub mod object;
 pub mod service;
 pub mod spec;
 pub mod task;

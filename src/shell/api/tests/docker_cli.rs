@@ -9,7 +9,13 @@ impl Server {
         let host = format!("unix://{}", self.socket().display());
         let mut command = Command::new("docker");
         command.env("DOCKER_CONFIG", self.dir.path()).env_remove("DOCKER_CONTEXT").env_remove("DOCKER_HOST");
+        command.current_dir(self.dir.path());
         command.arg("--host").arg(host).args(args.split(' ')).output().await.unwrap()
+    }
+
+    /// A file where the CLI runs.
+    fn file(&self, name: &str, content: &str) {
+        std::fs::write(self.dir.path().join(name), content).unwrap();
     }
 
     /// Its standard output; it must succeed.
@@ -137,5 +143,124 @@ async fn docker_version_info_and_swarm() {
     assert!(server.refused("swarm init").await.contains("already part of the peer cluster"));
     assert!(server.refused("swarm leave --force").await.contains("docker node rm"));
     assert!(server.refused("ps").await.contains("Docker Engine"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn docker_secret_and_config() {
+    use crate::ids::ObjectId;
+    use crate::model::object::ObjectKind;
+    let Some(server) = start().await else { return };
+    server.file("token", "not-a-secret");
+    for (kind, other) in [("secret", "config"), ("config", "secret")] {
+        let id = server.run(&format!("{kind} create --label a=b token token")).await;
+        assert_eq!(id.trim().len(), 25);
+        assert_eq!(row(&server.run(&format!("{kind} ls")).await, "token")[..2], [id.trim(), "token"]);
+        assert_eq!(server.run(&format!("{kind} ls -q --filter label=a=c")).await, "");
+        assert_eq!(server.run(&format!("{kind} inspect --format {{{{.Spec.Labels.a}}}} token")).await.trim(), "b");
+        let again = server.refused(&format!("{kind} create token token")).await;
+        assert!(again.contains("already exists"), "{again}");
+        assert!(server.refused(&format!("{other} rm nothing")).await.contains("not found"));
+    }
+    assert!(server.run("config inspect --pretty token").await.contains("not-a-secret"));
+    assert!(!server.run("secret inspect token").await.contains("Data"));
+    {
+        // What would become a record is sealed.
+        let objects = server.agent.objects.lock().unwrap();
+        let secret = objects.iter().find(|view| view.object.kind == ObjectKind::Secret).unwrap();
+        assert_eq!(secret.object.id, ObjectId::of_name(super::views::CLUSTER, ObjectKind::Secret, "token"));
+        assert!(!String::from_utf8_lossy(&secret.object.data).contains("not-a-secret"));
+        assert!(!secret.object.spec_json.contains("Data"));
+    }
+    server.run("service create -d --name user --secret source=token,target=t,mode=0400 --config token greeter:1").await;
+    for kind in ["secret", "config"] {
+        assert!(server.refused(&format!("{kind} rm token")).await.contains("in use by"));
+    }
+    server.run("service rm user").await;
+    for kind in ["secret", "config"] {
+        server.run(&format!("{kind} rm token")).await;
+        assert_eq!(server.run(&format!("{kind} ls -q")).await, "");
+    }
+    server.file("big", &"x".repeat(500 * 1024 + 1));
+    assert!(server.refused("secret create big big").await.contains("at most 512000 bytes"));
+    server.run("config create big big").await;
+    assert!(server.refused("secret create --driver vault other").await.contains("not supported"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn docker_network() {
+    let Some(server) = start().await else { return };
+    let id = server.run("network create -d overlay --attachable --label a=b front").await;
+    assert_eq!(row(&server.run("network ls").await, "front")[1..], ["front", "overlay", "swarm"]);
+    assert_eq!(server.run("network inspect --format {{.Id}} front").await, id);
+    assert_eq!(server.run("network ls -q --filter label=a=c").await, "");
+    assert!(server.refused("network create -d overlay front").await.contains("already exists"));
+    assert!(server.refused("network create -d overlay host").await.contains("predefined"));
+    assert!(server.refused("network create -d overlay --ingress other").await.contains("no ingress network"));
+    let local = server.refused("network create other").await;
+    assert!(local.contains("Docker Engine"), "a local one is the engine's: {local}");
+    server.run("service create -d --name user --network front greeter:1").await;
+    assert!(server.run("service inspect user").await.contains(&format!(r#""Target": "{}""#, id.trim())));
+    assert!(server.refused("network rm front").await.contains("in use"));
+    server.run("service rm user").await;
+    server.run("network rm front").await;
+    assert!(server.refused("network inspect front").await.contains("not found"));
+    server.stop().await;
+}
+
+/// The file of the recorded conversation, in spirit.
+const STACK: &str = r"
+services:
+  web:
+    image: greeter:1
+    networks: [front]
+    secrets: [token]
+    configs: [{source: motd, target: /etc/motd}]
+    volumes: ['data:/data']
+    deploy: {replicas: 2, labels: {tier: front}}
+  back:
+    image: greeter:1
+    networks: [front]
+    deploy: {mode: global, endpoint_mode: dnsrr}
+networks: {front: {}}
+volumes: {data: {}}
+secrets: {token: {file: ./token}}
+configs: {motd: {file: ./motd}}
+";
+
+#[tokio::test]
+async fn docker_stack() {
+    let Some(server) = start().await else { return };
+    server.file("compose.yml", STACK);
+    server.file("token", "not-a-secret");
+    server.file("motd", "hello");
+    let deploy = "stack deploy --detach=true --resolve-image never -c compose.yml st";
+    let made = server.run(deploy).await;
+    for line in ["network st_front", "secret st_token", "config st_motd", "service st_web", "service st_back"] {
+        assert!(made.contains(&format!("Creating {line}")), "{made}");
+    }
+    assert_eq!(row(&server.run("stack ls").await, "st"), ["st", "2"]);
+    assert_eq!(row(&server.run("stack services st").await, "st_web")[1..4], ["st_web", "replicated", "2/2"]);
+    assert!(server.run("stack ps st").await.contains("st_web.2"));
+    let spec = server.run("service inspect st_web").await;
+    let network = server.run("network inspect --format {{.Id}} st_front").await;
+    assert!(spec.contains(&format!(r#""Target": "{}""#, network.trim())), "by id: {spec}");
+
+    // The same file again changes nothing and is taken, and so is a new label; another content is not.
+    server.file("compose.yml", &STACK.replace("{file: ./motd}", "{file: ./motd, labels: {v: '2'}}"));
+    assert!(server.run(deploy).await.contains("Updating service st_web"));
+    assert_eq!(server.run("config inspect --format {{.Spec.Labels.v}} st_motd").await.trim(), "2");
+    server.file("token", "another");
+    assert!(server.refused(deploy).await.contains("only updates to Labels are allowed"));
+
+    let removed = server.run("stack rm st").await;
+    for line in ["service st_web", "secret st_token", "config st_motd", "network st_front"] {
+        assert!(removed.contains(&format!("Removing {line}")), "{removed}");
+    }
+    for kind in ["service", "secret", "config", "network"] {
+        let left = server.run(&format!("{kind} ls -q --filter label=com.docker.stack.namespace=st")).await;
+        assert_eq!(left, "", "{kind}");
+    }
     server.stop().await;
 }

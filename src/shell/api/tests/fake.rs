@@ -2,8 +2,9 @@
 
 use super::views;
 use crate::core::face::{Accepted, Refused, Reply, Request};
-use crate::core::view::{RevisionView, ServiceView};
+use crate::core::view::{ObjectView, RevisionView, ServiceView};
 use crate::ids::ServiceId;
+use crate::model::object::ObjectKind;
 use crate::model::record::Hlc;
 use crate::model::rollout::RolloutState;
 use crate::model::spec::Mode;
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex};
 
 pub struct Fake {
     pub state: Mutex<Snapshot>,
+    pub objects: Mutex<Vec<ObjectView>>,
     /// What was asked, in order.
     pub asked: Mutex<Vec<Request>>,
     /// What the next request gets instead of being done.
@@ -21,7 +23,7 @@ pub struct Fake {
 
 impl Fake {
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { state: Mutex::new(snapshot), asked: Mutex::default(), next: Mutex::default() }
+        Self { state: Mutex::new(snapshot), objects: Mutex::default(), asked: Mutex::default(), next: Mutex::default() }
     }
 
     pub fn last(&self) -> Request {
@@ -59,6 +61,33 @@ impl Fake {
             Request::RemoveService { id } => {
                 state.services.retain(|view| view.service.id != id);
                 state.tasks.retain(|view| view.task.service != id);
+                done(id.to_string(), Hlc(0))
+            }
+            Request::CreateObject { kind, spec_json, data } => {
+                let view = views::object(kind, &spec_json, &data);
+                let mut objects = self.objects.lock().unwrap();
+                if objects.iter().any(|known| known.object.id == view.object.id) {
+                    return Err(Refused::Conflict(format!("{} already exists", view.object.name)));
+                }
+                objects.push(view.clone());
+                done(view.object.id.to_string(), view.index)
+            }
+            Request::UpdateObject { kind, id, version, spec_json } => {
+                let mut objects = self.objects.lock().unwrap();
+                let view = objects.iter_mut().find(|view| view.object.id == id && view.object.kind == kind).unwrap();
+                if version != Some(view.index) {
+                    return Err(Refused::OutOfSequence);
+                }
+                view.object = views::object(kind, &spec_json, &view.object.data).object;
+                view.index.0 += 1;
+                done(id.to_string(), view.index)
+            }
+            Request::RemoveObject { id, .. } => {
+                let id_text = id.to_string();
+                if let Some(user) = state.services.iter().find(|s| s.spec_json.contains(&id_text)) {
+                    return Err(Refused::Invalid(format!("in use by the following service: {}", user.service.name)));
+                }
+                self.objects.lock().unwrap().retain(|view| view.object.id != id);
                 done(id.to_string(), Hlc(0))
             }
             Request::UpdateNode { id, version, availability, labels } => {
@@ -105,6 +134,10 @@ fn take(view: &mut ServiceView, spec_json: String) {
     let mut spec = views::spec(&view.service.name, u32::try_from(replicas).unwrap(), image);
     if value["Mode"].get("Global").is_some() {
         spec.mode = Mode::Global;
+    }
+    if let Some(labels) = value["Labels"].as_object() {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        spec.labels = labels.iter().map(|(key, value)| (key.clone(), text(value))).collect();
     }
     (view.running, view.desired) = (u32::try_from(replicas).unwrap(), u32::try_from(replicas).unwrap());
     view.spec = Arc::new(spec);
@@ -160,6 +193,12 @@ impl Backend for Fake {
         let state = self.state.lock().unwrap();
         let view = state.services.iter().find(|view| view.service.id == service);
         Box::pin(ready(Ok(view.map(views::revisions).unwrap_or_default())))
+    }
+
+    fn objects(&self, kind: ObjectKind) -> BoxFuture<'_, Result<Vec<ObjectView>, Refused>> {
+        let all = self.objects.lock().unwrap();
+        let views = all.iter().filter(|view| view.object.kind == kind).cloned().collect();
+        Box::pin(ready(Ok(views)))
     }
 
     fn request(&self, request: Request) -> BoxFuture<'_, Reply> {

@@ -40,7 +40,7 @@ pub async fn send(socket: &Path, request: Request<Body>) -> Answer {
 }
 
 impl Server {
-    async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
+    pub async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
         let request = Request::builder().method(method).uri(path).header("host", "docker");
         send(&self.socket(), request.body(body.into()).unwrap()).await
     }
@@ -60,7 +60,7 @@ async fn a_ping_says_what_we_speak() {
     for method in ["GET", "HEAD"] {
         let answer = server.call(method, "/_ping", Body::empty()).await;
         assert_eq!(answer.status, StatusCode::OK);
-        assert_eq!(answer.headers["api-version"], "1.47");
+        assert_eq!(answer.headers["api-version"], "1.50");
         assert_eq!(answer.headers["ostype"], "linux");
         assert_eq!(answer.headers["docker-experimental"], "false");
         assert_eq!(answer.headers["swarm"], "active/manager");
@@ -295,7 +295,7 @@ async fn a_node_without_an_engine_says_so() {
     assert_eq!(containers.status, StatusCode::NOT_IMPLEMENTED);
     assert!(containers.message().contains("Docker Engine"));
     assert_eq!(server.get("/v1.47/distribution/reg:5000/a/b:1/json").await.status, StatusCode::NOT_FOUND);
-    assert_eq!(server.get("/version").await.json()["ApiVersion"], "1.47");
+    assert_eq!(server.get("/version").await.json()["ApiVersion"], "1.50");
     let info = server.get("/info").await.json();
     assert_eq!((&info["Name"], &info["Swarm"]["Nodes"]), (&json!("node1"), &json!(3)));
     server.stop().await;

@@ -7,6 +7,7 @@ mod passing;
 pub mod views;
 
 use super::{ApiConfig, Extra, serve, socket};
+use crate::shell::vault::Vault;
 use fake::Fake;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ impl Server {
         let extra = Extra {
             token: Arc::new(|secret| format!("PEERTKN-1-{secret}")),
             new_secret: Arc::new(|| "fresh".to_owned()),
+            vault: Arc::new(Vault::new("test")),
             page: Some("http://127.0.0.1:7373/#token=t".to_owned()),
         };
         let bound = socket::bind(&config.socket).await.unwrap();

@@ -2,6 +2,9 @@
 
 use super::Server;
 use super::http::send;
+use super::views::CLUSTER;
+use crate::ids::ObjectId;
+use crate::model::object::ObjectKind;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde_json::json;
@@ -24,7 +27,9 @@ async fn engine(dir: &Path) -> PathBuf {
 async fn answer(mut stream: UnixStream) {
     let head = read_head(&mut stream).await;
     let line = head.lines().next().unwrap_or_default().to_owned();
+    // (The network's id, wherever it stands.)
     let json = |body: &str| {
+        let body = &body.replace("NETWORK", &front().to_string());
         format!(
             "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
@@ -36,6 +41,11 @@ async fn answer(mut stream: UnixStream) {
         json(r#"{"Version":"20.10.24","ApiVersion":"1.41","MinAPIVersion":"1.12","Components":[]}"#)
     } else if line.contains("/info") {
         json(r#"{"ServerVersion":"20.10.24","Images":36,"Swarm":{"LocalNodeState":"inactive"}}"#)
+    } else if line.contains("/networks?") {
+        json(
+            r#"[{"Name":"bridge","Id":"b1","Driver":"bridge","Scope":"local","Labels":{}},
+            {"Name":"front","Id":"f1","Driver":"bridge","Scope":"local","Labels":{"peer.network":"NETWORK"}}]"#,
+        )
     } else if line.contains("/attach") {
         assert!(head.to_ascii_lowercase().contains("upgrade: tcp"), "{head}");
         "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".to_owned()
@@ -106,11 +116,34 @@ async fn info_is_the_engines_with_our_swarm_in_it() {
     server.stop().await;
 }
 
+fn front() -> ObjectId {
+    ObjectId::of_name(CLUSTER, ObjectKind::Network, "front")
+}
+
+#[tokio::test]
+async fn networks_are_the_engines_and_the_clusters_each_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(Some(engine(dir.path()).await)).await;
+    let made =
+        server.call("POST", "/v1.41/networks/create", Body::from(r#"{"Name":"front","Driver":"overlay"}"#)).await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    let listed = server.get("/v1.41/networks?filters={}").await.json();
+    let names: Vec<_> = listed.as_array().unwrap().iter().map(|n| (&n["Name"], &n["Scope"])).collect();
+    assert_eq!(names, [(&json!("front"), &json!("swarm")), (&json!("bridge"), &json!("local"))]);
+    // One of the engine's own, and whatever is asked of it, goes through.
+    for path in ["/v1.41/networks/bridge", "/v1.41/networks/front?scope=local"] {
+        assert_eq!(server.get(path).await.headers["x-seen"], format!("GET {path} HTTP/1.1"));
+    }
+    let local = server.call("POST", "/v1.41/networks/create", Body::from(r#"{"Name":"x","Driver":"bridge"}"#)).await;
+    assert_eq!(local.headers["x-seen"], "POST /v1.41/networks/create HTTP/1.1");
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn an_engine_that_is_gone_takes_only_its_own_paths_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(Some(dir.path().join("nobody.sock"))).await;
-    assert_eq!(server.get("/_ping").await.headers["api-version"], "1.47");
+    assert_eq!(server.get("/_ping").await.headers["api-version"], "1.50");
     let images = server.get("/images/json").await;
     assert_eq!(images.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(images.message().contains("doesn't answer"));

@@ -1,8 +1,9 @@
 //! Views made by hand.
 
-use crate::core::view::{ClusterView, NodeView, RevisionView, ServiceView, TaskView};
-use crate::ids::{ClusterId, NodeId, ServiceId, TaskId};
+use crate::core::view::{ClusterView, NodeView, ObjectView, RevisionView, ServiceView, TaskView};
+use crate::ids::{ClusterId, NodeId, ObjectId, ServiceId, TaskId};
 use crate::model::node::{EngineState, Liveness, NodeFact, NodePolicy};
+use crate::model::object::{self, Object, ObjectKind};
 use crate::model::record::{Hlc, RevisionId, Term};
 use crate::model::rollout::{Rollout, RolloutState};
 use crate::model::service::{Revision, Service};
@@ -85,6 +86,21 @@ fn port(published: u16) -> PublishedPort {
 
 pub fn revision_id(count: u16) -> RevisionId {
     RevisionId { hlc: Hlc::new(NOW, count), author: node_id(1) }
+}
+
+pub fn object(kind: ObjectKind, spec_json: &str, data: &[u8]) -> ObjectView {
+    let heading = object::heading(spec_json).unwrap();
+    let object = Object {
+        id: ObjectId::of_name(CLUSTER, kind, &heading.name),
+        kind,
+        name: heading.name,
+        labels: heading.labels,
+        spec_json: spec_json.to_owned(),
+        data: data.to_vec(),
+        created: NOW,
+        updated: NOW,
+    };
+    ObjectView { object, index: Hlc::new(NOW, 1) }
 }
 
 pub fn service(name: &str, replicas: u32) -> ServiceView {

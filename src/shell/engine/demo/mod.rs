@@ -58,6 +58,11 @@ impl DemoEngine {
         self.world.kill(task)
     }
 
+    /// What a secret or config holds in the task's container, as its greeter would read it.
+    pub fn file(&self, task: TaskId, target: &str) -> Option<Vec<u8>> {
+        self.world.file(task, target)
+    }
+
     /// Makes the engine unreachable, or reachable again; its containers run on.
     pub fn set_down(&self, down: bool) {
         self.world.set_reach(if down { Reach::Down } else { Reach::Up });

@@ -4,6 +4,7 @@ use super::greeter::{KILLED, Order, serve, told};
 use super::{Image, gone};
 use crate::ids::TaskId;
 use crate::model::container::{ContainerPlan, ContainerState, Health, ObservedContainer, OpError, Owner};
+use crate::model::object::Content;
 use crate::model::spec::Healthcheck;
 use crate::shell::engine::{not_ours, refused};
 use crate::time::Wall;
@@ -109,6 +110,11 @@ impl World {
     pub fn create(&self, owner: Owner, plan: &ContainerPlan, host: &str) -> Result<(), OpError> {
         let reference = &plan.spec.container.image;
         let image = Image::find(reference).map_err(|_| refused(format!("No such image: {reference}")))?;
+        // Networks mean nothing where every container has an address that all others reach.
+        if let Some(planned) = plan.files.iter().find(|planned| !matches!(planned.content, Content::Plain(_))) {
+            let (what, name) = (planned.file.kind.as_str(), &planned.file.name);
+            return Err(refused(format!("{what} {name} was removed, or could not be opened on this node")));
+        }
         let made = self.with(|all| {
             if let Some(there) = all.get(&plan.name) {
                 let same = there.owner == owner && there.plan.task == plan.task && there.plan.attempt == plan.attempt;
@@ -244,6 +250,17 @@ impl World {
 
     fn life(&self, owner: Owner, name: &str) -> Result<Option<Life>, OpError> {
         self.with(|all| Ok(all.owned(owner, name)?.and_then(|c| c.life.clone())))
+    }
+
+    pub fn file(&self, task: TaskId, target: &str) -> Option<Vec<u8>> {
+        let content = |container: &Container| {
+            let planned = container.plan.files.iter().find(|planned| planned.file.target == target)?;
+            match &planned.content {
+                Content::Plain(bytes) => Some(bytes.clone()),
+                _ => None,
+            }
+        };
+        self.with(|all| all.values().filter(|c| c.plan.task == task).find_map(content))
     }
 
     pub fn kill(&self, task: TaskId) -> bool {

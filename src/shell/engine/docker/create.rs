@@ -4,16 +4,22 @@ use super::refused;
 use crate::model::container::{
     ContainerPlan, LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_NODE, LABEL_SERVICE, LABEL_TASK, OpError, Owner,
 };
+use crate::model::object::PlannedNetwork;
 use crate::model::spec::{ContainerSpec, Healthcheck, Mount, MountKind, PublishedPort, Resources};
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, PortBinding, PortMap, ResourcesUlimits,
-    RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig, NetworkingConfig,
+    PortBinding, PortMap, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-pub(super) fn body(owner: Owner, plan: &ContainerPlan) -> Result<ContainerCreateBody, OpError> {
+/// `files` are the binds of its secrets and configs, which stand on this machine already.
+pub(super) fn body(
+    owner: Owner,
+    plan: &ContainerPlan,
+    files: Vec<bollard::models::Mount>,
+) -> Result<ContainerCreateBody, OpError> {
     let spec = &plan.spec.container;
     Ok(ContainerCreateBody {
         image: Some(spec.image.clone()),
@@ -30,12 +36,26 @@ pub(super) fn body(owner: Owner, plan: &ContainerPlan) -> Result<ContainerCreate
         stop_signal: spec.stop_signal.clone(),
         stop_timeout: spec.stop_grace.map(whole_seconds),
         exposed_ports: some(plan.host_ports.iter().map(port_key).collect()),
-        host_config: Some(host_config(plan)?),
+        host_config: Some(host_config(plan, files)?),
+        networking_config: networking(plan),
         ..Default::default()
     })
 }
 
-fn host_config(plan: &ContainerPlan) -> Result<HostConfig, OpError> {
+/// Its first network; the others are joined before it starts, since engines before API 1.44 take only one here.
+fn networking(plan: &ContainerPlan) -> Option<NetworkingConfig> {
+    let first = plan.networks.first()?;
+    let endpoints = HashMap::from([(first.name.clone(), endpoint(first))]);
+    Some(NetworkingConfig { endpoints_config: Some(endpoints) })
+}
+
+pub(super) fn endpoint(network: &PlannedNetwork) -> EndpointSettings {
+    EndpointSettings { aliases: some(network.aliases.clone()), ..Default::default() }
+}
+
+fn host_config(plan: &ContainerPlan, files: Vec<bollard::models::Mount>) -> Result<HostConfig, OpError> {
+    let mut mounts = plan.spec.container.mounts.iter().map(mount).collect::<Result<Vec<_>, _>>()?;
+    mounts.extend(files);
     let spec = &plan.spec.container;
     let Resources { limit_nano_cpus, limit_memory, limit_pids, .. } = plan.spec.resources;
     let log = plan.spec.log_driver.as_ref();
@@ -47,7 +67,8 @@ fn host_config(plan: &ContainerPlan) -> Result<HostConfig, OpError> {
         port_bindings: bindings(&plan.host_ports),
         // The worker restarts; an engine that did so too would fight it.
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
-        mounts: some(spec.mounts.iter().map(mount).collect::<Result<_, _>>()?),
+        mounts: some(mounts),
+        network_mode: plan.networks.first().map(|network| network.name.clone()),
         cap_add: some(spec.cap_add.clone()),
         cap_drop: some(spec.cap_drop.clone()),
         dns: some(spec.dns.servers.clone()),
@@ -164,7 +185,7 @@ fn map(from: &BTreeMap<String, String>) -> Option<HashMap<String, String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ClusterId, NodeId, ServiceId, TaskId};
+    use crate::ids::{ClusterId, NodeId, ObjectId, ServiceId, TaskId};
     use crate::model::spec::{
         Dns, LogDriver, Placement, Protocol, PublishMode, RestartPolicy as SpecRestart, TaskSpec, Ulimit,
     };
@@ -172,6 +193,11 @@ mod tests {
 
     fn strings(texts: &[&str]) -> Vec<String> {
         texts.iter().map(|t| (*t).to_owned()).collect()
+    }
+
+    fn network(name: &str, aliases: &[&str]) -> PlannedNetwork {
+        let id = ObjectId::from_u128(9);
+        PlannedNetwork { id, name: name.to_owned(), spec_json: Some("{}".to_owned()), aliases: strings(aliases) }
     }
 
     fn rich_plan() -> ContainerPlan {
@@ -235,13 +261,16 @@ mod tests {
             hostname: Some("web-1".into()),
             env: strings(&["A=1"]),
             host_ports: vec![host_port(8080), host_port(0)],
+            files: Vec::new(),
+            networks: vec![network("front", &["web", "tasks.web"]), network("back", &["web"])],
         }
     }
 
     #[test]
     fn every_field_reaches_the_engine() {
         let owner = Owner { cluster: ClusterId::from_u128(7), node: NodeId::from_u128(8) };
-        let sent = serde_json::to_value(body(owner, &rich_plan()).unwrap()).unwrap();
+        let bind = bollard::models::Mount { target: Some("/run/secrets/x".to_owned()), ..Default::default() };
+        let sent = serde_json::to_value(body(owner, &rich_plan(), vec![bind]).unwrap()).unwrap();
         let want = json!({
             "Image": "app:1", "Hostname": "web-1", "User": "1000", "Env": ["A=1"], "Entrypoint": ["/bin/app"],
             "Cmd": ["--serve"], "WorkingDir": "/srv", "StopSignal": "SIGINT", "StopTimeout": 2,
@@ -260,11 +289,15 @@ mod tests {
             "LogConfig": {"Type": "json-file"},
             "PortBindings": {"5000/tcp": [{"HostPort": "8080"}, {"HostPort": ""}]},
             "Mounts": [{"Type": "volume", "Source": "data", "Target": "/data", "ReadOnly": true,
-                        "VolumeOptions": {"NoCopy": true, "Labels": {"a": "b"}}}],
+                        "VolumeOptions": {"NoCopy": true, "Labels": {"a": "b"}}},
+                       {"Target": "/run/secrets/x"}],
+            "NetworkMode": "front",
         });
         for (key, value) in want.as_object().unwrap() {
             assert_eq!(&host[key], value, "{key}");
         }
+        let endpoints = json!({"front": {"Aliases": ["web", "tasks.web"]}});
+        assert_eq!(sent["NetworkingConfig"]["EndpointsConfig"], endpoints);
         assert_eq!(sent["Labels"]["com.example"], "yes");
         assert_eq!(sent["Labels"][LABEL_NODE], owner.node.to_string(), "a spec can't forge whose container it is");
         assert_eq!(sent["Labels"][LABEL_ATTEMPT], "3");
@@ -276,7 +309,7 @@ mod tests {
         let spec = Arc::make_mut(&mut plan.spec);
         spec.container.mounts[0].options = BTreeMap::from([("VolumeOptions".to_owned(), json!({"NoCopy": "maybe"}))]);
         let owner = Owner { cluster: ClusterId::from_u128(7), node: NodeId::from_u128(8) };
-        let error = body(owner, &plan).unwrap_err().to_string();
+        let error = body(owner, &plan, Vec::new()).unwrap_err().to_string();
         assert!(error.starts_with("invalid mount of /data"), "{error}");
     }
 }

@@ -6,6 +6,8 @@
 //! Containers are addressed by name, looked at, and then changed by id: never one without our labels.
 
 mod create;
+mod files;
+mod networks;
 mod observe;
 mod pull;
 
@@ -14,7 +16,7 @@ use super::{Changes, Engine, clip, not_ours, ours, refused};
 use crate::model::container::{ContainerPlan, EngineInfo, EngineOp, ObservedContainer, OpError, Owner};
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::ContainerInspectResponse;
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
     StartContainerOptions, StopContainerOptionsBuilder, WaitContainerOptions,
@@ -44,6 +46,8 @@ struct Inner {
     client: OnceLock<Docker>,
     seen: observe::SeenContainers,
     pulls: pull::Pulls,
+    files: files::Files,
+    networks: networks::Lock,
 }
 
 impl DockerEngine {
@@ -53,6 +57,8 @@ impl DockerEngine {
             client: OnceLock::new(),
             seen: observe::SeenContainers::default(),
             pulls: pull::Pulls::default(),
+            files: files::Files::default(),
+            networks: networks::Lock::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -91,9 +97,21 @@ impl DockerEngine {
     }
 
     async fn create(&self, owner: Owner, plan: &ContainerPlan) -> Result<(), OpError> {
+        // From the look at a network to the container on it, nobody may find the network of no use.
+        let _ordered = if plan.networks.is_empty() { None } else { Some(self.inner.networks.lock().await) };
+        self.ensure_networks(owner, plan).await?;
+        let files = self.inner.files.put(owner, plan)?;
+        let created = self.create_as(owner, plan, create::body(owner, plan, files)?).await;
+        if created.is_err() {
+            self.inner.files.remove(owner, &plan.name);
+        }
+        created?;
+        self.join_networks(plan).await
+    }
+
+    async fn create_as(&self, owner: Owner, plan: &ContainerPlan, body: ContainerCreateBody) -> Result<(), OpError> {
         let client = self.client(CALL_LIMIT)?;
         let options = CreateContainerOptionsBuilder::default().name(&plan.name).build();
-        let body = create::body(owner, plan)?;
         // The second try is for a container of this name that was just then being removed.
         for last in [false, true] {
             let error = match client.create_container(Some(options.clone()), body.clone()).await {
@@ -180,7 +198,18 @@ impl DockerEngine {
     }
 
     async fn remove(&self, owner: Owner, name: &str) -> Result<(), OpError> {
-        let Some(found) = self.find(owner, name).await? else { return Ok(()) };
+        let networks = self.remove_container(owner, name).await?;
+        self.inner.files.remove(owner, name);
+        self.tidy_networks(owner, networks).await;
+        Ok(())
+    }
+
+    /// Says which networks it was on.
+    async fn remove_container(&self, owner: Owner, name: &str) -> Result<Vec<String>, OpError> {
+        let Some(found) = self.find(owner, name).await? else { return Ok(Vec::new()) };
+        let settings = found.inspect.network_settings.as_ref();
+        let networks = settings.and_then(|s| s.networks.as_ref()).map(|n| n.keys().cloned().collect());
+        let networks = networks.unwrap_or_default();
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         match self.client(CALL_LIMIT)?.remove_container(&found.id, Some(options)).await {
             // Somebody else's removal of it is under way.
@@ -188,10 +217,10 @@ impl DockerEngine {
                 while self.inspect(&found.id).await?.is_some() {
                     sleep(LOOK_AGAIN).await;
                 }
-                Ok(())
             }
-            other => gone_is_fine(other),
+            other => gone_is_fine(other)?,
         }
+        Ok(networks)
     }
 
     async fn probe(&self, owner: Owner, name: &str, port: u16, within: Duration) -> Result<(), OpError> {
@@ -241,7 +270,9 @@ impl Engine for DockerEngine {
     }
 
     async fn list(&self, owner: Owner) -> Result<Vec<ObservedContainer>, OpError> {
-        self.observe(owner).await
+        let found = self.observe(owner).await?;
+        self.inner.files.sweep(owner, &found);
+        Ok(found)
     }
 
     fn changes(&self, owner: Owner) -> Changes {

@@ -1,0 +1,129 @@
+//! `/secrets` and `/configs`, which differ in one thing: a secret's content is sealed before it leaves here.
+
+use crate::core::face::Request as Ask;
+use crate::core::view::ObjectView;
+use crate::ids::ObjectId;
+use crate::model::object::{ObjectKind, heading};
+use crate::shell::api::backend::Want;
+use crate::shell::api::filters::Filters;
+use crate::shell::api::incoming::Call;
+use crate::shell::api::render::fields::Fields;
+use crate::shell::api::render::object::object;
+use crate::shell::api::reply::{self, Answer, Failure};
+use crate::shell::api::{Api, lookup};
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+const FILTERS: &[&str] = &["id", "label", "name", "names"];
+
+pub async fn route(api: &Api, kind: ObjectKind, method: &str, path: &[&str], call: &Call) -> Answer {
+    match (method, path) {
+        ("GET", []) => list(api, kind, call).await,
+        ("POST", ["create"]) => create(api, kind, call).await,
+        ("GET", [text]) => reply::ok(&object(&find(api, kind, text).await?)),
+        ("POST", [text, "update"]) => update(api, kind, text, call).await,
+        ("DELETE", [text]) => remove(api, kind, text).await,
+        _ => Err(Failure::not_found(format!("page not found: {method} /{}s/{}", kind.as_str(), path.join("/")))),
+    }
+}
+
+async fn list(api: &Api, kind: ObjectKind, call: &Call) -> Answer {
+    let filters = Filters::of(&call.query, FILTERS)?;
+    let all = api.backend.objects(kind).await?;
+    let matches = |view: &&ObjectView| {
+        filters.begins("id", &view.object.id.to_string())
+            && filters.begins("name", &view.object.name)
+            && filters.equals("names", &view.object.name)
+            && filters.labels("label", &view.object.labels)
+    };
+    reply::ok(&all.iter().filter(matches).map(object).collect::<Vec<_>>())
+}
+
+pub async fn find(api: &Api, kind: ObjectKind, text: &str) -> Result<ObjectView, Failure> {
+    let all = api.backend.objects(kind).await?;
+    lookup::find(&all, kind.as_str(), text, |view| view.object.id.to_string(), |view| view.object.name == text).cloned()
+}
+
+async fn create(api: &Api, kind: ObjectKind, call: &Call) -> Answer {
+    let (spec, data) = read(kind, call)?;
+    let data = data.unwrap_or_default();
+    if data.is_empty() || data.len() > kind.max_bytes() {
+        let (what, most) = (kind.as_str(), kind.max_bytes());
+        return Err(Failure::invalid(format!("{what} data must be larger than 0 and at most {most} bytes")));
+    }
+    let data = match kind {
+        ObjectKind::Secret => {
+            let cluster = api.backend.snapshot(Want::CLUSTER).await?.cluster.id;
+            let name = heading(&spec).map_err(Failure::invalid)?.name;
+            let sealed = api.extra.vault.seal(ObjectId::of_name(cluster, kind, &name), &data);
+            sealed.map_err(|error| Failure::unavailable(format!("the secret can't be sealed: {error}")))?
+        }
+        _ => data,
+    };
+    let accepted = api.backend.request(Ask::CreateObject { kind, spec_json: spec, data }).await?;
+    reply::created(&accepted)
+}
+
+/// Docker allows only the labels to change; clients send the content along, or not.
+async fn update(api: &Api, kind: ObjectKind, text: &str, call: &Call) -> Answer {
+    let (spec_json, data) = read(kind, call)?;
+    let view = find(api, kind, text).await?;
+    let version = Some(call.query.version(kind.as_str(), view.index)?);
+    if let Some(data) = data.filter(|data| !data.is_empty())
+        && !is_its_content(api, &view, &data)?
+    {
+        let (what, name) = (kind.as_str(), &view.object.name);
+        return Err(Failure::invalid(format!(
+            "only updates to Labels are allowed: {what} {name} keeps its content; make one of another name, and let \
+             the services that use it refer to that"
+        )));
+    }
+    reply::updated(&api.backend.request(Ask::UpdateObject { kind, id: view.object.id, version, spec_json }).await?)
+}
+
+fn is_its_content(api: &Api, view: &ObjectView, data: &[u8]) -> Result<bool, Failure> {
+    if view.object.kind != ObjectKind::Secret {
+        return Ok(view.object.data == data);
+    }
+    let plain = api.extra.vault.open(view.object.id, &view.object.data);
+    let plain = plain.map_err(|error| Failure::unavailable(format!("secret {}: {error}", view.object.name)))?;
+    Ok(ring::digest::digest(&ring::digest::SHA256, &plain).as_ref()
+        == ring::digest::digest(&ring::digest::SHA256, data).as_ref())
+}
+
+async fn remove(api: &Api, kind: ObjectKind, text: &str) -> Answer {
+    let id = find(api, kind, text).await?.object.id;
+    api.backend.request(Ask::RemoveObject { kind, id }).await?;
+    Ok(no_content())
+}
+
+pub fn no_content() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// The spec without its content, and the content.
+fn read(kind: ObjectKind, call: &Call) -> Result<(String, Option<Vec<u8>>), Failure> {
+    let text = call.json_object()?;
+    let mut spec = Fields::parse(&text).ok_or_else(|| Failure::invalid("invalid JSON: want an object"))?;
+    for (key, what) in [("Driver", "drivers"), ("Templating", "templates")] {
+        if spec.get(key).is_some_and(|text| text != "{}") {
+            let kinds = kind.as_str();
+            return Err(Failure::unsupported(format!("{key}: {what} of {kinds}s are not supported")));
+        }
+    }
+    let data = match spec.take("Data").filter(|text| text != "null") {
+        None => None,
+        Some(text) => {
+            let base64: String =
+                serde_json::from_str(&text).map_err(|_| Failure::invalid("Data: want base64 in a string"))?;
+            Some(STANDARD.decode(base64).map_err(|error| Failure::invalid(format!("Data: not base64: {error}")))?)
+        }
+    };
+    let spec = serde_json::to_string(&spec).map_err(|error| Failure::invalid(error.to_string()))?;
+    Ok((spec, data))
+}

@@ -1,0 +1,200 @@
+//! Docker's own CLI, unmodified, against real agents of this process over the built-in engine: stacks with their
+//! networks, secrets and configs, from any node. Without a docker CLI on the path each test says that it was skipped.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use peer::core::Core;
+use peer::core::view::TaskView;
+use peer::model::task::TaskPhase;
+use peer::shell::demo::Demo;
+use std::process::Output;
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::time::Instant;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Tools {
+    demo: Demo,
+    dir: tempfile::TempDir,
+}
+
+impl Tools {
+    async fn start(nodes: usize) -> Option<Self> {
+        if !Command::new("docker").arg("--version").output().await.is_ok_and(|out| out.status.success()) {
+            println!("SKIPPED: there is no docker CLI on the path, so Docker's own tools were not tried");
+            return None;
+        }
+        let demo = Demo::start(nodes).await.unwrap();
+        demo.wait_formed(nodes).await.unwrap();
+        Some(Self { demo, dir: tempfile::tempdir().unwrap() })
+    }
+
+    fn file(&self, name: &str, content: &str) {
+        std::fs::write(self.dir.path().join(name), content).unwrap();
+    }
+
+    fn command(&self, node: usize, args: &str) -> Command {
+        let mut command = Command::new("docker");
+        command.env("DOCKER_CONFIG", self.dir.path()).env_remove("DOCKER_CONTEXT").env_remove("DOCKER_HOST");
+        command.current_dir(self.dir.path()).kill_on_drop(true);
+        command.arg("--host").arg(format!("unix://{}", self.demo.socket(node).display())).args(args.split(' '));
+        command
+    }
+
+    async fn docker(&self, node: usize, args: &str) -> Output {
+        let running = self.command(node, args).output();
+        tokio::time::timeout(PATIENCE, running).await.unwrap_or_else(|_| panic!("docker {args} hangs")).unwrap()
+    }
+
+    /// Its standard output; it must succeed.
+    async fn run(&self, node: usize, args: &str) -> String {
+        let output = self.docker(node, args).await;
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        println!("$ docker {args}\n{stdout}{stderr}");
+        assert!(output.status.success(), "docker {args}: {stdout}{stderr}");
+        stdout.into_owned()
+    }
+
+    /// Its standard error; it must fail.
+    async fn refused(&self, node: usize, args: &str) -> String {
+        let output = self.docker(node, args).await;
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        println!("$ docker {args}\n{stdout}{stderr}");
+        assert!(!output.status.success(), "docker {args} should fail: {stdout}");
+        stderr.into_owned()
+    }
+
+    async fn ask<T: Send + 'static>(&self, node: usize, question: impl FnOnce(&Core) -> T + Send + 'static) -> T {
+        self.demo.agent(node).unwrap().handle.query(question).await.unwrap()
+    }
+
+    /// The running tasks of the service, once there are as many as wanted.
+    async fn running(&self, service: &'static str, count: usize) -> Vec<TaskView> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let tasks = self.ask(0, move |core| {
+                let of_it = core.tasks().into_iter().filter(|t| t.service_name == service && t.task.desired.is_live());
+                of_it.collect::<Vec<_>>()
+            });
+            let tasks = tasks.await;
+            let runs = |t: &&TaskView| t.status.as_ref().is_some_and(|s| s.phase == TaskPhase::Running);
+            if tasks.len() == count && tasks.iter().filter(runs).count() == count {
+                return tasks;
+            }
+            assert!(Instant::now() < deadline, "{service}: {tasks:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Until a node has the same view of something as was just written on another.
+    async fn until(&self, node: usize, args: &str, is_so: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let output = self.docker(node, args).await;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if output.status.success() && is_so(&text) {
+                return text;
+            }
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(Instant::now() < deadline, "docker {args} still says {text}{stderr}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+const STACK: &str = r"
+services:
+  web:
+    image: demo/greeter:1
+    networks: [front]
+    secrets: [token, {source: token, target: /etc/token, uid: '5', mode: 0400}]
+    configs: [{source: motd, target: /etc/motd}]
+    volumes: ['data:/data']
+    deploy: {replicas: 3, update_config: {monitor: 100ms, order: start-first}}
+  worker:
+    image: demo/greeter:1
+    networks: [front, back]
+    deploy: {mode: global}
+networks: {front: {}, back: {internal: true}}
+volumes: {data: {}}
+secrets: {token: {file: ./token}}
+configs: {motd: {file: ./motd}}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stack_is_deployed_changed_and_removed_without_a_trace() {
+    let Some(tools) = Tools::start(3).await else { return };
+    tools.file("compose.yml", STACK);
+    tools.file("token", "hunter2");
+    tools.file("motd", "hello");
+    tools.run(0, "stack deploy --detach=false --resolve-image never -c compose.yml st").await;
+
+    // Every task has its files, also those on nodes that heard of them from others.
+    for task in tools.running("st_web", 3).await {
+        let file = |target: &str| tools.demo.engine.file(task.task.id, target);
+        assert_eq!(file("/run/secrets/token").as_deref(), Some(b"hunter2".as_slice()));
+        assert_eq!(file("/etc/token").as_deref(), Some(b"hunter2".as_slice()));
+        assert_eq!(file("/etc/motd").as_deref(), Some(b"hello".as_slice()));
+    }
+    for task in tools.running("st_worker", 3).await {
+        assert_eq!(tools.demo.engine.file(task.task.id, "/run/secrets/token"), None, "it asked for none");
+    }
+    // The secret stands nowhere on a disk.
+    for index in 0..3 {
+        let state = tools.demo.configs[index].data_dir.join("state.redb");
+        let bytes = std::fs::read(&state).unwrap_or_else(|error| panic!("{}: {error}", state.display()));
+        let holds = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+        assert!(holds(b"st_token") && !holds(b"hunter2") && !holds(b"aHVudGVyMg"), "node {index}");
+    }
+
+    let services = tools.until(1, "stack services st", |text| text.contains("3/3")).await;
+    assert!(services.contains("st_web") && services.contains("st_worker"), "{services}");
+    assert!(tools.run(1, "stack ps st").await.contains("st_web.3"));
+    assert!(tools.run(1, "stack ls").await.contains("st"));
+    for (kind, name) in [("secret", "st_token"), ("config", "st_motd"), ("network", "st_front")] {
+        assert!(tools.refused(1, &format!("{kind} rm {name}")).await.contains("in use by"), "{kind}");
+    }
+
+    // Another node takes the changed file, and the change is rolled out.
+    tools.file(
+        "compose.yml",
+        &STACK.replace("demo/greeter:1\n    networks: [front]\n", "demo/greeter:2\n    networks: [front]\n"),
+    );
+    tools.run(2, "stack deploy --detach=false --resolve-image never -c compose.yml st").await;
+    let images = |tasks: &[TaskView]| -> Vec<String> {
+        tasks.iter().map(|t| t.spec.as_ref().unwrap().task.container.image.clone()).collect()
+    };
+    assert_eq!(images(&tools.running("st_web", 3).await), ["demo/greeter:2"; 3]);
+    tools.run(1, "service rollback st_web").await;
+    assert_eq!(images(&tools.running("st_web", 3).await), ["demo/greeter:1"; 3]);
+
+    tools.run(0, "stack rm st").await;
+    for kind in ["service", "secret", "config", "network"] {
+        tools.until(1, &format!("{kind} ls -q"), str::is_empty).await;
+    }
+    // Removed, its name is free again for other content.
+    tools.file("token", "another");
+    tools.run(1, "secret create st_token token").await;
+    tools.demo.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_service_needs_must_be_there_first() {
+    let Some(tools) = Tools::start(1).await else { return };
+    tools.file("x", "x");
+    let missing = tools.refused(0, "service create --secret nothing demo/greeter:1").await;
+    assert!(missing.contains("secret not found: nothing"), "{missing}");
+    let missing = tools.refused(0, "service create --network nothing demo/greeter:1").await;
+    assert!(missing.contains("network nothing not found"), "{missing}");
+    let host = tools.refused(0, "service create --network host demo/greeter:1").await;
+    assert!(host.contains("not supported yet"), "{host}");
+    // A secret that a stopped rollout may still fall back to is in use.
+    tools.run(0, "secret create x x").await;
+    tools.run(0, "service create -q --update-monitor 50ms --name web --secret x demo/greeter:1").await;
+    tools.run(0, "service update -d --secret-rm x --image demo/greeter:bad web").await;
+    assert!(tools.refused(0, "secret rm x").await.contains("in use by the following service: web"));
+    tools.run(0, "service rollback -q web").await;
+    tools.run(0, "service rm web").await;
+    tools.run(0, "secret rm x").await;
+    tools.demo.end().await;
+}
