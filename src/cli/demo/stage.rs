@@ -243,7 +243,7 @@ fn ports_are_free(args: &DemoArgs) -> anyhow::Result<()> {
     for number in 1..=usize::from(args.nodes) {
         let ip = address(number);
         if let Err(error) = TcpListener::bind((ip, args.port)) {
-            bail!("--port {}: can't be opened on {ip}: {error}", args.port);
+            bail!("--port {}: can't be opened on {ip} ({error}): choose another one", args.port);
         }
     }
     Ok(())
