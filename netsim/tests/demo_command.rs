@@ -196,6 +196,13 @@ fn the_demo_over_a_real_docker_engine() {
     };
     // Its containers are in the engine's network, so the demo is, too. `auto` finds the engine by DOCKER_HOST.
     let inside = ["ip", "netns", "exec", "peerlab1", "env", &format!("DOCKER_HOST=unix://{socket}")];
+    // From outside of that network the containers are out of reach: the demo says so and plays them itself.
+    let outside = Demo::start("auto", &["env", &format!("DOCKER_HOST=unix://{socket}")]);
+    assert!(outside.said("its containers can't be reached from here"), "{}", outside.text());
+    assert!(outside.ok("curl http://127.0.0.1:").starts_with("Hello from greeter 1 "));
+    assert!(!docker(&["images"]).contains("demo/greeter"));
+    outside.end();
+
     let foreign = docker(&["create", "localhost:1/greeter:1"]);
     let demo = Demo::start("auto", &inside);
     assert!(demo.said(&format!("Using the Docker Engine at {socket}")), "{}", demo.text());

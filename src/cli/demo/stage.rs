@@ -73,7 +73,10 @@ impl Stage {
                 if let Err(error) = self.use_docker(&socket).await {
                     println!("Using the engine built into peer: its containers are only played.");
                     println!("(Docker at {} can't be used: {error:#})", socket.display());
-                    self.clear_docker().await?;
+                    if let Err(error) = self.clear_docker().await {
+                        println!("(And something of the demo may be left there: {error:#})");
+                        self.docker = None;
+                    }
                 }
             }
         }

@@ -24,6 +24,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -36,8 +37,9 @@ const USER: &str = "65534:65534";
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// For any one call after that; the longest is loading the images.
 const CALL_LIMIT_S: u64 = 120;
-/// For the first greeter to answer.
-const TRIAL_LIMIT: Duration = Duration::from_secs(20);
+/// For the first greeter to answer once it was started. Out of reach, nothing comes back at all.
+const TRIAL_LIMIT: Duration = Duration::from_secs(5);
+const MAX_GREETING: u64 = 4_096;
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A Docker Engine on which the demo can run.
@@ -64,13 +66,18 @@ impl DemoDocker {
         let image = format!("{REPOSITORY}:{}", Greeter::Version(1).tag());
         let body = ContainerCreateBody { image: Some(image), ..Default::default() };
         let created = self.docker.create_container(None::<CreateContainerOptions>, body).await?;
-        let tried = timeout(TRIAL_LIMIT, self.answers(&created.id)).await;
+        let tried = self.answers(&created.id).await;
         self.remove_container(&created.id).await?;
-        tried.map_err(|_| anyhow::anyhow!("its containers are out of reach from here"))?
+        tried
     }
 
     async fn answers(&self, id: &str) -> anyhow::Result<()> {
         self.docker.start_container(id, None::<StartContainerOptions>).await?;
+        let answered = timeout(TRIAL_LIMIT, self.until_it_answers(id)).await;
+        answered.map_err(|_| anyhow::anyhow!("its containers can't be reached from here"))?
+    }
+
+    async fn until_it_answers(&self, id: &str) -> anyhow::Result<()> {
         loop {
             let seen = self.docker.inspect_container(id, None::<InspectContainerOptions>).await?;
             let state = seen.state.as_ref();
@@ -78,7 +85,7 @@ impl DemoDocker {
                 bail!("the greeter ends at once, with {}", state.and_then(|state| state.exit_code).unwrap_or(-1));
             }
             if let Some(ip) = address(&seen)
-                && TcpStream::connect((ip, PORT)).await.is_ok()
+                && greets(ip).await.unwrap_or(false)
             {
                 return Ok(());
             }
@@ -169,6 +176,15 @@ fn architecture() -> &'static str {
 fn address(container: &ContainerInspectResponse) -> Option<IpAddr> {
     let networks = container.network_settings.as_ref()?.networks.as_ref()?;
     networks.values().find_map(|network| network.ip_address.as_ref()?.parse().ok())
+}
+
+/// Whether a greeter answers there: in some networks somebody takes every connection.
+async fn greets(ip: IpAddr) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect((ip, PORT)).await?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+    let mut answer = Vec::new();
+    stream.take(MAX_GREETING).read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).contains(" from greeter "))
 }
 
 fn gone_is_fine(answer: Result<(), Error>) -> anyhow::Result<()> {
