@@ -8,6 +8,7 @@ use peer::model::task::TaskPhase;
 use peer::shell::demo::Demo;
 use std::process::Output;
 use std::time::Duration;
+use tokio::io::AsyncBufReadExt;
 use tokio::process::Command;
 use tokio::time::Instant;
 
@@ -196,5 +197,66 @@ async fn what_a_service_needs_must_be_there_first() {
     tools.run(0, "service rollback -q web").await;
     tools.run(0, "service rm web").await;
     tools.run(0, "secret rm x").await;
+    tools.demo.end().await;
+}
+
+/// The lines of a running command, as they come.
+struct Lines {
+    lines: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>>,
+    _command: tokio::process::Child,
+}
+
+impl Lines {
+    fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { lines, _command: child }
+    }
+
+    async fn until(&mut self, what: &str) {
+        let reading = async {
+            while let Some(line) = self.lines.next_line().await.unwrap() {
+                println!("{line}");
+                if line.contains(what) {
+                    return;
+                }
+            }
+            panic!("the logs ended before {what:?}");
+        };
+        tokio::time::timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("no {what:?} in the logs"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_come_from_every_node_and_a_missing_one_costs_its_own_lines() {
+    let Some(mut tools) = Tools::start(3).await else { return };
+    tools.run(0, "service create -q --mode global --name web --update-monitor 50ms demo/greeter:1").await;
+    for node in 0..3 {
+        let text = tools.run(node, "service logs web").await;
+        let listening = text.lines().filter(|line| line.contains("| greeter: listening on")).count();
+        assert_eq!(listening, 3, "from node {node}: {text}");
+    }
+    let stamped = tools.run(1, "service logs --timestamps --raw web").await;
+    let times: Vec<&str> = stamped.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(times.len() == 3 && times.is_sorted(), "by time: {stamped}");
+    assert_eq!(tools.run(1, "service logs --tail 0 web").await, "");
+
+    // A follower hears the end of the old tasks and the first words of the new.
+    let mut follower = Lines::of(tools.command(1, "service logs --follow web"));
+    for _ in 0..3 {
+        follower.until("greeter: listening on").await;
+    }
+    tools.run(0, "service update -q --image demo/greeter:2 web").await;
+    follower.until("greeter: exits with 0").await;
+    follower.until("greeter: listening on").await;
+    drop(follower);
+
+    tools.demo.kill(2).await;
+    tools.until(0, "node ls", |text| text.contains("Down")).await;
+    let output = tools.docker(0, "service logs web").await;
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stderr}");
+    assert!(stdout.contains("@node1") && stdout.contains("@node2"), "{stdout}");
+    assert!(stderr.contains("@node3") && stderr.contains("are missing: it is down"), "{stderr}");
     tools.demo.end().await;
 }

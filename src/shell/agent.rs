@@ -18,7 +18,8 @@ use crate::shell::engine::{self, AnyEngine, EngineHandle};
 use crate::shell::handle::{AgentHandle, Command};
 use crate::shell::identity::token::same_secret;
 use crate::shell::identity::{DataDir, Identity, random};
-use crate::shell::mesh::{DataPlane, TunnelFuture, Tunnels, Userspace};
+use crate::shell::logs::{self, LogSource, Logs};
+use crate::shell::mesh::{self, DataPlane, TunnelFuture, Tunnels, Userspace};
 use crate::shell::net::{JoinAsk, JoinRefusal, JoinService, Net, NetConfig, NetEvent};
 use crate::shell::page::{self, Counters, Page};
 use crate::shell::vault::Vault;
@@ -28,6 +29,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -95,16 +97,26 @@ impl Agent {
         let (net, net_events) = Net::start(net_config, join_service(handle.clone()))?;
         let (engine_sink, engine_events) = mpsc::channel(MAX_EVENTS);
         let owner = Owner { cluster: identity.cluster(), node: identity.node() };
+        let logs = Logs::new(engine.clone(), owner, net.clone(), stop.clone());
         let engine = engine::spawn(engine, owner, engine_sink, stop.clone());
         let (mesh_sink, mesh_events) = mpsc::channel(MAX_EVENTS);
         let tunnels = Arc::new(NetTunnels(net.clone()));
-        let mesh = Box::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
+        let mesh = Arc::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
 
         let counters = Arc::new(Counters::default());
         let page = serve_page(config.dashboard, &dir, handle.clone(), counters.clone(), stop.clone()).await?;
         let link = page.map(|page| page.link());
         let vault = Arc::new(Vault::new(&identity.pem().ca_key));
-        let api = bind_api(&config, &identity, link.clone(), vault.clone(), handle.clone(), stop.clone()).await?;
+        let api = bind_api(
+            &config,
+            &identity,
+            link.clone(),
+            vault.clone(),
+            Arc::new(logs.clone()),
+            handle.clone(),
+            stop.clone(),
+        )
+        .await?;
         tokio::spawn(async move {
             if let Err(error) = api.await {
                 tracing::error!(%error, "the API has ended");
@@ -118,6 +130,7 @@ impl Agent {
             disk,
             engine,
             mesh,
+            logs,
             replies: BTreeMap::new(),
             next_request: 0,
             ended: None,
@@ -207,6 +220,7 @@ async fn bind_api(
     identity: &Arc<Identity>,
     page: Option<String>,
     vault: Arc<Vault>,
+    logs: Arc<dyn LogSource>,
     handle: AgentHandle,
     stop: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
@@ -221,6 +235,7 @@ async fn bind_api(
         token: Arc::new(move |secret| signer.token(secret).map_or_else(|_| String::new(), |t| t.to_string())),
         new_secret: Arc::new(|| random::secret().unwrap_or_default()),
         vault,
+        logs,
         page,
     };
     api::bind(api_config, handle, extra, stop).await
@@ -299,7 +314,8 @@ struct Driver {
     net: Net,
     disk: Disk,
     engine: EngineHandle,
-    mesh: Box<dyn DataPlane>,
+    mesh: Arc<dyn DataPlane>,
+    logs: Logs,
     replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     next_request: u64,
     ended: Option<Ended>,
@@ -357,7 +373,7 @@ impl Driver {
             NetEvent::Message { from, bytes } => self.feed(Event::Message { from, bytes }),
             NetEvent::LinkUp { node } => tracing::debug!(%node, "connected"),
             NetEvent::LinkLost { node } => self.feed(Event::LinkLost { node }),
-            NetEvent::Tunnel { from, send, recv } => self.mesh.accept(from, send, recv),
+            NetEvent::Tunnel { from, send, recv } => self.take_stream(from, send, recv),
             NetEvent::Refused { by, removed: true, why } => {
                 tracing::error!(%by, why, "this node was removed from the cluster: it needs a fresh data directory to join again");
                 self.ended = Some(Ended::Removed);
@@ -366,6 +382,20 @@ impl Driver {
                 tracing::warn!(%by, why, "a node does not take our connection")
             }
         }
+    }
+
+    /// Its first byte says whose it is.
+    fn take_stream(&self, from: NodeId, send: quinn::SendStream, mut recv: quinn::RecvStream) {
+        let (mesh, logs) = (self.mesh.clone(), self.logs.clone());
+        tokio::spawn(async move {
+            match tokio::time::timeout(mesh::TUNNEL_TIMEOUT, recv.read_u8()).await {
+                Ok(Ok(mesh::TUNNEL_KIND)) => mesh.accept(from, send, recv),
+                Ok(Ok(logs::KIND)) => logs.serve(send, recv).await,
+                Ok(Ok(kind)) => tracing::debug!(%from, kind, "a stream of a kind that this build doesn't know"),
+                // Gone before it said anything.
+                Ok(Err(_)) | Err(_) => {}
+            }
+        });
     }
 
     fn on_command(&mut self, command: Command) {

@@ -9,6 +9,7 @@ pub mod disk;
 pub mod engine;
 pub mod handle;
 pub mod identity;
+pub mod logs;
 pub mod mesh;
 pub mod net;
 pub mod page;

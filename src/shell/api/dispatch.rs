@@ -1,7 +1,7 @@
 //! Which request goes where: the whole surface on one page.
 
 use super::Api;
-use super::handle::{network, node, object, peer, service, swarm, system, task};
+use super::handle::{logs, network, node, object, peer, service, swarm, system, task};
 use super::incoming::{self, Call};
 use super::reply::{Answer, Failure};
 use crate::model::object::ObjectKind;
@@ -66,7 +66,8 @@ async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answe
         ("GET", ["services", service]) => service::inspect(api, service, call).await,
         ("POST", ["services", service, "update"]) => service::update(api, service, call).await,
         ("DELETE", ["services", service]) => service::remove(api, service).await,
-        ("GET", ["services" | "tasks", _, "logs"]) => service::logs(),
+        ("GET", ["services", service, "logs"]) => logs::of_service(api, service, call).await,
+        ("GET", ["tasks", task, "logs"]) => logs::of_task(api, task, call).await,
 
         ("GET", ["tasks"]) => task::list(api, call).await,
         ("GET", ["tasks", task]) => task::inspect(api, task).await,

@@ -20,6 +20,8 @@ const MAX_REGISTRY_AUTH_BYTES: usize = 64 * 1024;
 pub struct Call {
     pub query: Query,
     pub body: String,
+    /// The version in the path.
+    pub version: Option<ApiVersion>,
     headers: HeaderMap,
 }
 
@@ -27,7 +29,8 @@ impl Call {
     pub async fn read(request: Request) -> Result<Self, Failure> {
         let (parts, body) = request.into_parts();
         let body = text(body).await?;
-        Ok(Self { query: Query::of(&parts.uri)?, body, headers: parts.headers })
+        let version = parts.uri.path().split('/').find(|segment| !segment.is_empty()).and_then(version);
+        Ok(Self { query: Query::of(&parts.uri)?, body, version, headers: parts.headers })
     }
 
     /// The body's text, once it is known to be a JSON object.
@@ -54,8 +57,12 @@ impl Call {
 /// The path's decoded segments without a leading `v1.47`.
 pub fn segments(uri: &Uri) -> Vec<String> {
     let mut segments = uri.path().split('/').filter(|segment| !segment.is_empty()).peekable();
-    segments.next_if(|first| first.strip_prefix('v').and_then(ApiVersion::parse).is_some());
+    segments.next_if(|first| version(first).is_some());
     segments.map(percent_decoded).collect()
+}
+
+fn version(segment: &str) -> Option<ApiVersion> {
+    segment.strip_prefix('v').and_then(ApiVersion::parse)
 }
 
 fn percent_decoded(text: &str) -> String {

@@ -20,6 +20,7 @@ mod socket;
 mod tests;
 
 use crate::shell::handle::AgentHandle;
+use crate::shell::logs::LogSource;
 use crate::shell::vault::Vault;
 use backend::Backend;
 pub(in crate::shell) use backend::{Snapshot, Want};
@@ -53,6 +54,8 @@ pub struct Extra {
     pub new_secret: Arc<dyn Fn() -> String + Send + Sync>,
     /// Seals secrets before they become records.
     pub vault: Arc<Vault>,
+    /// What tasks say, on whatever node.
+    pub logs: Arc<dyn LogSource>,
     /// The cluster page's link, with its token.
     pub page: Option<String>,
 }

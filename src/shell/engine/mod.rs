@@ -24,9 +24,11 @@ use crate::limits::MAX_ERROR_CHARS;
 use crate::model::container::{
     EngineInfo, EngineOp, LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_NODE, LABEL_TASK, ObservedContainer, OpError, Owner,
 };
+use crate::shell::logs::{LogAsk, LogItem};
 use futures_util::stream::BoxStream;
 use std::future::Future;
 use std::path::Path;
+use tokio::sync::mpsc;
 
 /// Hints that something about the owner's containers may have changed. Ends, or yields an error,
 /// when the engine's own stream breaks.
@@ -67,6 +69,22 @@ impl AnyEngine {
             return Err(format!("invalid engine {text:?}: want unix:///path/to/docker.sock or demo"));
         }
         Ok(Self::Docker(DockerEngine::new(path)))
+    }
+}
+
+impl AnyEngine {
+    /// Sends what the container has said and, if asked to follow, will say; returns when that is all.
+    pub async fn container_logs(
+        &self,
+        owner: Owner,
+        container: &ObservedContainer,
+        ask: &LogAsk,
+        out: &mpsc::Sender<LogItem>,
+    ) -> Result<(), OpError> {
+        match self {
+            Self::Docker(engine) => engine.container_logs(container, ask, out).await,
+            Self::Demo(engine) => engine.container_logs(owner, container, ask, out).await,
+        }
     }
 }
 

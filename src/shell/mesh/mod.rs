@@ -13,7 +13,7 @@ mod tunnel;
 mod watched;
 
 pub use proxy::Userspace;
-pub use tunnel::{TunnelFuture, Tunnels};
+pub use tunnel::{TUNNEL_TIMEOUT, TunnelFuture, Tunnels, VERSION as TUNNEL_KIND};
 
 use crate::core::face::MeshEvent;
 use crate::ids::{NodeId, TaskId};
@@ -26,7 +26,7 @@ pub trait DataPlane: Send + Sync {
     fn apply(&self, version: u64, table: Arc<RouteTable>);
     /// Say so when the task's connections through this node have ended, or have been quiet for a while.
     fn await_drained(&self, task: TaskId);
-    /// Another node has opened a stream to one of our replicas.
+    /// Another node has opened a stream to one of our replicas; its first byte, [`TUNNEL_KIND`], has been read.
     fn accept(&self, from: NodeId, send: quinn::SendStream, recv: quinn::RecvStream);
 }
 

@@ -14,7 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-const VERSION: u8 = 1;
+/// The first byte of every tunnel; other streams between nodes begin with others.
+pub const VERSION: u8 = 1;
 const TUNNEL_HEADER_BYTES: usize = 1 + 16 + 2;
 const CONNECTED: u8 = 0;
 const NOT_HERE: u8 = 1;
@@ -56,16 +57,16 @@ pub async fn connect(
     timeout(TUNNEL_TIMEOUT, open).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
-/// The answering side, until the connection ends.
+/// The answering side, until the connection ends. The first byte, [`VERSION`], has been read.
 pub async fn serve(shared: Arc<Shared>, mut send: quinn::SendStream, mut recv: quinn::RecvStream) {
-    let mut header = [0; TUNNEL_HEADER_BYTES];
+    let mut header = [0; TUNNEL_HEADER_BYTES - 1];
     match timeout(TUNNEL_TIMEOUT, recv.read_exact(&mut header)).await {
-        Ok(Ok(())) if header[0] == VERSION => {}
+        Ok(Ok(())) => {}
         _ => return,
     }
     let (mut task, mut target) = ([0; 16], [0; 2]);
-    task.copy_from_slice(&header[1..17]);
-    target.copy_from_slice(&header[17..]);
+    task.copy_from_slice(&header[..16]);
+    target.copy_from_slice(&header[16..]);
     let (task, target) = (TaskId::from_u128(u128::from_be_bytes(task)), u16::from_be_bytes(target));
     let Some((address, counted)) = shared.admit(task, target) else {
         let _ = send.write_u8(NOT_HERE).await;

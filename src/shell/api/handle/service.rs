@@ -92,10 +92,3 @@ pub async fn remove(api: &Api, service: &str) -> Answer {
     let id = lookup::service(&snapshot, service)?.service.id;
     reply::updated(&api.backend.request(Ask::RemoveService { id }).await?)
 }
-
-pub fn logs() -> Answer {
-    Err(Failure::unsupported(
-        "service logs are not supported by this version of peer: find the task's node and container with \
-         `docker service ps`, and use `docker logs` there",
-    ))
-}

@@ -104,7 +104,6 @@ async fn docker_service() {
 
     assert_eq!(server.run("service rm api web").await, "api\nweb\n");
     assert!(server.refused("service inspect web").await.contains("no such service: web"));
-    assert!(server.refused("service logs db").await.contains("docker logs"));
     server.stop().await;
 }
 
@@ -262,5 +261,21 @@ async fn docker_stack() {
         let left = server.run(&format!("{kind} ls -q --filter label=com.docker.stack.namespace=st")).await;
         assert_eq!(left, "", "{kind}");
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn docker_service_logs() {
+    let Some(server) = start().await else { return };
+    let output = server.docker("service logs --timestamps web").await;
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "a missing node fails nothing: {stderr}");
+    assert!(stdout.starts_with("2023-11-14T22:13:20.000000000Z web.1."), "{stdout}");
+    assert!(stdout.contains("@node1") && stdout.contains("| line 0"), "{stdout}");
+    let missing = stderr.lines().find(|line| line.contains("@node2")).unwrap_or_else(|| panic!("{stderr}"));
+    assert!(missing.contains("are missing: cable cut"), "{missing}");
+    let task = server.run("service ps -q --filter name=web.1 web").await;
+    assert_eq!(server.run(&format!("service logs --raw {}", task.trim())).await, "line 0\n");
+    assert!(server.refused("service logs nothing").await.contains("no such task or service: nothing"));
     server.stop().await;
 }

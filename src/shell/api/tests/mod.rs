@@ -7,13 +7,37 @@ mod passing;
 pub mod views;
 
 use super::{ApiConfig, Extra, serve, socket};
+use crate::ids::NodeId;
+use crate::shell::logs::{LogAsk, LogItem, LogLine, LogSource, LogStream};
 use crate::shell::vault::Vault;
 use fake::Fake;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// Each task says its number, every other one on stderr, at a time of its own; the second node can't be asked.
+struct Said;
+
+impl LogSource for Said {
+    fn open(&self, node: NodeId, _: SocketAddr, ask: LogAsk) -> LogStream {
+        let (out, stream) = mpsc::channel(64);
+        if node == views::node_id(2) {
+            let trouble = LogItem::Trouble { task: ask.tasks[0], why: "cable cut".to_owned() };
+            out.try_send(trouble).unwrap();
+            return stream;
+        }
+        for (number, task) in ask.tasks.iter().enumerate() {
+            let at_ns = 1_700_000_000_000_000_000 + number as u64;
+            let text = format!("line {number}\n").into_bytes();
+            out.try_send(LogItem::Line(LogLine { task: *task, stderr: number % 2 == 1, at_ns, text })).unwrap();
+        }
+        stream
+    }
+}
 
 /// An API on a socket of its own.
 struct Server {
@@ -33,6 +57,7 @@ impl Server {
             token: Arc::new(|secret| format!("PEERTKN-1-{secret}")),
             new_secret: Arc::new(|| "fresh".to_owned()),
             vault: Arc::new(Vault::new("test")),
+            logs: Arc::new(Said),
             page: Some("http://127.0.0.1:7373/#token=t".to_owned()),
         };
         let bound = socket::bind(&config.socket).await.unwrap();

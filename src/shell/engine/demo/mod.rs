@@ -9,16 +9,19 @@
 //! The containers live in the world, not in the agent: agents that share clones of one engine come and go.
 
 pub(in crate::shell) mod greeter;
+mod log;
 mod world;
 
 use super::probe::{Seen, probe};
 use super::{Changes, Engine, refused};
 use crate::ids::TaskId;
 use crate::model::container::{ContainerState, EngineInfo, EngineOp, ObservedContainer, OpError, Owner};
+use crate::shell::logs::{LogAsk, LogItem};
 use futures_util::{StreamExt, stream};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 use world::{Reach, World};
 
@@ -61,6 +64,21 @@ impl DemoEngine {
     /// What a secret or config holds in the task's container, as its greeter would read it.
     pub fn file(&self, task: TaskId, target: &str) -> Option<Vec<u8>> {
         self.world.file(task, target)
+    }
+
+    pub async fn container_logs(
+        &self,
+        owner: Owner,
+        container: &ObservedContainer,
+        ask: &LogAsk,
+        out: &mpsc::Sender<LogItem>,
+    ) -> Result<(), OpError> {
+        self.world.reached().await?;
+        // Removed meanwhile: so be it.
+        if let Some(log) = self.world.log(owner, &container.name)? {
+            log.read(ask, out).await;
+        }
+        Ok(())
     }
 
     /// Makes the engine unreachable, or reachable again; its containers run on.

@@ -1,6 +1,7 @@
 //! The containers of the demo engine and how they live.
 
 use super::greeter::{KILLED, Order, serve, told};
+use super::log::Log;
 use super::{Image, gone};
 use crate::ids::TaskId;
 use crate::model::container::{ContainerPlan, ContainerState, Health, ObservedContainer, OpError, Owner};
@@ -54,6 +55,7 @@ struct Container {
     host: String,
     plan: ContainerPlan,
     observed: ObservedContainer,
+    log: Arc<Log>,
     /// Its process, while there is one.
     life: Option<Life>,
 }
@@ -136,7 +138,9 @@ impl World {
                 pid: None,
                 address: None,
             };
-            let container = Container { owner, image, host: host.to_owned(), plan: plan.clone(), observed, life: None };
+            let log = Arc::new(Log::new(plan.task));
+            let container =
+                Container { owner, image, host: host.to_owned(), plan: plan.clone(), observed, log, life: None };
             all.insert(plan.name.clone(), container);
             Ok(true)
         })?;
@@ -167,6 +171,11 @@ impl World {
             if container.life.is_some() {
                 return false;
             }
+            let says = match process.image {
+                Image::Bad => "greeter: this version is broken".to_owned(),
+                _ => format!("greeter: listening on {address}:{}", process.port),
+            };
+            container.log.say(process.image == Image::Bad, &says);
             container.life = Some(life.clone());
             container.observed.state = ContainerState::Running { health: process.first_health() };
             container.observed.pid = Some(i64::from(std::process::id()));
@@ -241,8 +250,9 @@ impl World {
             life.order(Order::Kill);
             life.over.cancelled().await;
         }
-        let removed = self.with(|all| Ok(all.owned(owner, name)?.is_some() && all.remove(name).is_some()))?;
-        if removed {
+        let removed = self.with(|all| Ok(all.owned(owner, name)?.is_some().then(|| all.remove(name)).flatten()))?;
+        if let Some(container) = removed {
+            container.log.end();
             self.changed();
         }
         Ok(())
@@ -263,6 +273,10 @@ impl World {
         self.with(|all| all.values().filter(|c| c.plan.task == task).find_map(content))
     }
 
+    pub fn log(&self, owner: Owner, name: &str) -> Result<Option<Arc<Log>>, OpError> {
+        self.with(|all| Ok(all.owned(owner, name)?.map(|c| c.log.clone())))
+    }
+
     pub fn kill(&self, task: TaskId) -> bool {
         let lives: Vec<Life> =
             self.with(|all| all.values().filter(|c| c.plan.task == task).filter_map(|c| c.life.clone()).collect());
@@ -275,6 +289,8 @@ impl World {
     fn ended(&self, name: &str, code: i64) {
         self.with(|all| {
             if let Some(container) = all.get_mut(name) {
+                container.log.say(code != 0, &format!("greeter: exits with {code}"));
+                container.log.end();
                 container.life = None;
                 container.observed.state = ContainerState::Exited { code, error: String::new(), at: wall_now() };
                 container.observed.pid = None;

@@ -7,6 +7,7 @@
 
 mod create;
 mod files;
+mod logs;
 mod networks;
 mod observe;
 mod pull;
