@@ -18,6 +18,7 @@ mod tests;
 pub mod view;
 mod views;
 mod withdraw;
+mod witness;
 
 pub use boot::BootError;
 

@@ -25,7 +25,7 @@ impl ServicePlan<'_> {
         if dirty.is_empty() && !manual {
             return;
         }
-        let from = self.service.previous.or(dirty.first().map(|t| t.revision));
+        let from = self.proven_before().or(dirty.first().map(|t| t.revision));
         self.rollout = Some(Rollout {
             service: self.service.id,
             from,
@@ -39,14 +39,24 @@ impl ServicePlan<'_> {
         });
     }
 
+    /// What the new revision replaces, as far as it ever got through: a write on top of a rollout that has not ended
+    /// well (somebody scales while it is paused) must not make what failed the thing to go back to.
+    fn proven_before(&self) -> Option<RevisionId> {
+        let previous = self.service.previous?;
+        let unproven =
+            |r: &&Rollout| r.to == previous && matches!(r.state, RolloutState::Updating | RolloutState::Paused);
+        let of_previous = self.rollout_before.filter(unproven);
+        of_previous.and_then(|r| r.from).filter(|from| self.specs.contains_key(from)).or(Some(previous))
+    }
+
     /// Counts each failed task of an active rollout once, and acts when there are too many.
     pub(super) fn account_failures(&mut self, memory: &Memory) {
         let Some(rollout) = self.rollout.clone().filter(|r| r.state.is_active()) else { return };
         let target = self.target();
         let Some(spec) = self.specs.get(&target).cloned() else { return };
         let config = self.config(&spec);
-        let of_this: Vec<Task> =
-            self.tasks.values().filter(|t| t.in_rollout && t.revision == target).cloned().collect();
+        // A later revision that asks for the same (a scale) takes over what an earlier one has started.
+        let of_this: Vec<Task> = self.tasks.values().filter(|t| t.in_rollout && !self.is_dirty(t)).cloned().collect();
         let mut failed = rollout.failed.clone();
         let mut last = None;
         for task in of_this.iter().filter(|t| !rollout.failed.contains(&t.id)) {
@@ -126,6 +136,12 @@ impl ServicePlan<'_> {
             };
             let tolerated = config.failure_action == FailureAction::Continue && rollout.failed.contains(&current.id);
             let dead = self.status.get(&current.id).is_some_and(|s| s.given_up) && !current.in_rollout;
+            // A node that is paused or away can't take the new version: it does when it is back.
+            let absent =
+                matches!(current.slot, Slot::Node(node) if self.nodes.get(&node).is_some_and(|n| !n.is_ready()));
+            if absent {
+                continue;
+            }
             if self.is_dirty(current) || !(self.serves(current) || tolerated || dead) {
                 return;
             }

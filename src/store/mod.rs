@@ -145,6 +145,11 @@ impl Store {
         self.records.is_empty()
     }
 
+    /// All of them, tombstones too, by key.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
     pub fn refused(&self) -> u64 {
         self.refused
     }

@@ -1,0 +1,248 @@
+//! The simulator's command line. See docs/netsim.md.
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use netsim::sim::chaos::{self, Profile, Size};
+use netsim::sim::plan::Plan;
+use netsim::sim::probes::Probes;
+use netsim::sim::run::{Outcome, Tell, run};
+use netsim::sim::shrink::shrink;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Parser)]
+#[command(name = "netsim", about = "Whole clusters of peer on virtual time, from one seed")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Args, Clone)]
+struct What {
+    /// calm, one, swarm or storm
+    #[arg(long, default_value = "swarm")]
+    profile: String,
+    #[arg(long, default_value_t = 5)]
+    nodes: usize,
+    /// Simulated seconds with faults; what follows until the cluster has settled comes on top
+    #[arg(long, default_value_t = 300)]
+    secs: u64,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One seed, with its figures
+    Run {
+        seed: u64,
+        #[command(flatten)]
+        what: What,
+    },
+    /// Many seeds
+    Sweep {
+        /// A..B
+        #[arg(long)]
+        seeds: String,
+        #[command(flatten)]
+        what: What,
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// Runs every n-th seed twice and compares
+        #[arg(long, default_value_t = 50)]
+        twice: u64,
+        /// Ends after this many failing seeds
+        #[arg(long, default_value_t = 10)]
+        failures: u64,
+    },
+    /// The story of a seed or of a plan file
+    Replay {
+        /// A seed or a file
+        plan: String,
+        #[command(flatten)]
+        what: What,
+        /// Single requests too
+        #[arg(long)]
+        verbose: bool,
+    },
+    /// The smallest plan that breaks the same law
+    Shrink {
+        plan: String,
+        #[command(flatten)]
+        what: What,
+        #[arg(long)]
+        out: Option<PathBuf>,
+        #[arg(long, default_value_t = 400)]
+        runs: usize,
+    },
+    /// The plan of a seed, as TOML
+    Show {
+        plan: String,
+        #[command(flatten)]
+        what: What,
+    },
+}
+
+fn plan_of(text: &str, what: &What) -> Result<Plan> {
+    if let Ok(seed) = text.parse() {
+        return drawn(seed, what);
+    }
+    let file = std::fs::File::open(text).with_context(|| text.to_owned())?;
+    let text = std::io::read_to_string(file)?;
+    Ok(Plan::parse(&text)?)
+}
+
+fn drawn(seed: u64, what: &What) -> Result<Plan> {
+    let Some(profile) = Profile::parse(&what.profile) else { bail!("no profile {:?}", what.profile) };
+    Ok(chaos::draw(seed, profile, Size { nodes: what.nodes, secs: what.secs }))
+}
+
+fn verdict(outcome: &Outcome) -> String {
+    match &outcome.violation {
+        Some(v) => format!("VIOLATION {} at {:.6} s: {}", v.law, v.at_us as f64 / 1e6, v.text),
+        None => format!(
+            "ok: settled {} s after the faults; {} events, {} requests ({} failed), {} messages",
+            outcome.settle_secs, outcome.events, outcome.requests, outcome.failed_requests, outcome.messages
+        ),
+    }
+}
+
+fn main() -> Result<()> {
+    // A violation is told by its text; the place of a panic in a core is told by the hook.
+    match Cli::parse().command {
+        Command::Run { seed, what } => {
+            let outcome = run(&drawn(seed, &what)?, Tell::Nothing);
+            println!("seed {seed} hash {:016x} {}", outcome.hash, verdict(&outcome));
+            finish(outcome.violation.is_none())
+        }
+        Command::Sweep { seeds, what, jobs, twice, failures } => sweep(&seeds, &what, jobs, twice, failures),
+        Command::Replay { plan, what, verbose } => {
+            let tell = if verbose { Tell::Everything } else { Tell::Story };
+            let outcome = run(&plan_of(&plan, &what)?, tell);
+            print!("{}", outcome.trace);
+            println!("hash {:016x} {}", outcome.hash, verdict(&outcome));
+            finish(outcome.violation.is_none())
+        }
+        Command::Shrink { plan, what, out, runs } => {
+            let plan = plan_of(&plan, &what)?;
+            let first = run(&plan, Tell::Nothing);
+            let Some(broken) = first.violation else { bail!("this plan breaks nothing") };
+            let mut tell = |p: &Plan| {
+                eprintln!("{} faults, {} operations, {} nodes, {} s", p.faults.len(), p.ops.len(), p.nodes, p.secs);
+            };
+            let (mut small, took) = shrink(&plan, &broken.law, runs, &mut tell);
+            small.guards.clone_from(&broken.law);
+            small.story = run(&small, Tell::Nothing).violation.map(|v| v.text).unwrap_or_default();
+            eprintln!("{took} runs");
+            let text = small.to_toml()?;
+            match out {
+                Some(path) => {
+                    use std::io::Write as _;
+                    std::fs::File::create(path)?.write_all(text.as_bytes())?;
+                }
+                None => print!("{text}"),
+            }
+            Ok(())
+        }
+        Command::Show { plan, what } => {
+            print!("{}", plan_of(&plan, &what)?.to_toml()?);
+            Ok(())
+        }
+    }
+}
+
+fn finish(good: bool) -> Result<()> {
+    if good { Ok(()) } else { std::process::exit(1) }
+}
+
+fn range(text: &str) -> Result<Range<u64>> {
+    let (from, to) = text.split_once("..").context("seeds are given as A..B")?;
+    Ok(from.parse()?..to.parse()?)
+}
+
+#[derive(Default)]
+struct Total {
+    node_secs: u64,
+    runs: u64,
+    probes: Probes,
+    slowest: (u64, u64),
+    settle: Vec<u64>,
+    requests: u64,
+    failed_requests: u64,
+}
+
+fn sweep(seeds: &str, what: &What, jobs: usize, twice: u64, most_failures: u64) -> Result<()> {
+    let range = range(seeds)?;
+    drawn(0, what)?;
+    let next = AtomicU64::new(range.start);
+    let failures = AtomicU64::new(0);
+    let total = Mutex::new(Total::default());
+    let began = cpu_seconds();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= range.end || failures.load(Ordering::Relaxed) >= most_failures {
+                        return;
+                    }
+                    let Ok(plan) = drawn(seed, what) else { return };
+                    let outcome = run(&plan, Tell::Nothing);
+                    if outcome.violation.is_some() {
+                        failures.fetch_add(1, Ordering::Relaxed);
+                        println!("seed {seed} {}", verdict(&outcome));
+                    }
+                    if twice > 0 && seed.is_multiple_of(twice) && run(&plan, Tell::Nothing).hash != outcome.hash {
+                        failures.fetch_add(1, Ordering::Relaxed);
+                        println!("seed {seed} went another way the second time");
+                    }
+                    let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    total.runs += 1;
+                    total.node_secs += outcome.node_secs;
+                    total.requests += outcome.requests;
+                    total.failed_requests += outcome.failed_requests;
+                    total.probes.add(&outcome.probes);
+                    total.slowest = total.slowest.max((outcome.events, seed));
+                    total.settle.push(outcome.settle_secs);
+                }
+            });
+        }
+    });
+    let mut total = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let cpu = (cpu_seconds() - began).max(0.01);
+    total.settle.sort_unstable();
+    let at = |share: f64| total.settle.get((total.settle.len() as f64 * share) as usize).copied().unwrap_or(0);
+    let failed = failures.into_inner();
+    println!(
+        "{} runs of profile {}: {failed} failed; {} node-seconds in {cpu:.1} CPU-seconds: {:.0} a second",
+        total.runs,
+        what.profile,
+        total.node_secs,
+        total.node_secs as f64 / cpu
+    );
+    println!(
+        "settled after {} s (p50), {} s (p99); {} requests, {} failed; most events: seed {} with {}",
+        at(0.5),
+        at(0.99),
+        total.requests,
+        total.failed_requests,
+        total.slowest.1,
+        total.slowest.0
+    );
+    for (name, count) in &total.probes.0 {
+        println!("{count:>8} {name}");
+    }
+    for name in total.probes.never() {
+        println!("   NEVER {name}");
+    }
+    finish(failed == 0)
+}
+
+/// This process's, of all its threads.
+fn cpu_seconds() -> f64 {
+    let Ok(file) = std::fs::File::open("/proc/self/stat") else { return 0.0 };
+    let Ok(text) = std::io::read_to_string(file) else { return 0.0 };
+    let after = text.rsplit(')').next().unwrap_or_default();
+    let ticks = |n: usize| after.split_whitespace().nth(n).and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
+}

@@ -1,0 +1,233 @@
+//! Draws a plan from a seed: first what operators do all run long, then what breaks, by the profile.
+
+use super::plan::*;
+use super::rng::Rng;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Nothing breaks.
+    Calm,
+    /// One kind of fault, often.
+    One,
+    /// Each kind on or off by a coin, each with its own rate.
+    Swarm,
+    /// Everything at once.
+    Storm,
+}
+
+impl Profile {
+    pub const ALL: [Profile; 4] = [Profile::Calm, Profile::One, Profile::Swarm, Profile::Storm];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Calm => "calm",
+            Profile::One => "one",
+            Profile::Swarm => "swarm",
+            Profile::Storm => "storm",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.name() == text)
+    }
+}
+
+/// How big a run is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    pub nodes: usize,
+    pub secs: u64,
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self { nodes: 5, secs: 300 }
+    }
+}
+
+/// Kinds of faults that a profile turns on and off.
+const KINDS: usize = 21;
+
+pub fn draw(seed: u64, profile: Profile, size: Size) -> Plan {
+    let mut rng = Rng::of(seed, "plan");
+    let calm = profile == Profile::Calm;
+    let weather = Weather {
+        floor_us: rng.between(50, 500),
+        jitter_us: if calm { rng.between(50, 500) } else { *rng.pick(&[100, 400, 2_000, 10_000]).unwrap_or(&400) },
+        loss_permille: if calm { 0 } else { *rng.pick(&[0, 0, 5, 20, 50]).unwrap_or(&0) },
+        double_permille: if calm { 0 } else { *rng.pick(&[0, 10, 100]).unwrap_or(&0) },
+        disk_us: *rng.pick(&[300, 2_000, 15_000]).unwrap_or(&300),
+        engine_us: *rng.pick(&[10_000, 50_000, 300_000]).unwrap_or(&10_000),
+        drift_ppm: if calm { 100 } else { *rng.pick(&[100, 1_000, 20_000]).unwrap_or(&100) },
+        wall_off_ms: if calm { 50 } else { *rng.pick(&[50, 5_000, 600_000]).unwrap_or(&50) },
+        client_every_ms: 100,
+        leave_dead: rng.permille(500),
+    };
+    let mut plan = Plan {
+        seed,
+        profile: profile.name().to_owned(),
+        story: String::new(),
+        guards: String::new(),
+        nodes: size.nodes,
+        secs: size.secs,
+        weather,
+        ops: Vec::new(),
+        faults: Vec::new(),
+    };
+    operators(&mut plan, &mut rng);
+    let mut rng = Rng::of(seed, "faults");
+    let on: Vec<bool> = match profile {
+        Profile::Calm => vec![false; KINDS],
+        Profile::One => {
+            let one = rng.index(KINDS);
+            (0..KINDS).map(|k| k == one).collect()
+        }
+        Profile::Swarm => (0..KINDS).map(|_| rng.permille(350)).collect(),
+        Profile::Storm => vec![true; KINDS],
+    };
+    let kinds: Vec<usize> = (0..KINDS).filter(|k| on[*k]).collect();
+    let every_ms = rng.between(4_000, 25_000);
+    let mut at_ms = 15_000;
+    while at_ms + 5_000 < size.secs * 1_000 && !kinds.is_empty() {
+        if let Some(kind) = rng.pick(&kinds).copied() {
+            let fault = fault(kind, size.nodes, &mut rng);
+            plan.faults.push(PlannedFault { at_ms, fault });
+        }
+        at_ms += rng.between(every_ms / 4, every_ms * 2);
+    }
+    plan
+}
+
+fn knobs(rng: &mut Rng, port: u16) -> SpecKnobs {
+    SpecKnobs {
+        image: "app:1".to_owned(),
+        replicas: if rng.permille(800) { Some(rng.between(1, 6)) } else { None },
+        port,
+        health: rng.permille(300),
+        start_first: rng.permille(400),
+        parallelism: *rng.pick(&[1, 1, 2, 0]).unwrap_or(&1),
+        on_failure: (*rng.pick(&["pause", "continue", "rollback"]).unwrap_or(&"pause")).to_owned(),
+        monitor_ms: *rng.pick(&[0, 1_000, 5_000]).unwrap_or(&1_000),
+        restart_ms: *rng.pick(&[500, 5_000]).unwrap_or(&500),
+    }
+}
+
+fn operators(plan: &mut Plan, rng: &mut Rng) {
+    let nodes = plan.nodes;
+    let services: Vec<String> = (0..rng.between(1, 3)).map(|n| format!("s{n}")).collect();
+    for (n, service) in services.iter().enumerate() {
+        let port = if rng.permille(800) { 8_000 + n as u16 } else { 0 };
+        let op = Op::Create { service: service.clone(), spec: knobs(rng, port) };
+        plan.ops.push(PlannedOp { at_ms: 4_000 + 500 * n as u64, node: rng.index(nodes), op });
+    }
+    let every_ms = rng.between(5_000, 40_000);
+    let mut at_ms = 12_000;
+    let mut version = 1;
+    let mut removed = 0;
+    while at_ms + 2_000 < plan.secs * 1_000 {
+        let service = rng.pick(&services).cloned().unwrap_or_default();
+        let node = rng.index(nodes);
+        let target = rng.index(nodes);
+        let op = match rng.below(100) {
+            0..=39 => {
+                version += 1;
+                let kind = match rng.below(10) {
+                    0 => "-bad",
+                    1 => "-sick",
+                    2 => "-missing",
+                    3 => "-slow",
+                    4 => "-stubborn",
+                    _ => "",
+                };
+                Op::Update { service, change: Change::Image(format!("app:{version}{kind}")) }
+            }
+            40..=59 => Op::Update { service, change: Change::Replicas(rng.between(0, 7)) },
+            60..=64 => Op::Update { service, change: Change::Force },
+            65..=72 => Op::Rollback { service },
+            73..=82 => Op::Availability { target, to: "drain".to_owned() },
+            83..=85 => Op::Availability { target, to: "pause".to_owned() },
+            86..=94 => Op::Availability { target, to: "active".to_owned() },
+            95..=97 => {
+                // Gone, and soon there again.
+                plan.ops.push(PlannedOp { at_ms, node, op: Op::RemoveService { service: service.clone() } });
+                at_ms += rng.between(10, 20_000);
+                let port = 8_000 + services.iter().position(|s| *s == service).unwrap_or(0) as u16;
+                Op::Create { service, spec: knobs(rng, port) }
+            }
+            _ if removed == 0 && nodes > 3 => {
+                removed += 1;
+                Op::RemoveNode { target }
+            }
+            _ => Op::Update { service, change: Change::Force },
+        };
+        // Sometimes two operators want the same at once, on different nodes.
+        if rng.permille(150)
+            && let Op::Update { service, .. } = &op
+        {
+            let other = Op::Update { service: service.clone(), change: Change::Replicas(rng.between(1, 5)) };
+            plan.ops.push(PlannedOp { at_ms: at_ms + rng.below(30), node: rng.index(nodes), op: other });
+        }
+        plan.ops.push(PlannedOp { at_ms, node, op });
+        at_ms += rng.between(every_ms / 5, every_ms * 2);
+    }
+    // At the end everything may run somewhere.
+    for target in 0..nodes {
+        if rng.permille(700) {
+            let op = Op::Availability { target, to: "active".to_owned() };
+            plan.ops.push(PlannedOp { at_ms: plan.secs * 1_000 - 1_500 + target as u64 * 10, node: target, op });
+        }
+    }
+}
+
+fn fault(kind: usize, nodes: usize, rng: &mut Rng) -> Fault {
+    let node = rng.index(nodes);
+    let brief = rng.between(50, 6_000);
+    let long = rng.between(2_000, 45_000);
+    let any = if rng.permille(500) { brief } else { long };
+    match kind {
+        0 => Fault::Bounce { node, down_ms: any, power: false },
+        1 => Fault::Bounce { node, down_ms: any, power: true },
+        2 => Fault::BounceHolder { down_ms: any },
+        3 => Fault::Restart { node, down_ms: rng.between(1_500, 20_000) },
+        4 => cut(nodes, any, rng),
+        5 => Fault::CutHolder { for_ms: any, both: rng.permille(600) },
+        6 => Fault::Loss { permille: rng.between(50, 500) as u32, for_ms: any },
+        7 => Fault::Latency { extra_ms: rng.between(5, 800), for_ms: any },
+        8 => Fault::Pause { node, for_ms: any },
+        9 => Fault::PauseHolder { for_ms: rng.between(500, 8_000) },
+        10 => Fault::Slow { node, cost_us: rng.between(100, 20_000), for_ms: any },
+        11 => Fault::WallJump { node, by_ms: rng.between(0, 7_200_000) as i64 - 3_600_000 },
+        12 => Fault::DiskSlow { node, extra_ms: rng.between(5, 2_000), for_ms: any },
+        13 => Fault::DiskFull { node, for_ms: any },
+        14 => Fault::Rewind { node, back_ms: rng.between(5_000, 60_000), down_ms: rng.between(500, 10_000) },
+        15 => Fault::EngineDown { node, for_ms: any },
+        16 => Fault::EngineRestart { node, for_ms: brief },
+        17 => Fault::EngineHang { node, for_ms: any },
+        18 => match rng.below(2) {
+            0 => Fault::PullsFail { node, for_ms: long },
+            _ => Fault::StartsFail { node, for_ms: long },
+        },
+        19 => match rng.below(2) {
+            0 => Fault::RepliesLost { node, for_ms: long },
+            _ => Fault::HintsLost { node, for_ms: long },
+        },
+        _ => Fault::KillContainer { node, nth: rng.index(6) },
+    }
+}
+
+/// Halves, one alone, a bridge, one-way, and a ring in which each sees a majority but no two the same.
+fn cut(nodes: usize, for_ms: u64, rng: &mut Rng) -> Fault {
+    let mut order: Vec<usize> = (0..nodes).collect();
+    for n in (1..nodes).rev() {
+        order.swap(n, rng.index(n + 1));
+    }
+    let half = (nodes / 2).max(1);
+    let (from, to) = match rng.below(4) {
+        0 => (order[..half].to_vec(), order[half..].to_vec()),
+        1 => (order[..1].to_vec(), order[1..].to_vec()),
+        // The last of the middle is the bridge.
+        2 => (order[..half].to_vec(), order[(half + 1).min(nodes)..].to_vec()),
+        _ => (vec![order[0]], vec![order[nodes - 1]]),
+    };
+    Fault::Cut { from, to, both: rng.permille(650), for_ms }
+}

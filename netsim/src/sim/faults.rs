@@ -1,0 +1,219 @@
+//! Breaking things, as the plan says, and putting them back.
+
+use super::plan::Fault;
+use super::world::{Ev, MS, SECOND, World};
+use peer::core::Core;
+use peer::core::face::{Event, Request, RequestId};
+use peer::model::lease::Electorate;
+
+/// How long after a disturbance things may still be in its wake.
+const WAKE_US: u64 = 45 * SECOND;
+
+impl World {
+    pub(super) fn disturb(&mut self, for_us: u64) {
+        self.disturbed_until = self.disturbed_until.max(self.now + for_us + WAKE_US);
+    }
+
+    /// Nothing is broken, and nothing was lately.
+    pub fn is_calm(&self) -> bool {
+        self.now >= self.disturbed_until && self.now > 10 * SECOND
+    }
+
+    pub(super) fn break_something(&mut self, number: usize) {
+        if self.healed {
+            return;
+        }
+        let fault = self.plan.faults[number].fault.clone();
+        let count = self.nodes.len();
+        let us = fault.lasts_ms() * MS;
+        self.disturb(us);
+        self.trace.say(self.now, None, || format!("fault: {fault:?}"));
+        let ends = |world: &mut Self| world.push_in(us, Ev::End(number));
+        let until = self.now + us;
+        match fault {
+            Fault::Bounce { node, power, .. } => self.bounce(node % count, us, power),
+            Fault::BounceHolder { .. } => {
+                if let Some(node) = self.holder() {
+                    self.bounce(node, us, false);
+                }
+            }
+            Fault::Restart { node, .. } => self.restart(node % count, us),
+            Fault::Cut { from, to, both, .. } => {
+                let pairs: Vec<(usize, usize)> =
+                    from.iter().flat_map(|a| to.iter().map(move |b| (a % count, b % count))).collect();
+                self.cut_pairs(number, pairs, both);
+                ends(self);
+            }
+            Fault::CutHolder { both, .. } => {
+                if let Some(holder) = self.holder() {
+                    let pairs = (0..count).filter(|n| *n != holder).map(|n| (holder, n)).collect();
+                    self.cut_pairs(number, pairs, both);
+                    ends(self);
+                }
+            }
+            Fault::Loss { permille, .. } => {
+                self.net.loss_permille = permille;
+                ends(self);
+            }
+            Fault::Latency { extra_ms, .. } => {
+                self.net.extra_us = extra_ms * MS;
+                ends(self);
+            }
+            Fault::Pause { node, .. } => self.nodes[node % count].paused_until = until,
+            Fault::PauseHolder { .. } => {
+                if let Some(node) = self.holder() {
+                    self.nodes[node].paused_until = until;
+                }
+            }
+            Fault::Slow { node, cost_us, .. } => {
+                self.nodes[node % count].slow_until = until;
+                self.nodes[node % count].slow_cost = cost_us;
+            }
+            Fault::WallJump { node, by_ms } => self.nodes[node % count].clock.jump(by_ms),
+            Fault::DiskSlow { node, extra_ms, .. } => {
+                self.nodes[node % count].disk.slow_until = until;
+                self.nodes[node % count].disk.slow_us = extra_ms * MS;
+            }
+            Fault::DiskFull { node, .. } => self.nodes[node % count].disk.full_until = until,
+            Fault::Rewind { node, back_ms, .. } => {
+                let node = node % count;
+                if self.nodes[node].gone {
+                    return;
+                }
+                self.end(node, false, true);
+                let now = self.now;
+                self.nodes[node].disk.rewind(now, back_ms * MS);
+                self.push_in(us, Ev::Start { node });
+            }
+            Fault::EngineDown { node, .. } => self.engine_down(node % count, us, false),
+            Fault::EngineRestart { node, .. } => self.engine_down(node % count, us, true),
+            Fault::EngineHang { node, .. } => self.engine_hang(node % count, us),
+            Fault::PullsFail { node, .. } => self.nodes[node % count].engine.pulls_fail_until = until,
+            Fault::StartsFail { node, .. } => self.nodes[node % count].engine.starts_fail_until = until,
+            Fault::RepliesLost { node, .. } => self.nodes[node % count].engine.replies_lost_until = until,
+            Fault::HintsLost { node, .. } => self.nodes[node % count].engine.hints_lost_until = until,
+            Fault::KillContainer { node, nth } => {
+                let node = node % count;
+                let running = self.nodes[node].engine.containers.iter().filter(|(_, c)| c.is_running());
+                let running: Vec<(String, u32)> = running.map(|(name, c)| (name.clone(), c.run)).collect();
+                if let Some((name, run)) = running.get(nth % running.len().max(1)) {
+                    self.engine_exit(node, name, *run, 137, true);
+                }
+            }
+        }
+    }
+
+    pub(super) fn end_fault(&mut self, number: usize) {
+        match &self.plan.faults[number].fault {
+            Fault::Cut { .. } | Fault::CutHolder { .. } => self.mend_pairs(number),
+            Fault::Loss { .. } => self.net.loss_permille = self.plan.weather.loss_permille,
+            Fault::Latency { .. } => self.net.extra_us = 0,
+            _ => {}
+        }
+    }
+
+    fn bounce(&mut self, node: usize, us: u64, power: bool) {
+        if self.nodes[node].core.is_some() {
+            self.trace.say(self.now, Some(node), || if power { "POWER CUT".into() } else { "KILLED".into() });
+            self.end(node, false, power);
+            self.push_in(us, Ev::Start { node });
+        }
+    }
+
+    fn restart(&mut self, node: usize, us: u64) {
+        if self.nodes[node].core.is_none() || self.nodes[node].back_at.is_some() {
+            return;
+        }
+        // The goodbye takes a moment; whoever hangs in it is killed.
+        let back = self.now + us.max(SECOND);
+        self.nodes[node].back_at = Some(back);
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        self.feed(node, Event::Request { id, request: Request::Stop });
+        self.push_at(back, Ev::Start { node });
+    }
+
+    fn cut_pairs(&mut self, number: usize, pairs: Vec<(usize, usize)>, both: bool) {
+        let mut cut = Vec::new();
+        for (a, b) in pairs.into_iter().filter(|(a, b)| a != b) {
+            cut.push((a, b));
+            if both {
+                cut.push((b, a));
+            }
+        }
+        for (a, b) in &cut {
+            self.cut(*a, *b);
+        }
+        self.cuts.insert(number, cut);
+    }
+
+    fn mend_pairs(&mut self, number: usize) {
+        for (a, b) in self.cuts.remove(&number).unwrap_or_default() {
+            self.mend(a, b);
+        }
+    }
+
+    /// The power is gone: containers too.
+    pub(super) fn engine_power_cut(&mut self, node: usize) {
+        let running = self.nodes[node].engine.containers.iter().filter(|(_, c)| c.is_running());
+        let running: Vec<(String, u32)> = running.map(|(name, c)| (name.clone(), c.run)).collect();
+        for (name, run) in running {
+            self.engine_exit(node, &name, run, 137, true);
+        }
+    }
+
+    /// The faults are over: what is healed is healed, what is dead stays dead if the rest can do without it.
+    pub(super) fn heal(&mut self) {
+        self.healed = true;
+        self.disturb(0);
+        for number in self.cuts.keys().copied().collect::<Vec<_>>() {
+            self.mend_pairs(number);
+        }
+        self.net.loss_permille = self.plan.weather.loss_permille;
+        self.net.extra_us = 0;
+        let now = self.now;
+        for n in 0..self.nodes.len() {
+            let node = &mut self.nodes[n];
+            node.paused_until = node.paused_until.min(now);
+            node.slow_until = 0;
+            node.disk.full_until = 0;
+            node.disk.slow_until = 0;
+            node.engine_back_at = now;
+            node.engine.hung_until = node.engine.hung_until.min(now);
+            node.engine.pulls_fail_until = 0;
+            node.engine.starts_fail_until = 0;
+            node.engine.replies_lost_until = 0;
+            node.engine.hints_lost_until = 0;
+            if !node.engine.up {
+                self.engine_back(n);
+            }
+        }
+        let down: Vec<usize> =
+            (0..self.nodes.len()).filter(|n| self.nodes[*n].core.is_none() && !self.nodes[*n].gone).collect();
+        let mut dead = Vec::new();
+        for node in down {
+            if self.plan.weather.leave_dead && self.nodes[node].life > 0 && self.can_do_without(node, &dead) {
+                dead.push(node);
+                self.nodes[node].gone = true;
+                self.check.left_dead.insert(self.nodes[node].id);
+            } else {
+                self.push_in(MS, Ev::Start { node });
+            }
+        }
+        self.trace.say(now, None, || format!("HEALED; left dead: {dead:?}"));
+    }
+
+    /// A majority of every electorate that anyone may go by is left without these.
+    fn can_do_without(&self, node: usize, dead: &[usize]) -> bool {
+        let on_disk = |n: &super::world::Node| Core::lease_on_disk(n.disk.image()).map(|d| d.electorate);
+        let in_use = |n: &super::world::Node| n.core.as_ref().map(|c| c.electorate().clone());
+        let known: Vec<Electorate> = self.nodes.iter().flat_map(|n| [on_disk(n), in_use(n)]).flatten().collect();
+        let latest = known.iter().map(|e| e.id).max();
+        let all_of = |e: &&Electorate| Some(e.id) == latest || e.voters.contains(&self.nodes[node].id);
+        let left: Vec<_> = (0..self.nodes.len())
+            .filter(|n| *n != node && !dead.contains(n) && !self.nodes[*n].gone)
+            .map(|n| self.nodes[n].id)
+            .collect();
+        known.iter().filter(all_of).all(|e| e.is_majority(&left)) && left.len() >= 2
+    }
+}

@@ -1,0 +1,20 @@
+//! Whole clusters in one process on virtual time: real cores, everything around them simulated, all from one plan.
+
+pub mod chaos;
+mod check;
+mod clock;
+mod disk;
+mod engine;
+mod faults;
+mod hash;
+mod mesh;
+mod net;
+mod operator;
+pub mod plan;
+pub mod probes;
+mod rng;
+pub mod run;
+pub mod shrink;
+mod spec;
+pub mod trace;
+mod world;

@@ -1,0 +1,108 @@
+//! Operators at work: each request goes to one node, as a command line client would send it, and what was promised in
+//! the answer is written down for the checks.
+
+use super::plan::Op;
+use super::spec;
+use super::world::World;
+use peer::core::face::{Event, Reply, Request, RequestId};
+use peer::ids::ServiceId;
+use peer::model::node::Availability;
+use peer::model::record::Key;
+
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub node: usize,
+    pub op: usize,
+    /// What an acceptance is about.
+    pub key: Key,
+}
+
+impl World {
+    pub(super) fn operate(&mut self, number: usize) {
+        if self.healed {
+            return;
+        }
+        let planned = self.plan.ops[number].clone();
+        let count = self.nodes.len();
+        let reachable = |n: &usize| {
+            let node = &self.nodes[*n];
+            node.core.is_some() && node.paused_until <= self.now && node.back_at.is_none()
+        };
+        let Some(node) = (0..count).map(|n| (planned.node + n) % count).find(reachable) else { return };
+        let Some((request, key)) = self.request(node, &planned.op) else {
+            self.trace.say(self.now, Some(node), || format!("operator: nothing to do for {:?}", planned.op));
+            return;
+        };
+        if matches!(planned.op, Op::RemoveNode { .. }) {
+            // Its replicas are lost, as with any node that vanishes.
+            self.disturb(0);
+        }
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        self.trace.say(self.now, Some(node), || format!("operator: {:?}", planned.op));
+        self.asked.insert(id, Asked { node, op: number, key });
+        self.feed(node, Event::Request { id, request });
+    }
+
+    /// What the client sends after it has read what it needs to; `None` if it sees nothing to do.
+    fn request(&self, node: usize, op: &Op) -> Option<(Request, Key)> {
+        let core = self.nodes[node].core.as_ref()?;
+        let id = |name: &str| ServiceId::of_name(self.cluster, name);
+        let target = |n: usize| self.nodes.get(n).map(|node| node.id);
+        Some(match op {
+            Op::Create { service, spec } => {
+                let spec_json = spec::spec_json(service, spec);
+                (Request::CreateService { spec_json, auth: None }, Key::Service(id(service)))
+            }
+            Op::Update { service, change } => {
+                let view = core.service(id(service))?;
+                let spec_json = spec::changed(&view.spec_json, change)?;
+                let version = Some(view.index);
+                let id = id(service);
+                (Request::UpdateService { id, version, spec_json, auth: None }, Key::Service(id))
+            }
+            Op::Rollback { service } => {
+                let id = id(service);
+                (Request::RollbackService { id, version: None, to: None }, Key::Service(id))
+            }
+            Op::RemoveService { service } => {
+                let id = id(service);
+                (Request::RemoveService { id }, Key::Service(id))
+            }
+            Op::Availability { target: n, to } => {
+                let id = target(*n)?;
+                let availability: Availability = to.parse().ok()?;
+                let request = Request::UpdateNode { id, version: None, availability: Some(availability), labels: None };
+                (request, Key::NodePolicy(id))
+            }
+            Op::RemoveNode { target: n } => {
+                let id = target(*n)?;
+                (Request::RemoveNode { id, force: true }, Key::NodePolicy(id))
+            }
+        })
+    }
+
+    pub(super) fn answered(&mut self, node: usize, id: RequestId, reply: Reply) {
+        let Some(asked) = self.asked.remove(&id) else { return };
+        match reply {
+            Ok(accepted) => {
+                let pending = accepted.warnings.iter().any(|w| w.starts_with("pending"));
+                self.trace
+                    .say(self.now, Some(node), || format!("answers op {}: accepted {:?}", asked.op, accepted.warnings));
+                if pending {
+                    self.probes.hit("a write was acknowledged with a warning");
+                } else {
+                    self.promised(asked.key, accepted.index);
+                }
+            }
+            Err(refused) => {
+                self.probes.hit("a write was refused");
+                let text = refused.to_string();
+                if text.contains("out of sequence") || text.contains("conflict") {
+                    self.probes.hit("two operators met");
+                }
+                self.trace.say(self.now, Some(node), || format!("answers op {}: refused: {text}", asked.op));
+            }
+        }
+    }
+}

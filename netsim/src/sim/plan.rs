@@ -1,0 +1,260 @@
+//! A run as data: how big the cluster is, what the weather is like, what operators do and what breaks, each with its
+//! time. It is drawn from the seed before the run (see [`super::chaos`]) or read from a file, and nothing else decides
+//! what a run is: so a run can be told again, cut down and kept.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// For what is drawn on the way: latencies, losses, which writes a crash tears.
+    pub seed: u64,
+    pub profile: String,
+    /// What happened when this was found, for a file that is kept.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub story: String,
+    /// The law that it guards: the id of the check that failed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub guards: String,
+    pub nodes: usize,
+    /// Faults end here; then the cluster must settle.
+    pub secs: u64,
+    pub weather: Weather,
+    #[serde(default)]
+    pub ops: Vec<PlannedOp>,
+    #[serde(default)]
+    pub faults: Vec<PlannedFault>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Weather {
+    /// One way, at least.
+    pub floor_us: u64,
+    /// Mean of what comes on top.
+    pub jitter_us: u64,
+    pub loss_permille: u32,
+    pub double_permille: u32,
+    pub disk_us: u64,
+    pub engine_us: u64,
+    /// How far each node's clock may run off, either way.
+    pub drift_ppm: u32,
+    /// Each node's wall clock is wrong by up to this.
+    pub wall_off_ms: u64,
+    /// Mean time between two requests of the cluster's users; 0 for none.
+    pub client_every_ms: u64,
+    /// Nodes that are down when the faults end may stay down, as long as a majority of the voters is left.
+    pub leave_dead: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedOp {
+    pub at_ms: u64,
+    /// Whom the operator asks; the next living node if that one is down.
+    pub node: usize,
+    #[serde(flatten)]
+    pub op: Op,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Op {
+    Create {
+        service: String,
+        spec: SpecKnobs,
+    },
+    /// Reads the spec from its node, changes what is named, and writes it back.
+    Update {
+        service: String,
+        change: Change,
+    },
+    Rollback {
+        service: String,
+    },
+    RemoveService {
+        service: String,
+    },
+    Availability {
+        target: usize,
+        to: String,
+    },
+    /// Of a node that is down for good in the plan, or forced.
+    RemoveNode {
+        target: usize,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpecKnobs {
+    pub image: String,
+    /// None: one on every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u64>,
+    /// 0 for no published port.
+    pub port: u16,
+    pub health: bool,
+    pub start_first: bool,
+    pub parallelism: u64,
+    pub on_failure: String,
+    pub monitor_ms: u64,
+    pub restart_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    Image(String),
+    Replicas(u64),
+    Force,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedFault {
+    pub at_ms: u64,
+    #[serde(flatten)]
+    pub fault: Fault,
+}
+
+/// Each with its end, so that neither half can be lost when a plan is cut down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fault", rename_all = "kebab-case")]
+pub enum Fault {
+    /// The agent's process dies and is started again; with `power` the machine does.
+    Bounce {
+        node: usize,
+        down_ms: u64,
+        power: bool,
+    },
+    BounceHolder {
+        down_ms: u64,
+    },
+    /// SIGTERM, and started again.
+    Restart {
+        node: usize,
+        down_ms: u64,
+    },
+    /// Nothing gets from these to those; with `both`, nor back.
+    Cut {
+        from: Vec<usize>,
+        to: Vec<usize>,
+        both: bool,
+        for_ms: u64,
+    },
+    CutHolder {
+        for_ms: u64,
+        both: bool,
+    },
+    Loss {
+        permille: u32,
+        for_ms: u64,
+    },
+    Latency {
+        extra_ms: u64,
+        for_ms: u64,
+    },
+    /// Everything waits: a stopped process, a suspended machine.
+    Pause {
+        node: usize,
+        for_ms: u64,
+    },
+    PauseHolder {
+        for_ms: u64,
+    },
+    /// Each event costs this much.
+    Slow {
+        node: usize,
+        cost_us: u64,
+        for_ms: u64,
+    },
+    WallJump {
+        node: usize,
+        by_ms: i64,
+    },
+    DiskSlow {
+        node: usize,
+        extra_ms: u64,
+        for_ms: u64,
+    },
+    DiskFull {
+        node: usize,
+        for_ms: u64,
+    },
+    /// The machine dies and comes back with its disk as it was a while before.
+    Rewind {
+        node: usize,
+        back_ms: u64,
+        down_ms: u64,
+    },
+    EngineDown {
+        node: usize,
+        for_ms: u64,
+    },
+    /// The engine ends, its containers with it.
+    EngineRestart {
+        node: usize,
+        for_ms: u64,
+    },
+    EngineHang {
+        node: usize,
+        for_ms: u64,
+    },
+    PullsFail {
+        node: usize,
+        for_ms: u64,
+    },
+    StartsFail {
+        node: usize,
+        for_ms: u64,
+    },
+    RepliesLost {
+        node: usize,
+        for_ms: u64,
+    },
+    HintsLost {
+        node: usize,
+        for_ms: u64,
+    },
+    KillContainer {
+        node: usize,
+        nth: usize,
+    },
+}
+
+impl Fault {
+    pub fn lasts_ms(&self) -> u64 {
+        use Fault::*;
+        match self {
+            Bounce { down_ms, .. } | BounceHolder { down_ms } | Restart { down_ms, .. } | Rewind { down_ms, .. } => {
+                *down_ms
+            }
+            Cut { for_ms, .. } | CutHolder { for_ms, .. } | Loss { for_ms, .. } | Latency { for_ms, .. } => *for_ms,
+            Pause { for_ms, .. } | PauseHolder { for_ms } | Slow { for_ms, .. } | DiskSlow { for_ms, .. } => *for_ms,
+            DiskFull { for_ms, .. } | EngineDown { for_ms, .. } | EngineRestart { for_ms, .. } => *for_ms,
+            EngineHang { for_ms, .. } | PullsFail { for_ms, .. } | StartsFail { for_ms, .. } => *for_ms,
+            RepliesLost { for_ms, .. } | HintsLost { for_ms, .. } => *for_ms,
+            WallJump { .. } | KillContainer { .. } => 0,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error("not a plan: {0}")]
+    Read(#[from] toml::de::Error),
+    #[error("can't write the plan: {0}")]
+    Write(#[from] toml::ser::Error),
+    #[error("a plan has 1 to 5000 nodes, not {0}")]
+    Nodes(usize),
+}
+
+impl Plan {
+    pub fn parse(text: &str) -> Result<Self, PlanError> {
+        let plan: Self = toml::from_str(text)?;
+        if plan.nodes == 0 || plan.nodes > 5_000 {
+            return Err(PlanError::Nodes(plan.nodes));
+        }
+        Ok(plan)
+    }
+
+    pub fn to_toml(&self) -> Result<String, PlanError> {
+        Ok(toml::to_string(self)?)
+    }
+}
