@@ -84,7 +84,7 @@ fn simpler(plan: &Plan) -> Vec<Plan> {
     let secs = last.unwrap_or(0) / 1_000 + 5;
     vec![
         with(&|p| p.secs = p.secs.min(secs)),
-        with(&|p| p.secs = p.secs / 2),
+        with(&|p| p.secs /= 2),
         with(&|p| p.nodes = (p.nodes - 1).max(1)),
         with(&|p| p.weather.loss_permille = 0),
         with(&|p| p.weather.double_permille = 0),

@@ -95,7 +95,7 @@ impl World {
             core.store().revisions(service).filter(|r| !self.check.specs.contains_key(&r.id)).cloned().collect();
         for revision in new {
             let Ok(parsed) = spec::parse(&revision.spec_json) else { continue };
-            let most = |c: &UpdateConfig| if c.parallelism == 0 { u64::MAX } else { u64::from(c.parallelism as u32) };
+            let most = |c: &UpdateConfig| if c.parallelism == 0 { u64::MAX } else { u64::from(c.parallelism) };
             let parallelism = most(&parsed.update).max(most(&parsed.rollback));
             let first = parsed.update.order == Order::StartFirst && parsed.rollback.order == Order::StartFirst;
             let entry = self.check.budget.entry(service).or_insert((0, true));
