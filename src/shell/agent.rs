@@ -234,6 +234,7 @@ async fn bind_api(
     let extra = api::Extra {
         token: Arc::new(move |secret| signer.token(secret).map_or_else(|_| String::new(), |t| t.to_string())),
         new_secret: Arc::new(|| random::secret().unwrap_or_default()),
+        ca: identity.pem().ca.as_str().into(),
         vault,
         logs,
         page,

@@ -75,7 +75,7 @@ async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answe
         ("GET", ["swarm"]) => swarm::inspect(api).await,
         ("POST", ["swarm", "update"]) => swarm::update(api, call).await,
         ("POST", ["swarm", "init" | "join"]) => swarm::already_there(api).await,
-        ("POST", ["swarm", "leave"]) => swarm::leave(),
+        ("POST", ["swarm", "leave"]) => swarm::leave(api, call).await,
         ("GET", ["swarm", "unlockkey"]) => swarm::unlock_key(),
         ("POST", ["swarm", "unlock"]) => swarm::unlock(),
 

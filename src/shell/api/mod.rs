@@ -52,6 +52,8 @@ pub struct Extra {
     pub token: Arc<dyn Fn(&str) -> String + Send + Sync>,
     /// Draws a new join secret.
     pub new_secret: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The cluster's CA certificate, in PEM.
+    pub ca: Arc<str>,
     /// Seals secrets before they become records.
     pub vault: Arc<Vault>,
     /// What tasks say, on whatever node.

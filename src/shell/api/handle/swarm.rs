@@ -1,6 +1,7 @@
 //! `/swarm`: what a Docker client may ask of a swarm as a whole. What it would change is done with `peer` instead,
 //! and the answers say how.
 
+use crate::core::face::{Refused, Request as Ask};
 use crate::shell::api::backend::Want;
 use crate::shell::api::incoming::Call;
 use crate::shell::api::reply::{self, Answer, Failure};
@@ -10,7 +11,7 @@ use serde_json::json;
 pub async fn inspect(api: &Api) -> Answer {
     let snapshot = api.backend.snapshot(Want::CLUSTER).await?;
     let token = (api.extra.token)(&snapshot.cluster.join_secret);
-    reply::ok(&render::cluster::cluster(&snapshot, Some(token)))
+    reply::ok(&render::cluster::cluster(&snapshot, Some(token)).with_trust_root(&api.extra.ca))
 }
 
 /// Of a swarm's settings only the join token can be changed.
@@ -20,7 +21,8 @@ pub async fn update(api: &Api, call: &Call) -> Answer {
         return reply::updated(&peer::rotate(api).await?);
     }
     Err(Failure::unsupported(
-        "a swarm's settings have no meaning in a peer cluster; only its join token can be rotated",
+        "of a swarm's settings only the join token can be changed (`docker swarm join-token --rotate worker`): history, \
+         heartbeat, snapshots and autolock have no counterpart in a peer cluster, and the CA can't be rotated yet",
     ))
 }
 
@@ -32,11 +34,22 @@ pub async fn already_there(api: &Api) -> Answer {
     )))
 }
 
-pub fn leave() -> Answer {
-    Err(Failure::unsupported(
-        "a node leaves a peer cluster in three steps: `docker node update --availability drain NODE`, stop its agent, \
-         and `docker node rm NODE` on any other node",
-    ))
+/// With force at once, as in Docker: the node's tasks start elsewhere only then. Unlike Swarm's, the node is also
+/// forgotten: it needs no `docker node rm`.
+pub async fn leave(api: &Api, call: &Call) -> Answer {
+    if !call.query.flag("force") {
+        return Err(Failure::unavailable(
+            "this node is a manager, as every node is: `peer leave` on it moves its tasks away first and then leaves; \
+             `docker swarm leave --force` leaves at once, and its tasks start elsewhere after that",
+        ));
+    }
+    let id = api.backend.snapshot(Want::CLUSTER).await?.cluster.node;
+    match api.backend.request(Ask::RemoveNode { id, force: true }).await {
+        Ok(accepted) => reply::updated(&accepted),
+        // It was quicker to end than to answer: whoever asks now gets nothing.
+        Err(Refused::Unavailable(_)) if api.backend.snapshot(Want::CLUSTER).await.is_err() => reply::ok(&json!({})),
+        Err(refused) => Err(refused.into()),
+    }
 }
 
 pub fn unlock_key() -> Answer {

@@ -40,6 +40,14 @@ struct JoinTokens {
 }
 
 /// `token`: only where the client asked for the swarm itself. There is one for both roles, as all nodes are equal.
+impl Cluster {
+    /// What `docker swarm ca` shows.
+    pub fn with_trust_root(mut self, pem: &str) -> Self {
+        self.tls_info = json!({ "TrustRoot": pem });
+        self
+    }
+}
+
 pub fn cluster(snapshot: &Snapshot, token: Option<String>) -> Cluster {
     let cluster = &snapshot.cluster;
     Cluster {

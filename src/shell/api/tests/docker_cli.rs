@@ -140,7 +140,9 @@ async fn docker_version_info_and_swarm() {
     assert!(server.run("swarm join-token worker").await.contains("PEERTKN-1-secret"));
     assert!(server.run("swarm join-token --rotate -q worker").await.contains("PEERTKN-1-fresh"));
     assert!(server.refused("swarm init").await.contains("already part of the peer cluster"));
-    assert!(server.refused("swarm leave --force").await.contains("docker node rm"));
+    assert!(server.refused("swarm leave").await.contains("peer leave"));
+    assert!(server.run("swarm ca").await.contains("BEGIN CERTIFICATE"));
+    assert!(server.refused("swarm ca --rotate").await.contains("only the join token"));
     assert!(server.refused("ps").await.contains("Docker Engine"));
     server.stop().await;
 }

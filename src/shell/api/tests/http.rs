@@ -251,9 +251,11 @@ async fn a_swarms_own_commands_say_what_to_do_instead() {
     let join = server.call("POST", "/swarm/join", "{}").await;
     assert_eq!(join.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(join.message().contains("peer start --join"));
-    let leave = server.call("POST", "/swarm/leave?force=1", Body::empty()).await;
-    assert_eq!(leave.status, StatusCode::NOT_IMPLEMENTED);
-    assert!(leave.message().contains("docker node rm"));
+    let leave = server.call("POST", "/swarm/leave", Body::empty()).await;
+    assert_eq!(leave.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(leave.message().contains("peer leave"));
+    assert_eq!(server.call("POST", "/swarm/leave?force=1", Body::empty()).await.status, StatusCode::OK);
+    assert_eq!(server.agent.last(), Ask::RemoveNode { id: views::node_id(1), force: true });
     let rotate = "/swarm/update?rotateWorkerToken=true&rotateManagerToken=false&version=1";
     assert_eq!(server.call("POST", rotate, "{}").await.status, StatusCode::OK);
     assert_eq!(server.agent.last(), Ask::RotateToken { secret: "fresh".to_owned() });

@@ -56,6 +56,7 @@ impl Server {
         let extra = Extra {
             token: Arc::new(|secret| format!("PEERTKN-1-{secret}")),
             new_secret: Arc::new(|| "fresh".to_owned()),
+            ca: "-----BEGIN CERTIFICATE-----\n".into(),
             vault: Arc::new(Vault::new("test")),
             logs: Arc::new(Said),
             page: Some("http://127.0.0.1:7373/#token=t".to_owned()),
