@@ -345,6 +345,9 @@ impl ServicePlan<'_> {
         if current.replaces.is_none() {
             return false;
         }
+        if current.node.is_some_and(|n| self.is_lost(n, memory)) {
+            return false; // A global service's task on a node that is gone: nothing of it is on its way.
+        }
         if !self.serves(current) {
             // One that failed is no longer on its way: what becomes of it is the failure action's affair.
             let failed = self.status.get(&current.id).is_some_and(|s| s.ever_failed());
