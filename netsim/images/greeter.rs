@@ -1,16 +1,22 @@
 //! The lab's test image: a static HTTP server on port 5000 that tells its version. `greeter VERSION [MODE]`.
-//! Modes: `crash` exits with 1 at once; `exit` dies at once on SIGTERM; otherwise requests in flight are finished first.
+//!
+//! Modes: `crash` exits with 1 soon after its start; `exit` dies at once on SIGTERM; `slow` takes five seconds to stop;
+//! otherwise requests in flight are finished first. SIGUSR1 means the same as SIGTERM; `DEAF=1` in the environment
+//! ignores SIGTERM. A request for `/slow` takes 1.5 s. `greeter --check` exits with 0 once the port is open, and
+//! `greeter --sick` with 1, for health checks.
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 static BUSY: AtomicUsize = AtomicUsize::new(0);
+const SIGUSR1: i32 = 10;
 const SIGTERM: i32 = 15;
+const IGNORE: usize = 1;
 
 extern "C" {
-    fn signal(number: i32, handler: extern "C" fn(i32)) -> usize;
+    fn signal(number: i32, handler: usize) -> usize;
 }
 
 extern "C" fn finish(_: i32) {
@@ -24,14 +30,25 @@ extern "C" fn die(_: i32) {
 fn main() {
     let version = std::env::args().nth(1).unwrap_or_default();
     let mode = std::env::args().nth(2).unwrap_or_default();
-    if mode == "crash" {
-        std::process::exit(1);
+    match (version.as_str(), mode.as_str()) {
+        ("--check", _) => std::process::exit(i32::from(TcpStream::connect("127.0.0.1:5000").is_err())),
+        ("--sick", _) | (_, "crash") => std::process::exit(1),
+        _ => {}
     }
-    unsafe { signal(SIGTERM, if mode == "exit" { die } else { finish }) };
+    let stop = if mode == "exit" { die as extern "C" fn(i32) } else { finish } as usize;
+    let deaf = std::env::var("DEAF").is_ok_and(|deaf| deaf == "1");
+    unsafe {
+        signal(SIGTERM, if deaf { IGNORE } else { stop });
+        signal(SIGUSR1, stop);
+    }
     let listener = TcpListener::bind("0.0.0.0:5000").unwrap();
-    std::thread::spawn(|| loop {
+    let slow_stop = mode == "slow";
+    std::thread::spawn(move || loop {
         std::thread::sleep(Duration::from_millis(10));
         if STOP.load(Ordering::SeqCst) && BUSY.load(Ordering::SeqCst) == 0 {
+            if slow_stop {
+                std::thread::sleep(Duration::from_secs(5));
+            }
             std::process::exit(0);
         }
     });
@@ -40,8 +57,11 @@ fn main() {
         let (mut stream, body) = (stream, format!("Hello from greeter {version} {}\n", host.trim()));
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            while stream.read(&mut buffer).is_ok_and(|n| n > 0) {
+            while let Ok(count @ 1..) = stream.read(&mut buffer) {
                 BUSY.fetch_add(1, Ordering::SeqCst);
+                if buffer[..count].starts_with(b"GET /slow ") {
+                    std::thread::sleep(Duration::from_millis(1_500));
+                }
                 let close = if STOP.load(Ordering::SeqCst) { "Connection: close\r\n" } else { "" };
                 let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{close}\r\n{body}", body.len());
                 let _ = stream.write_all(answer.as_bytes());

@@ -5,8 +5,7 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use netsim::lab::bench::{self, BenchConfig};
-use netsim::lab::{Lab, LabConfig};
-use std::io::Write;
+use netsim::lab::{Lab, LabConfig, image};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +41,17 @@ enum Task {
         #[arg(trailing_var_arg = true, required = true)]
         command: Vec<String>,
     },
+    /// Whether a lab can run here; says what is missing otherwise
+    Check,
+    /// Wait for the end of who brings a lab up
+    #[command(hide = true)]
+    Guard,
+    /// What runs on each node
+    Status,
+    /// Cut a node's power: agent, engine, containers and network are gone at once
+    PowerOff { node: usize },
+    /// Give it back
+    PowerOn { node: usize },
     /// Start a node's agent
     Start { node: usize },
     /// Stop a node's agent (SIGTERM)
@@ -80,11 +90,48 @@ enum Task {
     },
 }
 
+impl Task {
+    /// Which nodes it is about.
+    fn nodes(&self) -> Vec<usize> {
+        match self {
+            Task::Exec { node, .. }
+            | Task::PowerOff { node }
+            | Task::PowerOn { node }
+            | Task::Start { node }
+            | Task::Stop { node }
+            | Task::Kill { node }
+            | Task::EngineKill { node }
+            | Task::EngineStart { node }
+            | Task::Link { node, .. } => vec![*node],
+            Task::Cut { a, b } => vec![*a, *b],
+            Task::Up { .. }
+            | Task::Bench { .. }
+            | Task::Check
+            | Task::Guard
+            | Task::Status
+            | Task::Heal
+            | Task::Down => Vec::new(),
+        }
+    }
+}
+
 /// The one that was named, or the one beside this program.
 fn binary(named: Option<PathBuf>) -> Result<PathBuf> {
     let peer = named.unwrap_or(std::env::current_exe()?.with_file_name("peer"));
     anyhow::ensure!(peer.exists(), "{} does not exist: build it, or name it with --peer", peer.display());
     Ok(peer)
+}
+
+/// Until the lab's maker has said that all is well, or has ended; then the lab goes.
+fn guard(dir: PathBuf) -> Result<()> {
+    let mut word = String::new();
+    // A pipe that breaks has ended, too.
+    let _ = std::io::stdin().read_line(&mut word);
+    if word != "dismissed\n" && dir.exists() {
+        eprintln!("lab: its maker has ended: taking down what is up");
+        Lab::attach(dir)?.down()?;
+    }
+    Ok(())
 }
 
 fn main() -> Result<()> {
@@ -101,21 +148,32 @@ fn main() -> Result<()> {
     if let Task::Up { nodes, no_agents, peer } = command {
         let peer = if no_agents { None } else { Some(binary(peer)?) };
         println!("Bringing up {nodes} nodes in {} ...", dir.display());
-        let lab = Lab::up(LabConfig { nodes, dir, peer })?;
+        let config = LabConfig { nodes, dir, peer };
+        Lab::up(config)?.keep();
         println!(
-            "Up. Images: localhost:1/greeter:1, :2, :crash, :exit. Try: lab exec 1 peer node ls; lab down ends it."
+            "Up. Images: {}, and :2, :crash, :sick, :exit, :slow-stop. Try: lab exec 1 peer node ls; lab down ends it.",
+            image("1")
         );
-        lab.keep();
         return Ok(());
     }
+    if let Task::Guard = command {
+        return guard(dir);
+    }
+    if let Task::Check = command {
+        return Lab::missing().map_or(Ok(()), |why| Err(anyhow::anyhow!("the lab can't run here: {why}")));
+    }
     let mut lab = Lab::attach(dir)?;
+    for node in command.nodes() {
+        lab.check(node)?;
+    }
     match command {
-        Task::Up { .. } | Task::Bench { .. } => {}
+        Task::Up { .. } | Task::Bench { .. } | Task::Check | Task::Guard => {}
+        Task::Status => print!("{}", lab.status()),
+        Task::PowerOff { node } => lab.power_off(node)?,
+        Task::PowerOn { node } => lab.power_on(node)?,
         Task::Exec { node, command } => {
-            let output = lab.exec(node, &command)?;
-            std::io::stdout().write_all(&output.stdout)?;
-            std::io::stderr().write_all(&output.stderr)?;
-            std::process::exit(output.status.code().unwrap_or(1));
+            let status = lab.command(node, &command).status()?;
+            std::process::exit(status.code().unwrap_or(1));
         }
         Task::Start { node } => lab.start_agent(node, None)?,
         Task::Stop { node } => lab.stop_agent(node)?,

@@ -3,8 +3,7 @@
 //! seconds mean little by themselves.
 
 use super::http::{ask, json};
-use super::registry::Registry;
-use super::{Lab, LabConfig, wait_until};
+use super::{Lab, LabConfig, image, wait_until};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::fs;
@@ -12,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const IMAGE: &str = "localhost:1/greeter:1";
 const SERVICE: &str = "bench";
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at what is being timed.
@@ -66,8 +64,7 @@ pub fn run(config: BenchConfig) -> Result<Report> {
 
     eprintln!("{} replicas on {} nodes, {} rounds ...", config.replicas, config.nodes, config.rounds);
     let mut many = Lab::up(lab(config.nodes))?;
-    let registry = Registry::start(&many)?;
-    let image = registry.take_over(&many, IMAGE)?;
+    let image = image("1");
     wait_until("all nodes are ready", PATIENCE, || ready(&many).is_ok_and(|count| count == config.nodes))?;
     let mut create = Vec::new();
     // The first of each is thrown away: caches fill.
@@ -84,7 +81,6 @@ pub fn run(config: BenchConfig) -> Result<Report> {
             create.push(Round { alone_s, peer_s });
         }
     }
-    drop(registry);
     many.down()?;
     Ok(Report { config, idle, create, foreign_cores: began.busy_cores_until_now()? })
 }

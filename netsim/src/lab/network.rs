@@ -1,0 +1,105 @@
+//! The bridge, a namespace and a cable for each node, and their faults.
+//!
+//! What the lab makes carries the lab's directory as its alias, and stands in the state file before it exists: only what
+//! both say is ours is ever removed.
+
+use super::process::{sh_ok, shell};
+use super::{BRIDGE, Lab, SUBNET, address, link, namespace};
+use anyhow::{Result, ensure};
+
+impl Lab {
+    /// The names of everything that the network is to be made of.
+    pub(super) fn names(nodes: usize) -> impl Iterator<Item = String> {
+        std::iter::once(BRIDGE.to_owned()).chain((1..=nodes).flat_map(|node| [namespace(node), link(node)]))
+    }
+
+    /// Nothing of these names may be there before the lab makes it.
+    pub(super) fn check_names(nodes: usize) -> Result<()> {
+        for name in Self::names(nodes) {
+            let there = sh_ok(&format!("ip link show {name} || ip netns list | grep -qE '^{name}( |$)'"));
+            ensure!(!there, "{name} exists: another lab is up (end it with: lab down), or somebody else made it");
+        }
+        Ok(())
+    }
+
+    fn alias(&self) -> String {
+        format!("peerlab {}", self.config.dir.display())
+    }
+
+    pub(super) fn make_bridge(&self) -> Result<()> {
+        let alias = self.alias();
+        self.sh(&format!(
+            "ip link add {BRIDGE} type bridge && ip link set {BRIDGE} alias '{alias}' \
+             && ip addr add {SUBNET}.254/24 dev {BRIDGE} && ip link set {BRIDGE} up"
+        ))
+    }
+
+    pub(super) fn make_node(&self, node: usize) -> Result<()> {
+        let (ns, veth, alias) = (namespace(node), link(node), self.alias());
+        self.sh(&format!(
+            "ip netns add {ns} && ip -n {ns} link set lo alias '{alias}' up \
+             && ip link add {veth} type veth peer name eth0 netns {ns} && ip link set {veth} alias '{alias}' \
+             && ip link set {veth} master {BRIDGE} up && ip -n {ns} addr add {}/24 dev eth0 \
+             && ip -n {ns} link set eth0 up && ip -n {ns} route add default via {SUBNET}.254",
+            address(node)
+        ))
+    }
+
+    /// Removes what the lab made; what carries another lab's mark stays, and is an error.
+    pub(super) fn remove_network(&self) -> Result<()> {
+        for name in &self.made {
+            let is_namespace = sh_ok(&format!("ip netns list | grep -qE '^{name}( |$)'"));
+            let (look, remove) = if is_namespace {
+                (format!("ip -n {name} link show lo"), format!("ip netns del {name}"))
+            } else {
+                (format!("ip link show {name}"), format!("ip link del {name}"))
+            };
+            let Ok(shown) = shell(&look) else { continue };
+            if !shown.status.success() {
+                continue;
+            }
+            let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+            let mark = shown.lines().find_map(|line| line.trim().strip_prefix("alias "));
+            // Without a mark: it was made, and its maker ended before it could mark it.
+            ensure!(mark.is_none_or(|mark| mark == self.alias()), "{name} is not this lab's: {mark:?}");
+            sh_ok(&remove);
+        }
+        Ok(())
+    }
+
+    /// Pulls or plugs a node's cable.
+    pub fn set_link(&self, node: usize, up: bool) -> Result<()> {
+        self.sh(&format!("ip link set {} {}", link(node), if up { "up" } else { "down" }))
+    }
+
+    /// Nothing passes between the two, in either direction, and neither is told.
+    pub fn cut(&self, a: usize, b: usize) -> Result<()> {
+        ensure!(a != b, "a node can't be cut from itself");
+        for (here, there) in [(a, b), (b, a)] {
+            let rule = format!("-s {} -m comment --comment peerlab -j DROP", address(there));
+            // In front of everything that dockerd does, for what is delivered here and what is passed on.
+            self.sh(&format!(
+                "for chain in INPUT FORWARD; do ip netns exec {} iptables -w -I $chain {rule}; done",
+                namespace(here)
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Undoes cuts and pulled cables.
+    pub fn heal(&self) -> Result<()> {
+        for node in 1..=self.config.nodes {
+            let ns = namespace(node);
+            self.sh(&format!(
+                "ip netns exec {ns} iptables -w -S | grep -- '--comment peerlab' | sed 's/^-A/-D/' | \
+                 while read -r rule; do ip netns exec {ns} iptables -w $rule; done; ip link set {} up",
+                link(node)
+            ))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_plugged(&self, node: usize) -> bool {
+        sh_ok(&format!("ip link show {} | grep -q 'state UP'", link(node)))
+    }
+}
