@@ -24,6 +24,21 @@ fn calm_clusters_keep_every_promise() {
 }
 
 #[test]
+fn one_kind_of_fault_breaks_no_promise() {
+    hold(Profile::One, 1..13);
+}
+
+#[test]
+fn some_kinds_of_faults_break_no_promise() {
+    hold(Profile::Swarm, 1..13);
+}
+
+#[test]
+fn all_faults_at_once_break_no_promise() {
+    hold(Profile::Storm, 1..13);
+}
+
+#[test]
 fn the_same_plan_goes_the_same_way() {
     for profile in Profile::ALL {
         let plan = draw(4, profile, SIZE);

@@ -345,6 +345,9 @@ impl ServicePlan<'_> {
         if current.replaces.is_none() {
             return false;
         }
+        if current.node.is_some_and(|n| self.is_lost(n, memory)) {
+            return false; // A global service's task on a node that is gone: nothing of it is on its way.
+        }
         if !self.serves(current) {
             // One that failed is no longer on its way: what becomes of it is the failure action's affair.
             let failed = self.status.get(&current.id).is_some_and(|s| s.ever_failed());
@@ -358,12 +361,22 @@ impl ServicePlan<'_> {
         fresh
     }
 
-    /// A successor that failed to get ready was dropped a moment ago: not at once again.
+    /// A successor that failed to get ready was dropped a moment ago: not at once again, and later each time. Its tries
+    /// leave records behind, so an image that no registry has must not be tried every few seconds for ever.
     fn cools_down(&mut self, slot: Slot, spec: &ServiceSpec, memory: &Memory) -> bool {
+        let revision = self.revision_to_make();
         let failed = |t: &&Task| t.slot == slot && !t.desired.is_live() && self.phase(t.id) >= TaskPhase::Failed;
-        let last = self.tasks.values().filter(failed).filter_map(|t| memory.ended_since(t.id)).max();
-        let Some(last) = last else { return false };
-        let until = last + spec.task.restart.delay;
+        let ended: Vec<(Mono, bool)> = self
+            .tasks
+            .values()
+            .filter(failed)
+            .filter_map(|t| Some((memory.ended_since(t.id)?, t.revision == revision)))
+            .collect();
+        let Some(last) = ended.iter().map(|(at, _)| *at).max() else { return false };
+        // As many as the history keeps: from half a second to eight, from Docker's five seconds to over a minute.
+        let doublings =
+            ended.iter().filter(|(_, same)| *same).count().saturating_sub(1).min(crate::limits::TASK_HISTORY);
+        let until = last + spec.task.restart.delay * (1 << doublings);
         self.wake_at(until);
         self.now.mono < until
     }

@@ -503,10 +503,9 @@ impl World {
         let health = if checked.is_some() { Health::Starting } else { Health::None };
         c.state = ContainerState::Running { health };
         c.accepts_at = match c.kind {
-            Kind::Bad => u64::MAX,
             // Nobody looks whether it accepts.
             _ if !published && checked.is_none() => now,
-            Kind::Sick => u64::MAX,
+            Kind::Bad | Kind::Sick => u64::MAX,
             Kind::Slow => now + slow,
             _ => now + quick,
         };

@@ -98,9 +98,6 @@ impl World {
             Err(refused) => {
                 self.probes.hit("a write was refused");
                 let text = refused.to_string();
-                if text.contains("out of sequence") || text.contains("conflict") {
-                    self.probes.hit("two operators met");
-                }
                 self.trace.say(self.now, Some(node), || format!("answers op {}: refused: {text}", asked.op));
             }
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub const ALL: &[&str] = &[
     "a holder lost its lease",
     "a node was seen down",
-    "a rewound disk was noticed",
+    "a rewound disk was noticed (profile rewind)",
     "a rollback began",
     "a rollback completed",
     "a task had no node for a while",
@@ -16,7 +16,6 @@ pub const ALL: &[&str] = &[
     "an update paused",
     "disk full",
     "engine reply lost",
-    "two operators met",
 ];
 
 #[derive(Debug, Clone, Default)]

@@ -584,7 +584,7 @@ impl World {
             Notice::RolloutState { state: "rollback_completed", .. } => self.probes.hit("a rollback completed"),
             Notice::RolloutState { state: "completed", .. } => self.probes.hit("an update completed"),
             Notice::Warning(text) if text.contains("disk was put back") => {
-                self.probes.hit("a rewound disk was noticed")
+                self.probes.hit("a rewound disk was noticed (profile rewind)")
             }
             _ => {}
         }

@@ -13,6 +13,7 @@ use peer::ids::{NodeId, ServiceId, TaskId};
 use peer::model::record::{Hlc, Key, RevisionId, Stamp, Term};
 use peer::model::spec::ServiceSpec;
 use peer::model::task::Slot;
+use peer::wire::message::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -44,6 +45,9 @@ pub struct Checks {
     quiet_since: Option<u64>,
     quiet_mark: Vec<(u64, u64)>,
     rest_since: u64,
+    /// All that anybody held ten to twenty seconds ago, and more lately.
+    digest_before: Digest,
+    digest_now: Digest,
     pub reason: String,
 }
 
@@ -62,6 +66,8 @@ impl Checks {
             quiet_since: None,
             quiet_mark: Vec::new(),
             rest_since: 0,
+            digest_before: Digest::new(),
+            digest_now: Digest::new(),
             reason: String::new(),
         }
     }

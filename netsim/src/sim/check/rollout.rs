@@ -4,7 +4,7 @@
 use super::World;
 use peer::ids::{ServiceId, TaskId};
 use peer::model::spec::{self, Order, UpdateConfig};
-use peer::model::task::{Slot, Task};
+use peer::model::task::{Slot, Task, TaskPhase};
 
 /// The holder's words for stops that replace nothing within the budget.
 const NOT_REPLACED: &[&str] = &["its node is down", "scaled down", "service removed", "another task has its slot"];
@@ -23,19 +23,26 @@ impl World {
             let phase = core.store().status(id).map_or("-", |s| s.phase.as_str());
             format!("stops {id:?} of {slot:?} ({phase}, serving: {serving}): {why}")
         });
-        if !serving || task.desired.is_live() || self.nodes[n].gone {
+        let said = core.store().status(id).is_some_and(|s| s.phase == TaskPhase::Running);
+        if !serving || !said || task.desired.is_live() || self.nodes[n].gone {
             return;
         }
         let replaced = !NOT_REPLACED.contains(&task.message.as_str()) && core.store().service(task.service).is_some();
+        let seen = |t: &Task| {
+            let said = core.store().status(t.id).is_some_and(|s| s.phase == TaskPhase::Running);
+            t.id != id && t.service == task.service && t.slot == task.slot && t.desired.is_live() && said
+        };
+        // Without a health check what has just been started passes for serving.
+        let seen = core.store().tasks().any(seen);
         self.check_withdrawn(n, &task);
         if !replaced || matches!(task.slot, Slot::Node(_)) {
             return;
         }
         self.learn_budget(n, task.service);
-        let Some((parallelism, start_first)) = self.check.budget.get(&task.service).copied() else { return };
-        if self.is_served(task.service, task.slot, id) {
+        if seen || self.is_served(task.service, task.slot, id) {
             return;
         }
+        let Some((parallelism, start_first)) = self.check.budget.get(&task.service).copied() else { return };
         if start_first && self.is_calm() {
             self.violate("U2", || format!("n{n} stops {id:?}, the last that serves {:?}: {}", task.slot, task.message));
         }

@@ -10,11 +10,13 @@ use peer::ids::{NodeId, ServiceId, TaskId};
 use peer::model::node::{Availability, Liveness};
 use peer::model::spec::{FailureAction, Mode};
 use peer::model::task::Task;
+use peer::wire::message::Digest;
 use std::collections::BTreeSet;
 
 impl World {
     pub(in crate::sim) fn look_whether_settled(&mut self) {
         let since_heal = self.now.saturating_sub(self.plan.secs * 1_000_000);
+        self.note_digests();
         let pending = self.pending();
         match pending {
             Some(reason) => {
@@ -95,17 +97,51 @@ impl World {
                 return Some(("M5", format!("n{n} doesn't know n{:?}", self.index_of(*missing))));
             }
         }
-        let (first, core) = live.first()?;
-        for (n, other) in &live[1..] {
-            if core.store().digest() != other.store().digest() {
-                return Some(("S1", format!("n{first} and n{n} have different digests")));
-            }
-            if !core.store().records().eq(other.store().records()) {
-                return Some(("S1", format!("n{first} and n{n} have equal digests and different records")));
-            }
+        if let Some(apart) = self.apart(&live) {
+            return Some(("S1", apart));
         }
         let core = self.nodes[holder].core.as_ref()?;
         self.pending_services(core)
+    }
+
+    /// Where replicas differ. While something is rightly tried again and again, what was written lately may be on its
+    /// way; what is older may not.
+    fn apart(&self, live: &[(usize, &Core)]) -> Option<String> {
+        let (first, core) = live.first()?;
+        for (n, other) in live {
+            let held = other.store().digest();
+            let lacks = self.check.digest_before.iter().find(|(author, seq)| held.get(author).is_none_or(|h| h < seq));
+            if let Some((author, seq)) = lacks {
+                return Some(format!("n{n} lacks write {seq} of n{:?} and others", self.index_of(*author)));
+            }
+            if self.has_restless() {
+                continue;
+            }
+            if core.store().digest() != held {
+                return Some(format!("n{first} and n{n} have different digests"));
+            }
+            if !core.store().records().eq(other.store().records()) {
+                return Some(format!("n{first} and n{n} have equal digests and different records"));
+            }
+        }
+        None
+    }
+
+    /// Every ten seconds: all that anybody holds now must soon be everybody's.
+    fn note_digests(&mut self) {
+        if !(self.now / 1_000_000).is_multiple_of(10) {
+            return;
+        }
+        let latest = std::mem::take(&mut self.check.digest_now);
+        self.check.digest_before = latest;
+        let mut union = Digest::new();
+        for (_, core) in self.live() {
+            for (author, seq) in core.store().digest() {
+                let held = union.entry(*author).or_default();
+                *held = (*held).max(*seq);
+            }
+        }
+        self.check.digest_now = union;
     }
 
     fn pending_services(&self, core: &Core) -> Option<(&'static str, String)> {
@@ -189,7 +225,9 @@ impl World {
                     .unwrap_or_default()
                     .to_owned()
             });
-            format!("{slot:?} of {image} on {:?}: {wants}, {phase} {why}", t.node.and_then(|n| self.index_of(n)))
+            let (rev, id, old) = (t.revision.hlc.0, t.id, t.replaces);
+            let at = t.node.and_then(|n| self.index_of(n));
+            format!("{id:?} {slot:?} of {image} ({rev:x}, for {old:?}) on {at:?}: {wants}, {phase} {why}")
         };
         tasks.map(told).collect()
     }

@@ -46,7 +46,10 @@ impl World {
                 if record.is_none_or(|r| r.stamp.author != self.nodes[n].id) || !task.desired.is_live() {
                     continue;
                 }
-                let Some(node) = task.node else { continue };
+                let Some(node) = task.node else {
+                    self.probes.hit("a task had no node for a while");
+                    continue;
+                };
                 let view = views.iter().find(|v| v.id == node);
                 match view {
                     None => wrong.push(("P4", format!("task {id:?} went to a node that is no member"))),
