@@ -62,10 +62,16 @@ fn main() {
                 if buffer[..count].starts_with(b"GET /slow ") {
                     std::thread::sleep(Duration::from_millis(1_500));
                 }
-                let close = if STOP.load(Ordering::SeqCst) { "Connection: close\r\n" } else { "" };
+                // Asked to, or because the end is near.
+                let asked = String::from_utf8_lossy(&buffer[..count]).contains("\r\nConnection: close\r\n");
+                let last = asked || STOP.load(Ordering::SeqCst);
+                let close = if last { "Connection: close\r\n" } else { "" };
                 let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{close}\r\n{body}", body.len());
                 let _ = stream.write_all(answer.as_bytes());
                 BUSY.fetch_sub(1, Ordering::SeqCst);
+                if last {
+                    break;
+                }
             }
         });
     }

@@ -203,7 +203,7 @@ fn the_demo_over_a_real_docker_engine() {
     assert!(!docker(&["images"]).contains("demo/greeter"));
     outside.end();
 
-    let foreign = docker(&["create", "-q", &netsim::lab::image("1")]);
+    let foreign = docker(&["create", &netsim::lab::image("1")]);
     let demo = Demo::start("auto", &inside);
     assert!(demo.said(&format!("Using the Docker Engine at {socket}")), "{}", demo.text());
     follow_the_printed_lines(&demo);

@@ -67,7 +67,7 @@ fn any_process_can_use_it_and_take_it_down() {
     assert_eq!(lab(&dir, &["exec", "1", "--", "sh", "-c", "exit 7"]).status.code(), Some(7));
 
     // Each has an engine of its own, and its images from the registry.
-    let run = ["exec", "2", "--", "docker", "run", "-d", "-q", "--name", "one"];
+    let run = ["exec", "2", "--", "docker", "run", "-d", "--name", "one"];
     lab_ok(&dir, &[&run[..], &[&image("1")]].concat());
     assert!(lab_ok(&dir, &["exec", "2", "docker", "ps"]).contains("greeter:1"));
     assert!(!lab_ok(&dir, &["exec", "1", "docker", "ps"]).contains("greeter:1"));
