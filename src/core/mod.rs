@@ -368,7 +368,12 @@ impl Core {
                 self.plan_soon();
                 self.assign(id, now);
             }
-            Key::TaskStatus(_) | Key::Service(_) | Key::Rollout(_) => {
+            Key::TaskStatus(id) => {
+                self.routes.dirty = true;
+                self.plan_soon();
+                self.insist(id);
+            }
+            Key::Service(_) | Key::Rollout(_) => {
                 self.routes.dirty = true;
                 self.plan_soon();
             }
@@ -397,6 +402,16 @@ impl Core {
             }
             Key::Object(kind, id) => self.on_object(kind, id, now),
             Key::Cluster => {}
+        }
+    }
+
+    /// A holder that knew of a status but not yet of its task has cleared it away: the node says it again.
+    fn insist(&mut self, id: TaskId) {
+        if self.store.status(id).is_none()
+            && self.store.task(id).is_some_and(|t| t.node == Some(self.me))
+            && let Some(status) = self.worker.status(id)
+        {
+            self.statuses.push(status.clone());
         }
     }
 

@@ -105,7 +105,8 @@ impl ServicePlan<'_> {
         desired: Desired,
         placer: &mut Placer,
     ) {
-        let in_rollout = replaces.is_some() && self.rollout.as_ref().is_some_and(|r| r.state.is_active());
+        // Also what fills a slot anew (its node was lost in the middle of it): it runs the release on trial.
+        let in_rollout = self.rollout.as_ref().is_some_and(|r| r.state.is_active());
         let mut task = Task {
             id,
             service: self.service.id,

@@ -344,8 +344,13 @@ impl Worker {
         };
         input(machine, &mut world);
         machine.advance(&mut world);
-        if machine.is_gone() {
-            self.tasks.remove(&task);
+        if machine.is_gone()
+            && let Some(mut gone) = self.tasks.remove(&task)
+            && let Some(order) = gone.again.take()
+        {
+            self.tasks.insert(task, Machine::new(order, self.node.owner.node, now));
+            let nothing: fn(&mut Machine, &mut World<'_>) = |_, _| ();
+            self.advance(task, now, nothing);
         }
     }
 }

@@ -106,6 +106,8 @@ pub(super) struct Machine {
     /// `None` for a task that was forgotten before it was known.
     pub(super) order: Option<Assignment>,
     pub(super) forgotten: bool,
+    /// Assigned again after it was forgotten.
+    pub(super) again: Option<Assignment>,
     pub(super) status: TaskStatus,
     /// The status as last given out, or as it was recorded by an earlier life.
     pub(super) said: Option<TaskStatus>,
@@ -144,6 +146,7 @@ impl Machine {
             id,
             order: None,
             forgotten: false,
+            again: None,
             status: TaskStatus::new(id, node, now.wall),
             said: None,
             step: Step::Look,
@@ -164,7 +167,12 @@ impl Machine {
     }
 
     pub fn reassign(&mut self, new: Assignment) {
-        let Some(order) = self.order.as_mut().filter(|_| !self.forgotten) else { return };
+        if self.forgotten {
+            // A later holder's word against an earlier one's removal: once what was is cleared away, it starts afresh.
+            self.again = Some(new);
+            return;
+        }
+        let Some(order) = self.order.as_mut() else { return };
         // Desired states only rise; an older record that comes late must not lower one.
         let desired = order.task.desired.max(new.task.desired);
         let spec = new.spec.or_else(|| order.spec.take());
@@ -174,6 +182,7 @@ impl Machine {
 
     pub fn forget(&mut self) {
         self.forgotten = true;
+        self.again = None;
     }
 
     pub fn said(&self) -> Option<&TaskStatus> {
