@@ -5,7 +5,7 @@
 //!
 //! The tree, bottom up; a module may use what stands above it in this list and nothing below:
 //!
-//! - base: [`ids`], [`time`], [`limits`], [`law`] (the invariants as predicates)
+//! - base: [`ids`], [`time`], [`limits`], [`law`] (the invariants as predicates), [`plant`] (known bugs, off)
 //! - [`model`]: the vocabulary: service spec, task, node, rollout, record values
 //! - [`wire`]: versioned messages and their codec
 //! - pure parts, which don't know each other: [`membership`], [`store`], [`lease`], [`schedule`], [`worker`], [`routes`];
@@ -21,6 +21,7 @@
 pub mod ids;
 pub mod law;
 pub mod limits;
+pub mod plant;
 pub mod time;
 
 pub mod model;

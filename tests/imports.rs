@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const BASE: [&str; 4] = ["ids", "time", "limits", "law"];
+const BASE: [&str; 5] = ["ids", "time", "limits", "law", "plant"];
 
 /// Module -> what it may use besides the base and itself.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {

@@ -7,6 +7,7 @@
 
 use super::face::{Effect, PersistId};
 use crate::limits::MAX_GATED_EFFECTS;
+use crate::plant::{Bug, is_planted};
 use crate::time::Mono;
 use crate::wire::message::LeaseMessage;
 use std::collections::{BTreeMap, VecDeque};
@@ -73,6 +74,7 @@ impl Outbox {
 
     fn hold(&mut self, held: Held) {
         match (self.outstanding.last_key_value(), held) {
+            (Some(_), Held::Effect(effect)) if is_planted(Bug::AckBeforeFsync) => self.ready.push_back(effect),
             (None, Held::Effect(effect)) if self.gated.is_empty() => self.ready.push_back(effect),
             (last, held) => {
                 let tie = last.map_or(PersistId(self.last), |(id, _)| *id);

@@ -23,6 +23,7 @@ use crate::ids::NodeId;
 use crate::model::lease::{Electorate, ElectorateId};
 use crate::model::node::Liveness;
 use crate::model::record::Term;
+use crate::plant::{Bug, is_planted};
 use crate::time::Mono;
 use crate::wire::message::LeaseMessage;
 use acceptor::Grant;
@@ -60,6 +61,7 @@ impl Timing {
         let acceptor = self.acceptor.max(Duration::from_millis(10));
         let holder = self.holder.min(acceptor * 94 / 100).max(Duration::from_millis(6));
         let renew = self.renew.clamp(Duration::from_millis(1), holder / 3);
+        let holder = if is_planted(Bug::PastTheLease) { acceptor * 2 } else { holder };
         Self { acceptor, holder, renew }
     }
 
@@ -173,7 +175,11 @@ impl Lease {
     /// `first_life`: this node has never promised anything, so nobody can hold a grant of an earlier life.
     pub fn new(me: NodeId, timing: Timing, durable: Durable, first_life: bool, seed: u64, now: Mono) -> Self {
         let timing = timing.bounded();
-        let grant = if first_life { None } else { Grant::of_an_earlier_life(&durable, timing, now) };
+        let grant = if first_life || is_planted(Bug::NoBootWait) {
+            None
+        } else {
+            Grant::of_an_earlier_life(&durable, timing, now)
+        };
         let mut lease = Self {
             me,
             timing,

@@ -15,6 +15,7 @@ use super::timers::Pending;
 use super::{Membership, Output, Swim};
 use crate::ids::NodeId;
 use crate::model::node::Liveness;
+use crate::plant::{Bug, is_planted};
 use crate::time::Mono;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
@@ -105,6 +106,7 @@ impl Membership {
         let hopeful_first = self.schedule.hopeful_first;
         self.schedule.hopeful_first = !hopeful_first;
         let lost = self.table.iter().filter(|(_, known)| known.liveness >= Liveness::Away);
+        let lost = lost.filter(|_| !is_planted(Bug::NoReannounce));
         let mut lost: Vec<(bool, Identity)> =
             lost.map(|(node, known)| (known.hopeful, Identity::new(node, known.addr, known.bump))).collect();
         lost.shuffle(&mut self.rng);

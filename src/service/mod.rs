@@ -26,6 +26,7 @@ use crate::model::rollout::Rollout;
 use crate::model::service::Service;
 use crate::model::spec::{ServiceSpec, UpdateConfig};
 use crate::model::task::{Desired, Slot, Task, TaskPhase, TaskStatus};
+use crate::plant::{Bug, is_planted};
 use crate::schedule::{Demand, NodeInfo, Placer, Vacating};
 use crate::time::{Mono, Now};
 use std::collections::{BTreeMap, BTreeSet};
@@ -164,6 +165,7 @@ impl<'a> ServicePlan<'a> {
     /// a bad release doesn't spread as nodes fail (Swarm's does).
     fn revision_to_make(&self) -> RevisionId {
         let pinned = self.rollout.as_ref().filter(|r| r.state.is_paused()).and_then(|r| r.from);
+        let pinned = pinned.filter(|_| !is_planted(Bug::PausedSpreads));
         pinned.filter(|r| self.specs.contains_key(r)).unwrap_or_else(|| self.target())
     }
 

@@ -6,6 +6,7 @@ use super::*;
 use crate::limits::START_TIMEOUT;
 use crate::model::rollout::RolloutState;
 use crate::model::spec::FailureAction;
+use crate::plant::{Bug, is_planted};
 
 /// Docker's defaults for what a health check leaves unset.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
@@ -55,8 +56,10 @@ impl ServicePlan<'_> {
         let target = self.target();
         let Some(spec) = self.specs.get(&target).cloned() else { return };
         let config = self.config(&spec);
+        let own = |t: &Task| !is_planted(Bug::FailuresOfOthers) || t.revision == target;
         // A later revision that asks for the same (a scale) takes over what an earlier one has started.
-        let of_this: Vec<Task> = self.tasks.values().filter(|t| t.in_rollout && !self.is_dirty(t)).cloned().collect();
+        let of_this: Vec<Task> =
+            self.tasks.values().filter(|t| t.in_rollout && !self.is_dirty(t) && own(t)).cloned().collect();
         let mut failed = rollout.failed.clone();
         let mut last = None;
         for task in of_this.iter().filter(|t| !rollout.failed.contains(&t.id)) {

@@ -8,6 +8,7 @@ use crate::limits::{DRAIN_GRACE, WITHDRAW_TIMEOUT};
 use crate::model::container::*;
 use crate::model::spec::{DEFAULT_STOP_GRACE, PublishMode};
 use crate::model::task::{Desired, TaskPhase};
+use crate::plant::{Bug, is_planted};
 use crate::time::Mono;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ impl Machine {
                     self.finish_stop(w);
                 }
             }
-            Step::Serve if self.is_published() => {
+            Step::Serve if self.is_published() && !is_planted(Bug::StopBeforeWithdraw) => {
                 w.out.queue.push_back(Output::Withdraw(self.id));
                 self.step = Step::Withdraw { until: w.now.mono + WITHDRAW_TIMEOUT };
             }

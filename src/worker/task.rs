@@ -11,6 +11,7 @@ use crate::limits::{PULL_TIMEOUT, START_TIMEOUT};
 use crate::model::container::*;
 use crate::model::spec::{Protocol, ServiceSpec};
 use crate::model::task::{Desired, TaskPhase, TaskStatus};
+use crate::plant::{Bug, is_planted};
 use crate::time::{Mono, Now};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -440,6 +441,7 @@ impl Machine {
         }
         match self.current(w.containers).map(|c| c.state.clone()) {
             Some(ContainerState::Exited { code, error, .. }) => self.exited(code, &error, w),
+            Some(ContainerState::Running { .. }) if is_planted(Bug::ReadyBeforeHealthy) => self.serve(w),
             Some(ContainerState::Running { health: Health::Unhealthy }) => {
                 self.end(TaskPhase::Failed, "unhealthy container", w);
             }

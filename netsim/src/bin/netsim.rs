@@ -29,6 +29,9 @@ struct What {
     /// Simulated seconds with faults; what follows until the cluster has settled comes on top
     #[arg(long, default_value_t = 300)]
     secs: u64,
+    /// A known bug to plant (needs the feature `plant`)
+    #[arg(long)]
+    plant: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -83,6 +86,18 @@ enum Command {
     },
 }
 
+#[cfg(feature = "plant")]
+fn plant(name: &str) -> Result<()> {
+    let bug = peer::plant::Bug::ALL.iter().find(|b| b.name() == name).with_context(|| format!("no bug {name:?}"))?;
+    peer::plant::plant(Some(*bug));
+    Ok(())
+}
+
+#[cfg(not(feature = "plant"))]
+fn plant(name: &str) -> Result<()> {
+    bail!("to plant {name} build with --features plant")
+}
+
 fn plan_of(text: &str, what: &What) -> Result<Plan> {
     if let Ok(seed) = text.parse() {
         return drawn(seed, what);
@@ -93,6 +108,9 @@ fn plan_of(text: &str, what: &What) -> Result<Plan> {
 }
 
 fn drawn(seed: u64, what: &What) -> Result<Plan> {
+    if let Some(name) = &what.plant {
+        plant(name)?;
+    }
     let Some(profile) = Profile::parse(&what.profile) else { bail!("no profile {:?}", what.profile) };
     Ok(chaos::draw(seed, profile, Size { nodes: what.nodes, secs: what.secs }))
 }

@@ -49,7 +49,7 @@ impl Default for Size {
 }
 
 /// Kinds of faults that a profile turns on and off.
-const KINDS: usize = 21;
+const KINDS: usize = 22;
 const REWIND: usize = 14;
 
 pub fn draw(seed: u64, profile: Profile, size: Size) -> Plan {
@@ -217,6 +217,7 @@ fn fault(kind: usize, nodes: usize, rng: &mut Rng) -> Fault {
             0 => Fault::RepliesLost { node, for_ms: long },
             _ => Fault::HintsLost { node, for_ms: long },
         },
+        20 => Fault::CutHolderBounceRest { for_ms: rng.between(1_000, 8_000), down_ms: rng.between(20, 600) },
         _ => Fault::KillContainer { node, nth: rng.index(6) },
     }
 }

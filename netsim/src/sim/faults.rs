@@ -51,6 +51,16 @@ impl World {
                     ends(self);
                 }
             }
+            Fault::CutHolderBounceRest { down_ms, .. } => {
+                if let Some(holder) = self.holder() {
+                    let rest: Vec<usize> = (0..count).filter(|n| *n != holder).collect();
+                    self.cut_pairs(number, rest.iter().map(|n| (holder, *n)).collect(), true);
+                    ends(self);
+                    for node in rest {
+                        self.bounce(node, down_ms * MS, false);
+                    }
+                }
+            }
             Fault::Loss { permille, .. } => {
                 self.net.loss_permille = permille;
                 ends(self);
@@ -105,7 +115,7 @@ impl World {
 
     pub(super) fn end_fault(&mut self, number: usize) {
         match &self.plan.faults[number].fault {
-            Fault::Cut { .. } | Fault::CutHolder { .. } => self.mend_pairs(number),
+            Fault::Cut { .. } | Fault::CutHolder { .. } | Fault::CutHolderBounceRest { .. } => self.mend_pairs(number),
             Fault::Loss { .. } => self.net.loss_permille = self.plan.weather.loss_permille,
             Fault::Latency { .. } => self.net.extra_us = 0,
             _ => {}

@@ -138,6 +138,11 @@ pub enum Fault {
         both: bool,
         for_ms: u64,
     },
+    /// The holder is cut off, and all others are restarted meanwhile.
+    CutHolderBounceRest {
+        for_ms: u64,
+        down_ms: u64,
+    },
     CutHolder {
         for_ms: u64,
         both: bool,
@@ -225,7 +230,11 @@ impl Fault {
             Bounce { down_ms, .. } | BounceHolder { down_ms } | Restart { down_ms, .. } | Rewind { down_ms, .. } => {
                 *down_ms
             }
-            Cut { for_ms, .. } | CutHolder { for_ms, .. } | Loss { for_ms, .. } | Latency { for_ms, .. } => *for_ms,
+            CutHolderBounceRest { for_ms, .. }
+            | Cut { for_ms, .. }
+            | CutHolder { for_ms, .. }
+            | Loss { for_ms, .. }
+            | Latency { for_ms, .. } => *for_ms,
             Pause { for_ms, .. } | PauseHolder { for_ms } | Slow { for_ms, .. } | DiskSlow { for_ms, .. } => *for_ms,
             DiskFull { for_ms, .. } | EngineDown { for_ms, .. } | EngineRestart { for_ms, .. } => *for_ms,
             EngineHang { for_ms, .. } | PullsFail { for_ms, .. } | StartsFail { for_ms, .. } => *for_ms,
