@@ -14,7 +14,7 @@ mod node;
 mod occupancy;
 mod rank;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

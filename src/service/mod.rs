@@ -130,11 +130,15 @@ impl<'a> ServicePlan<'a> {
     fn run(mut self, memory: &mut Memory, placer: &mut Placer, new_id: &mut dyn FnMut() -> TaskId, out: &mut Plan) {
         // Without the spec that is wanted nothing can be judged: its record is on its way.
         let Some(spec) = self.specs.get(&self.target()).cloned() else { return };
-        let slots = self.wanted_slots(&spec, placer);
+        let mut slots = self.wanted_slots(&spec, placer);
         self.begin_rollout(&slots);
+        let target = self.target();
         self.account_failures(memory);
-        // The failures may have turned the rollout round.
+        // The failures may have turned the rollout round, to a revision with other slots.
         let Some(spec) = self.specs.get(&self.target()).cloned() else { return };
+        if self.target() != target {
+            slots = self.wanted_slots(&spec, placer);
+        }
         self.fill_and_replace(&spec, &slots, memory, placer, new_id);
         self.finish_rollout(&spec, &slots, memory);
         self.reap(&slots, memory);

@@ -71,11 +71,18 @@ impl ServicePlan<'_> {
         let Some(culprit) = last else { return };
         let ratio = failed.len() as f64 / f64::from(rollout.total.max(1));
         let updated = Rollout { failed, ..rollout };
-        self.rollout = Some(if ratio > config.max_failure_ratio {
-            self.fail(updated, culprit, config.failure_action)
-        } else {
-            updated
-        });
+        let was_rollback = updated.state.is_rollback();
+        let updated =
+            if ratio > config.max_failure_ratio { self.fail(updated, culprit, config.failure_action) } else { updated };
+        let turned = updated.state.is_rollback() && !was_rollback;
+        self.rollout = Some(updated);
+        if turned {
+            // What already runs what is gone back to was not made by the way back, and is not held against it.
+            let there: BTreeSet<TaskId> = self.tasks.values().filter(|t| !self.is_dirty(t)).map(|t| t.id).collect();
+            for task in self.tasks.values_mut().filter(|t| there.contains(&t.id)) {
+                task.in_rollout = false;
+            }
+        }
     }
 
     fn fail(&self, mut rollout: Rollout, culprit: TaskId, action: FailureAction) -> Rollout {
