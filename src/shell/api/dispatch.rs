@@ -1,9 +1,9 @@
 //! Which request goes where: the whole surface on one page.
 
-use super::Api;
 use super::handle::{logs, network, node, object, peer, service, swarm, system, task};
 use super::incoming::{self, Call};
 use super::reply::{Answer, Failure};
+use super::{API_VERSION, Api, MIN_API_VERSION};
 use crate::model::object::ObjectKind;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method};
@@ -47,7 +47,22 @@ async fn answer(api: &Api, segments: &[&str], request: Request) -> Answer {
     let method = request.method().clone();
     // All of it, also where it says nothing to us: answering before the client has sent it breaks its connection.
     let call = Call::read(request).await?;
+    check_version(&call)?;
     route(api, method.as_str(), segments, &call).await
+}
+
+/// Docker's own words; what isn't ours the engine checks itself.
+fn check_version(call: &Call) -> Result<(), Failure> {
+    match call.version {
+        Some(version) if version > API_VERSION => Err(Failure::invalid(format!(
+            "client version {version} is too new. Maximum supported API version is {API_VERSION}"
+        ))),
+        Some(version) if version < MIN_API_VERSION => Err(Failure::invalid(format!(
+            "client version {version} is too old. Minimum supported API version is {MIN_API_VERSION}, please upgrade \
+             your client to a newer version"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answer {

@@ -244,6 +244,20 @@ async fn a_node_is_drained_labelled_and_removed_but_never_demoted() {
 }
 
 #[tokio::test]
+async fn versions_from_1_24_to_1_50_are_spoken() {
+    let server = Server::start(None).await;
+    for path in ["/v1.24/nodes", "/v1.41/nodes", "/v1.50/nodes", "/nodes"] {
+        assert_eq!(server.get(path).await.status, StatusCode::OK, "{path}");
+    }
+    for (path, why) in [("/v1.51/nodes", "is too new. Maximum"), ("/v1.23/nodes", "is too old. Minimum")] {
+        let refused = server.get(path).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+        assert!(refused.message().contains(why), "{}", refused.message());
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_swarms_own_commands_say_what_to_do_instead() {
     let server = Server::start(None).await;
     let swarm = server.get("/swarm").await.json();

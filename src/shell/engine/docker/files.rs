@@ -14,8 +14,8 @@ use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Types of file systems that keep what they hold in memory (statfs(2)).
 const TMPFS: u64 = 0x0102_1994;
@@ -25,6 +25,8 @@ const RAMFS: u64 = 0x8584_58f6;
 pub(super) struct Files {
     base: OnceLock<Result<PathBuf, String>>,
     swept: AtomicBool,
+    /// Held while directories come and go: the node's own goes with its last container.
+    changing: Mutex<()>,
 }
 
 impl Files {
@@ -44,6 +46,7 @@ impl Files {
 
     /// The container's own directory, empty.
     fn dir(&self, owner: Owner, name: &str) -> Result<PathBuf, String> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = self.base()?.join(owner.node.to_string()).join(name);
         let trouble = |error: io::Error| format!("no place for the container's secrets at {}: {error}", dir.display());
         match fs::remove_dir_all(&dir) {
@@ -57,12 +60,16 @@ impl Files {
     pub fn remove(&self, owner: Owner, name: &str) {
         // Where there is no base there are no files.
         let Ok(base) = self.base() else { return };
-        let dir = base.join(owner.node.to_string()).join(name);
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = base.join(owner.node.to_string());
+        let dir = all.join(name);
         if let Err(error) = fs::remove_dir_all(&dir)
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(dir = %dir.display(), %error, "a container's secrets could not be removed");
         }
+        // Refused while others' are in it.
+        let _ = fs::remove_dir(&all);
     }
 
     /// Once in the agent's life, with its first list and before it creates anything: what belongs to containers that
