@@ -88,7 +88,8 @@ impl World {
                     .tasks()
                     .filter(|t| t.service == service && t.slot == slot && t.desired.is_live())
                     .collect();
-                of_slot.is_empty() || of_slot.iter().any(|t| core.store().status(t.id).is_some_and(|s| s.ever_failed()))
+                of_slot.is_empty()
+                    || of_slot.iter().any(|t| core.store().status(t.id).is_some_and(|s| s.ever_failed() || s.is_over()))
             });
             if served || failed_or_gone {
                 self.check.disrupted.remove(&(service, slot));
