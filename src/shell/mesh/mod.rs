@@ -9,6 +9,8 @@
 
 mod proxy;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 mod watched;
 

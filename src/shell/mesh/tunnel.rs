@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -43,10 +43,7 @@ pub async fn connect(
 ) -> io::Result<Streams> {
     let open = async {
         let (mut send, mut recv) = tunnels.open(node, addr).await?;
-        let mut header = [0; TUNNEL_HEADER_BYTES];
-        header[0] = VERSION;
-        header[1..17].copy_from_slice(&task.as_u128().to_be_bytes());
-        header[17..].copy_from_slice(&target.to_be_bytes());
+        let header = encode(task, target);
         send.write_all(&header).await?;
         match recv.read_u8().await? {
             CONNECTED => Ok((send, recv)),
@@ -57,17 +54,34 @@ pub async fn connect(
     timeout(TUNNEL_TIMEOUT, open).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
-/// The answering side, until the connection ends. The first byte, [`VERSION`], has been read.
-pub async fn serve(shared: Arc<Shared>, mut send: quinn::SendStream, mut recv: quinn::RecvStream) {
-    let mut header = [0; TUNNEL_HEADER_BYTES - 1];
-    match timeout(TUNNEL_TIMEOUT, recv.read_exact(&mut header)).await {
-        Ok(Ok(())) => {}
-        _ => return,
-    }
+pub fn encode(task: TaskId, target: u16) -> [u8; TUNNEL_HEADER_BYTES] {
+    let mut header = [0; TUNNEL_HEADER_BYTES];
+    header[0] = VERSION;
+    header[1..17].copy_from_slice(&task.as_u128().to_be_bytes());
+    header[17..].copy_from_slice(&target.to_be_bytes());
+    header
+}
+
+/// A header without its version.
+fn decode(header: [u8; TUNNEL_HEADER_BYTES - 1]) -> (TaskId, u16) {
     let (mut task, mut target) = ([0; 16], [0; 2]);
     task.copy_from_slice(&header[..16]);
     target.copy_from_slice(&header[16..]);
-    let (task, target) = (TaskId::from_u128(u128::from_be_bytes(task)), u16::from_be_bytes(target));
+    (TaskId::from_u128(u128::from_be_bytes(task)), u16::from_be_bytes(target))
+}
+
+/// The answering side, until the connection ends. The first byte, [`VERSION`], has been read.
+pub async fn serve<S, R>(shared: Arc<Shared>, mut send: S, mut recv: R)
+where
+    S: AsyncWrite + Unpin,
+    R: AsyncRead + Unpin,
+{
+    let mut header = [0; TUNNEL_HEADER_BYTES - 1];
+    match timeout(TUNNEL_TIMEOUT, recv.read_exact(&mut header)).await {
+        Ok(Ok(_)) => {}
+        _ => return,
+    }
+    let (task, target) = decode(header);
     let Some((address, counted)) = shared.admit(task, target) else {
         let _ = send.write_u8(NOT_HERE).await;
         return;
