@@ -591,12 +591,11 @@ async fn docker_takes_a_rich_spec() {
 #[tokio::test]
 async fn docker_does_without_the_registry_where_the_image_is_here() {
     let Some(subject) = docker() else { return };
-    let began = Instant::now();
     subject.run(EngineOp::Pull { image: subject.ok.clone(), auth: None }).await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     let again = Instant::now();
     subject.run(EngineOp::Pull { image: subject.ok.clone(), auth: None }).await.unwrap();
-    assert!(again.elapsed() < Duration::from_secs(1), "the next task doesn't ask again: {:?}", again.elapsed());
+    // A registry that is asked and doesn't answer is waited for for five.
+    assert!(again.elapsed() < Duration::from_secs(4), "the next task doesn't ask again: {:?}", again.elapsed());
 }
 
 #[tokio::test]

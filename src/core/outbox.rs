@@ -29,6 +29,8 @@ pub struct Outbox {
 }
 
 struct Outstanding {
+    /// The first write that it carries: its own id, or that of a failed one it took over.
+    from: PersistId,
     writes: Writes,
     done: bool,
 }
@@ -46,14 +48,14 @@ impl Outbox {
         let id = PersistId(self.last);
         // While a failed write waits to be tried again, later ones join it, so that none overtakes it.
         if let Some((at, held)) = self.retry {
-            let mut all = self.outstanding.remove(&held).map(|o| o.writes).unwrap_or_default();
+            let (from, mut all) = self.outstanding.remove(&held).map_or((id, Writes::new()), |o| (o.from, o.writes));
             all.extend(writes);
-            self.outstanding.insert(id, Outstanding { writes: all, done: false });
+            self.outstanding.insert(id, Outstanding { from, writes: all, done: false });
             self.retie(id);
             self.retry = Some((at, id));
         } else {
             self.ready.push_back(Effect::Persist { id, writes: writes.clone() });
-            self.outstanding.insert(id, Outstanding { writes, done: false });
+            self.outstanding.insert(id, Outstanding { from: id, writes, done: false });
         }
         id
     }
@@ -86,8 +88,9 @@ impl Outbox {
         }
     }
 
+    /// A write that failed is durable when the one that took it over is.
     pub fn is_durable(&self, id: PersistId) -> bool {
-        self.outstanding.first_key_value().is_none_or(|(lowest, _)| *lowest > id)
+        self.outstanding.first_key_value().is_none_or(|(_, lowest)| lowest.from > id)
     }
 
     pub fn last_persist(&self) -> PersistId {
@@ -117,10 +120,11 @@ impl Outbox {
             return; // Part of an earlier failure, gathered already.
         }
         let entries = self.outstanding.split_off(&id);
+        let from = entries.values().next().map_or(id, |o| o.from);
         let all: Writes = entries.into_values().flat_map(|o| o.writes).collect();
         self.last += 1;
         let again = PersistId(self.last);
-        self.outstanding.insert(again, Outstanding { writes: all, done: false });
+        self.outstanding.insert(again, Outstanding { from, writes: all, done: false });
         for (tie, _) in self.gated.iter_mut().filter(|(tie, _)| *tie >= id) {
             *tie = again;
         }
@@ -219,11 +223,13 @@ mod tests {
         outbox.persist(write());
         outbox.push(effect(3));
         assert_eq!(outbox.trouble(), Some("disk full"));
+        assert!(!outbox.is_durable(first) && !outbox.is_durable(second), "another write carries them now");
         assert_eq!(drain(&mut outbox), Vec::<String>::new());
         outbox.handle_deadline(Mono(2_000_000));
         assert_eq!(drain(&mut outbox), ["persist 4 (3)"]);
         outbox.persisted(PersistId(4));
         assert_eq!(drain(&mut outbox), ["1", "2", "3"]);
+        assert!(outbox.is_durable(second));
         assert_eq!(outbox.trouble(), None);
     }
 }

@@ -1,1 +1,167 @@
+//! The composer by itself: one node alone, its disk in the test's hands. Whole clusters are the simulator's subject.
 
+use super::*;
+use crate::core::face::{Boot, FirstBoot, Reply, Request, RequestId, Timing};
+use crate::ids::ClusterId;
+use crate::model::node::Availability;
+use crate::time::Wall;
+use std::collections::BTreeMap;
+
+const ME: NodeId = NodeId::from_u128(1);
+const SPEC: &str = r#"{"Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": "nginx"}}}"#;
+
+struct Alone {
+    core: Core,
+    mono: Mono,
+    /// Writes are durable as soon as they are asked for.
+    disk: bool,
+    /// Asked for and not answered yet.
+    writes: Vec<(PersistId, Vec<Vec<u8>>)>,
+    replies: Vec<(RequestId, Reply)>,
+    warnings: Vec<String>,
+    sent: usize,
+}
+
+impl Alone {
+    /// A cluster of one that holds its lease.
+    fn founded() -> Self {
+        let boot = Boot {
+            cluster: ClusterId::from_u128(7),
+            node: ME,
+            boot: 42,
+            hostname: "one".into(),
+            addr: "10.0.0.1:7373".parse().unwrap(),
+            agent_version: "0".into(),
+            timing: Timing::default(),
+            durable: BTreeMap::new(),
+            first: Some(FirstBoot {
+                members: None,
+                join_secret: "secret".into(),
+                availability: Availability::Active,
+                labels: BTreeMap::new(),
+            }),
+        };
+        let mono = Mono(1_000_000);
+        let core = Core::boot(boot, Now { mono, wall: Wall(1_000) }).unwrap();
+        let (writes, replies, warnings) = (Vec::new(), Vec::new(), Vec::new());
+        let mut alone = Self { core, mono, disk: true, writes, replies, warnings, sent: 0 };
+        alone.drain();
+        for _ in 0..200 {
+            if alone.core.cluster().holder.is_some() {
+                return alone;
+            }
+            alone.wait(Duration::from_millis(100));
+        }
+        panic!("a node alone holds the lease soon");
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: self.mono, wall: Wall(self.mono.0 / 1_000) }
+    }
+
+    fn feed(&mut self, event: Event) {
+        self.core.handle(event, self.now());
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(effect) = self.core.poll_effect() {
+            match effect {
+                Effect::Persist { id, .. } if self.disk => self.core.handle(Event::Persisted(id), self.now()),
+                Effect::Persist { id, writes } => {
+                    self.writes.push((id, writes.into_iter().map(|(key, _)| key).collect()));
+                }
+                Effect::Reply { id, reply } => self.replies.push((id, reply)),
+                Effect::Notice(face::Notice::Warning(text)) => self.warnings.push(text),
+                Effect::Send { .. } => self.sent += 1,
+                _ => {}
+            }
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.mono = self.mono + time;
+        self.feed(Event::Wake);
+    }
+
+    fn create(&mut self, id: u64) {
+        let request = Request::CreateService { spec_json: SPEC.into(), auth: None };
+        self.feed(Event::Request { id: RequestId(id), request });
+    }
+
+    fn persisted(&mut self) {
+        for (id, _) in std::mem::take(&mut self.writes) {
+            self.feed(Event::Persisted(id));
+        }
+    }
+}
+
+#[test]
+fn a_write_is_answered_when_it_is_on_the_disk_and_not_before() {
+    let mut alone = Alone::founded();
+    alone.disk = false;
+    alone.create(1);
+    assert_eq!(alone.core.services().len(), 1, "it is seen here at once");
+    assert!(!alone.writes.is_empty() && alone.replies.is_empty(), "nobody is told of it");
+    alone.persisted();
+    let [(RequestId(1), Ok(accepted))] = &alone.replies[..] else { panic!("{:?}", alone.replies) };
+    assert_eq!(accepted.warnings, Vec::<String>::new());
+    // What the answer names is what there is.
+    assert_eq!(accepted.id, alone.core.services()[0].service.id.to_string());
+}
+
+#[test]
+fn a_disk_that_refuses_is_asked_again_and_nothing_is_promised_meanwhile() {
+    let mut alone = Alone::founded();
+    alone.disk = false;
+    alone.create(1);
+    let refused = std::mem::take(&mut alone.writes);
+    for (id, _) in &refused {
+        alone.feed(Event::PersistFailed { id: *id, why: "no space left".into() });
+    }
+    assert!(alone.warnings.iter().any(|w| w.contains("no space left")), "{:?}", alone.warnings);
+    assert_eq!(alone.core.cluster().disk_trouble.as_deref(), Some("no space left"));
+    assert!(alone.replies.is_empty(), "{:?}", alone.replies);
+    alone.wait(Duration::from_millis(1_100));
+    let again: Vec<&Vec<u8>> = alone.writes.iter().flat_map(|(_, keys)| keys).collect();
+    for key in refused.iter().flat_map(|(_, keys)| keys) {
+        assert!(again.contains(&key), "what was refused is written again");
+    }
+    alone.persisted();
+    assert!(matches!(&alone.replies[..], [(RequestId(1), Ok(_))]), "{:?}", alone.replies);
+    assert_eq!(alone.core.cluster().disk_trouble, None);
+}
+
+#[test]
+fn garbage_from_a_member_is_dropped_with_a_word_and_answered_by_nobody() {
+    let mut alone = Alone::founded();
+    let before = alone.core.cluster().records;
+    for bytes in [vec![], vec![0xff; 3], vec![1; 4_096], b"GET / HTTP/1.1".to_vec()] {
+        alone.warnings.clear();
+        alone.sent = 0;
+        alone.feed(Event::Message { from: NodeId::from_u128(2), bytes });
+        assert!(alone.warnings.iter().any(|w| w.starts_with("dropped a message from node")), "{:?}", alone.warnings);
+        assert_eq!(alone.sent, 0);
+    }
+    assert_eq!(alone.core.cluster().records, before);
+}
+
+#[test]
+fn a_refused_request_changes_nothing() {
+    let mut alone = Alone::founded();
+    alone.create(1);
+    alone.create(2);
+    let [(_, Ok(_)), (RequestId(2), Err(refused))] = &alone.replies[..] else { panic!("{:?}", alone.replies) };
+    assert!(refused.to_string().contains("web"), "{refused}");
+    let (changes, service) = (alone.core.changes(), alone.core.services()[0].service.id);
+    let bad = Request::UpdateService { id: service, version: None, spec_json: "{\"Name\": 1".into(), auth: None };
+    alone.feed(Event::Request { id: RequestId(3), request: bad });
+    let stale = Some(crate::model::record::Hlc(1));
+    let stale = Request::UpdateService { id: service, version: stale, spec_json: SPEC.into(), auth: None };
+    alone.feed(Event::Request { id: RequestId(4), request: stale });
+    assert!(matches!(
+        &alone.replies[2..],
+        [(_, Err(face::Refused::Invalid(_))), (_, Err(face::Refused::OutOfSequence))]
+    ));
+    assert_eq!(alone.core.changes(), changes);
+}
