@@ -2,7 +2,7 @@
 //! first deployment to its removal without a trace. Skipped, loudly, where there is no root or no dockerd.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use netsim::lab::{Lab, LabConfig, address, wait_until};
+use netsim::lab::{Lab, LabConfig, address, image, wait_until};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,10 +10,11 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// With the lab's image put in.
 const STACK: &str = r"
 services:
   web:
-    image: localhost:1/greeter:1
+    image: IMAGE
     networks: [front, back]
     secrets: [{source: token, target: tok, uid: '7', gid: '8', mode: 0400}]
     configs: [{source: motd, target: /etc/motd}]
@@ -91,7 +92,8 @@ fn curl(node: usize) -> String {
 #[test]
 fn a_stack_on_real_engines_from_deployment_to_removal() {
     let Some(tools) = Tools::start(2) else { return };
-    for (name, content) in [("compose.yml", STACK), ("token", "hunter2"), ("motd", "hello")] {
+    let stack = STACK.replace("IMAGE", &image("1"));
+    for (name, content) in [("compose.yml", stack.as_str()), ("token", "hunter2"), ("motd", "hello")] {
         fs::write(tools.dir.path().join(name), content).unwrap();
     }
     tools.until(1, "node ls", |table| table.matches(" Ready ").count() == 2);
@@ -122,7 +124,7 @@ fn a_stack_on_real_engines_from_deployment_to_removal() {
     assert_eq!(networks.matches("st_front=").count(), 1, "{networks}");
     assert!(networks.contains("st_front=overlay=swarm") && networks.contains("bridge=bridge=local"), "{networks}");
 
-    fs::write(tools.dir.path().join("compose.yml"), STACK.replace("greeter:1", "greeter:2")).unwrap();
+    fs::write(tools.dir.path().join("compose.yml"), STACK.replace("IMAGE", &image("2"))).unwrap();
     tools.run(2, DEPLOY);
     assert!(curl(1).starts_with("Hello from greeter 2") && curl(2).starts_with("Hello from greeter 2"));
     tools.run(1, "service rollback -q st_web");
