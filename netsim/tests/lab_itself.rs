@@ -5,7 +5,7 @@
 
 mod common;
 
-use netsim::lab::{Lab, LabConfig, address, image, namespace, wait_until};
+use netsim::lab::{Lab, LabConfig, NODES_MAX, address, image, namespace, wait_until};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -129,6 +129,29 @@ fn nothing_is_left_when_its_maker_is_ended() {
 }
 
 #[test]
+fn a_lab_that_died_with_its_guard_is_buried_by_the_next() {
+    if !can_run() {
+        return;
+    }
+    let mine = common::everything();
+    let up = |dir: &Path, nodes| Lab::up(LabConfig { nodes, dir: dir.to_owned(), peer: None });
+    for cleared in [false, true] {
+        let (dead, next) = (dir("d"), dir("n"));
+        up(&dead, 2).unwrap().keep();
+        // All of a machine's processes end at once, and perhaps its temporary files are cleared.
+        for pid in sh(&format!("grep -lzsx PEERLAB_DIR={} /proc/[0-9]*/environ", dead.display())).lines() {
+            sh(&format!("kill -KILL {}", pid.split('/').nth(2).unwrap()));
+        }
+        if cleared {
+            sh(&format!("umount -l {0}/cg; rm -rf --one-file-system {0}", dead.display()));
+        }
+        up(&next, 1).unwrap().down().unwrap();
+        assert!(!dead.exists() && !next.exists());
+        assert_eq!(common::everything(), mine, "cleared: {cleared}");
+    }
+}
+
+#[test]
 fn nothing_is_left_when_up_fails() {
     if !can_run() {
         return;
@@ -147,8 +170,9 @@ fn what_it_did_not_make_stays() {
     if !can_run() {
         return;
     }
-    let (foreign, dir) = (namespace(2), dir("s"));
-    let config = || LabConfig { nodes: 2, dir: dir.clone(), peer: None };
+    // No other test's lab gets as far, should this one's end leave it behind.
+    let (foreign, dir) = (namespace(NODES_MAX), dir("s"));
+    let config = || LabConfig { nodes: NODES_MAX, dir: dir.clone(), peer: None };
     sh(&format!("ip netns add {foreign}"));
     let refused = Lab::up(config()).map(|_| ()).unwrap_err().to_string();
     assert!(refused.contains(&format!("{foreign} exists")), "{refused}");
@@ -158,8 +182,9 @@ fn what_it_did_not_make_stays() {
     sh(&format!("ip -n {foreign} link set lo alias 'peerlab /tmp/another'"));
     fs::create_dir(&dir).unwrap();
     lab_refuses(&dir, &["down"], "no lab in");
-    fs::write(dir.join("lab.json"), r#"{"version": 1, "nodes": 2, "peer": null, "made": ["peerlab2"]}"#).unwrap();
-    lab_refuses(&dir, &["down"], "peerlab2 is not this lab's");
+    let state = format!(r#"{{"version": 1, "nodes": 2, "peer": null, "made": ["{foreign}"]}}"#);
+    fs::write(dir.join("lab.json"), state).unwrap();
+    lab_refuses(&dir, &["down"], &format!("{foreign} is not this lab's"));
     assert!(sh("ip netns list").contains(&foreign));
     sh(&format!("ip netns del {foreign}"));
     lab_ok(&dir, &["down"]);

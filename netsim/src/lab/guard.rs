@@ -1,7 +1,7 @@
 //! Whoever brings a lab up may end at any moment: by Ctrl-C, a panic, a test runner's SIGKILL. A process of its own
 //! waits at a pipe for that, and takes the lab down; the kernel closes the pipe however its other end died.
 
-use super::process::search_path;
+use super::process::{GUARD_MARK, search_path};
 use anyhow::{Context, Result};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ impl Guard {
             .arg(dir)
             .arg("guard")
             .env("PATH", search_path())
+            .env(GUARD_MARK, dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()

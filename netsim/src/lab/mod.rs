@@ -4,7 +4,7 @@
 //!
 //! The law: it touches nothing that it didn't make, and leaves nothing behind. What it makes carries its mark and is
 //! noted in its state file beforehand; [`Lab::down`] works from any process; a [`Lab`] that is dropped, or whose process
-//! dies in any way, is taken down.
+//! dies in any way, is taken down; what is left of one that died with its guard, by the next [`Lab::up`].
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -36,7 +36,8 @@ const SUBNET: &str = "10.77.0";
 const BRIDGE: &str = "br-peerlab";
 const CGROUP: &str = "peerlab";
 const UP_LIMIT: Duration = Duration::from_secs(60);
-const NODES_MAX: usize = 20;
+/// The most nodes that a lab may have.
+pub const NODES_MAX: usize = 20;
 /// A unix socket's path has 107 bytes; dockerd and containerd add up to 50 of their own.
 const DIR_LEN_MAX: usize = 40;
 
@@ -85,6 +86,7 @@ impl Lab {
         );
         ensure!(config.dir.as_os_str().len() < DIR_LEN_MAX, "--dir {dir}: too long for unix sockets in it");
         ensure!(!config.dir.exists(), "{dir} exists: is a lab up already? End it with: lab down");
+        Self::bury_the_dead()?;
         Self::check_names(config.nodes)?;
         let made = Self::names(config.nodes).collect();
         fs::create_dir_all(&config.dir)?;

@@ -3,9 +3,21 @@
 //! What the lab makes carries the lab's directory as its alias, and stands in the state file before it exists: only what
 //! both say is ours is ever removed.
 
-use super::process::{sh_ok, shell};
-use super::{BRIDGE, Lab, SUBNET, address, link, namespace};
+use super::process::{has_life, sh_ok, shell};
+use super::{BRIDGE, Lab, LabConfig, NODES_MAX, SUBNET, address, link, namespace};
 use anyhow::{Result, ensure};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// In front of the lab's directory in an alias.
+const MARKED: &str = "peerlab ";
+
+/// A namespace or a link.
+struct Thing {
+    is_namespace: bool,
+    /// Its alias.
+    mark: Option<String>,
+}
 
 impl Lab {
     /// The names of everything that the network is to be made of.
@@ -16,14 +28,43 @@ impl Lab {
     /// Nothing of these names may be there before the lab makes it.
     pub(super) fn check_names(nodes: usize) -> Result<()> {
         for name in Self::names(nodes) {
-            let there = sh_ok(&format!("ip link show {name} || ip netns list | grep -qE '^{name}( |$)'"));
+            let there = Self::look_at(&name).is_some();
             ensure!(!there, "{name} exists: another lab is up (end it with: lab down), or somebody else made it");
         }
         Ok(())
     }
 
+    /// Takes away what is left of labs that died together with their guards, as when everything on a machine is ended at
+    /// once: it stands in the way of every later lab, and nobody else will.
+    pub(super) fn bury_the_dead() -> Result<()> {
+        let names: Vec<String> = Self::names(NODES_MAX).collect();
+        let mark = |name: &String| Self::look_at(name)?.mark?.strip_prefix(MARKED).map(PathBuf::from);
+        let dirs: BTreeSet<PathBuf> = names.iter().filter_map(mark).collect();
+        for dir in dirs.into_iter().filter(|dir| !has_life(dir)) {
+            if let Ok(mut dead) = Self::attach(dir.clone()) {
+                dead.down()?;
+            } else {
+                // Its directory was cleared away, and is not ours to guess at.
+                let made = names.iter().filter(|name| mark(name).as_ref() == Some(&dir)).cloned().collect();
+                let config = LabConfig { nodes: 0, dir, peer: None };
+                Self { config, made, owned: false, guard: None }.remove_network()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `None` if there is no namespace or link of this name.
+    fn look_at(name: &str) -> Option<Thing> {
+        let is_namespace = sh_ok(&format!("ip netns list | grep -qE '^{name}( |$)'"));
+        let look = if is_namespace { format!("ip -n {name} link show lo") } else { format!("ip link show {name}") };
+        let shown = shell(&look).ok()?;
+        let text = String::from_utf8_lossy(&shown.stdout);
+        let mark = text.lines().find_map(|line| line.trim().strip_prefix("alias ")).map(str::to_owned);
+        (is_namespace || shown.status.success()).then_some(Thing { is_namespace, mark })
+    }
+
     fn alias(&self) -> String {
-        format!("peerlab {}", self.config.dir.display())
+        format!("{MARKED}{}", self.config.dir.display())
     }
 
     pub(super) fn make_bridge(&self) -> Result<()> {
@@ -48,21 +89,10 @@ impl Lab {
     /// Removes what the lab made; what carries another lab's mark stays, and is an error.
     pub(super) fn remove_network(&self) -> Result<()> {
         for name in &self.made {
-            let is_namespace = sh_ok(&format!("ip netns list | grep -qE '^{name}( |$)'"));
-            let (look, remove) = if is_namespace {
-                (format!("ip -n {name} link show lo"), format!("ip netns del {name}"))
-            } else {
-                (format!("ip link show {name}"), format!("ip link del {name}"))
-            };
-            let Ok(shown) = shell(&look) else { continue };
-            if !shown.status.success() {
-                continue;
-            }
-            let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-            let mark = shown.lines().find_map(|line| line.trim().strip_prefix("alias "));
+            let Some(Thing { is_namespace, mark }) = Self::look_at(name) else { continue };
             // Without a mark: it was made, and its maker ended before it could mark it.
-            ensure!(mark.is_none_or(|mark| mark == self.alias()), "{name} is not this lab's: {mark:?}");
-            sh_ok(&remove);
+            ensure!(mark.as_ref().is_none_or(|mark| *mark == self.alias()), "{name} is not this lab's: {mark:?}");
+            sh_ok(&if is_namespace { format!("ip netns del {name}") } else { format!("ip link del {name}") });
         }
         Ok(())
     }

@@ -49,6 +49,14 @@ fn started(pid: u32) -> Option<u64> {
 /// In the environment of everything that a lab starts, and so of what that starts: the lab's directory.
 pub const MARK: &str = "PEERLAB_DIR";
 
+/// In the environment of a lab's guard, which is no part of it: likewise.
+pub const GUARD_MARK: &str = "PEERLAB_GUARD";
+
+/// Something of the lab runs, or somebody who'll take it down.
+pub fn has_life(dir: &Path) -> bool {
+    [MARK, GUARD_MARK].iter().any(|mark| !marked(&format!("{mark}={}", dir.display())).is_empty())
+}
+
 /// Ends everything that carries a lab's mark, also what was just being started when the lab's maker died.
 pub fn end_marked(dir: &Path) -> Result<()> {
     let mark = format!("{MARK}={}", dir.display());
