@@ -130,15 +130,13 @@ impl<'a> ServicePlan<'a> {
     fn run(mut self, memory: &mut Memory, placer: &mut Placer, new_id: &mut dyn FnMut() -> TaskId, out: &mut Plan) {
         // Without the spec that is wanted nothing can be judged: its record is on its way.
         let Some(spec) = self.specs.get(&self.target()).cloned() else { return };
-        let mut slots = self.wanted_slots(&spec, placer);
+        let slots = self.wanted_slots(&spec, placer);
         self.begin_rollout(&slots);
-        let target = self.target();
         self.account_failures(memory);
-        // The failures may have turned the rollout round, to a revision with other slots.
+        // The failures may have turned the rollout round, to a revision with other slots: nothing goes before that.
         let Some(spec) = self.specs.get(&self.target()).cloned() else { return };
-        if self.target() != target {
-            slots = self.wanted_slots(&spec, placer);
-        }
+        let slots = self.wanted_slots(&spec, placer);
+        self.let_go(&spec, &slots);
         self.fill_and_replace(&spec, &slots, memory, placer, new_id);
         self.finish_rollout(&spec, &slots, memory);
         self.reap(&slots, memory);

@@ -325,7 +325,7 @@ impl ServicePlan<'_> {
             if in_transition >= limit {
                 return;
             }
-            if self.cools_down(slot, spec, memory) {
+            if self.cools_down(&current, spec, memory) {
                 continue;
             }
             // A container that binds a port of its node can't start beside the old one there.
@@ -368,9 +368,10 @@ impl ServicePlan<'_> {
 
     /// A successor that failed to get ready was dropped a moment ago: not at once again, and later each time. Its tries
     /// leave records behind, so an image that no registry has must not be tried every few seconds for ever.
-    fn cools_down(&mut self, slot: Slot, spec: &ServiceSpec, memory: &Memory) -> bool {
+    fn cools_down(&mut self, current: &Task, spec: &ServiceSpec, memory: &Memory) -> bool {
         let revision = self.revision_to_make();
-        let failed = |t: &&Task| t.slot == slot && !t.desired.is_live() && self.phase(t.id) >= TaskPhase::Failed;
+        let was_to_replace_it = |t: &Task| t.replaces == Some(current.id) && !t.desired.is_live();
+        let failed = |t: &&Task| was_to_replace_it(t) && self.phase(t.id) >= TaskPhase::Failed;
         let ended: Vec<(Mono, bool)> = self
             .tasks
             .values()

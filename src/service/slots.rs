@@ -20,16 +20,21 @@ pub(super) struct SlotTasks {
 }
 
 impl ServicePlan<'_> {
-    /// Decides on the slots, and lets go of the tasks of those that are not wanted.
-    pub(super) fn wanted_slots(&mut self, spec: &ServiceSpec, placer: &Placer) -> Slots {
-        let wanted = match spec.mode {
-            Mode::Replicated(replicas) => self.replica_slots(replicas),
-            Mode::Global => self.node_slots(spec, placer),
-        };
+    pub(super) fn wanted_slots(&self, spec: &ServiceSpec, placer: &Placer) -> Slots {
+        Slots {
+            wanted: match spec.mode {
+                Mode::Replicated(replicas) => self.replica_slots(replicas),
+                Mode::Global => self.node_slots(spec, placer),
+            },
+        }
+    }
+
+    /// The tasks of slots that are not wanted go.
+    pub(super) fn let_go(&mut self, spec: &ServiceSpec, slots: &Slots) {
         let surplus: Vec<TaskId> = self
             .tasks
             .values()
-            .filter(|t| t.desired < Desired::Remove && !wanted.contains(&t.slot))
+            .filter(|t| t.desired < Desired::Remove && !slots.wanted.contains(&t.slot))
             .map(|t| t.id)
             .collect();
         for id in surplus {
@@ -37,7 +42,6 @@ impl ServicePlan<'_> {
             let desired = if keeps_history { Desired::Shutdown } else { Desired::Remove };
             self.raise(id, desired, self.why_not_wanted(id));
         }
-        Slots { wanted }
     }
 
     fn why_not_wanted(&self, id: TaskId) -> &'static str {
