@@ -28,21 +28,10 @@ impl World {
         self.nodes[n].held = held;
         let Some(term) = held else { return };
         // Whoever believes it still, by its own clock at this instant, stopped or not.
-        let other = self.live().find_map(|(o, core)| {
-            let held = core.held(self.nodes[o].clock.now(self.now).mono).filter(|_| o != n)?;
-            Some((o, held))
-        });
-        if let Some((other, theirs)) = other {
-            self.violate("L1", || {
-                format!("two holders: n{n} with term {} and n{other} with {}", term.round, theirs.round)
-            });
-        }
-        if let Some((last, who)) = self.check.last_term
-            && (term < last || (term == last && who != n))
-        {
-            self.violate("L2", || format!("n{n} holds term {} after n{who} held {}", term.round, last.round));
-        }
-        self.check.last_term = Some((term, n));
+        let others: Vec<(usize, Term)> =
+            self.live().filter_map(|(o, core)| Some((o, core.held(self.nodes[o].clock.now(self.now).mono)?))).collect();
+        let breach = self.check.holders.begins(n, term, others);
+        self.judge(breach);
     }
 
     pub(in crate::sim) fn check_sent(&mut self, n: usize, bytes: &[u8]) {

@@ -1,5 +1,6 @@
 //! What must be true, compared with what the cores believe and do. One file an area; the ids are those of
-//! docs/netsim.md. A check speaks by [`World::violate`]; the first word ends the run.
+//! docs/netsim.md. A check speaks by [`World::violate`]; the first word ends the run. What the lab's chaos judges by, too,
+//! stands in [`crate::law`].
 
 mod lease;
 mod mesh;
@@ -9,13 +10,14 @@ mod settled;
 mod tasks;
 
 use super::world::World;
-use peer::ids::{NodeId, ServiceId, TaskId};
-use peer::model::record::{Hlc, Key, RevisionId, Stamp, Term};
-use peer::model::spec::ServiceSpec;
-use peer::model::task::Slot;
+use crate::law::Breach;
+use crate::law::lease::Holders;
+use crate::law::records::Versions;
+use crate::law::rollout::Budgets;
+use peer::ids::{NodeId, TaskId};
+use peer::model::record::{Hlc, Key};
 use peer::wire::message::Digest;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -28,18 +30,14 @@ pub struct Violation {
 /// What the checks remember between two looks.
 #[derive(Debug)]
 pub struct Checks {
-    last_term: Option<(Term, usize)>,
+    holders: Holders,
     /// The version of each key that a node was last seen to have.
-    versions: Vec<BTreeMap<Key, (bool, Stamp)>>,
+    versions: Vec<Versions>,
     next_look: usize,
     /// Acknowledged to an operator without a warning.
     pub ledger: Vec<(Key, Hlc)>,
-    specs: BTreeMap<RevisionId, Arc<ServiceSpec>>,
-    /// The most parallel any revision of a service allows, and whether each starts first.
-    budget: BTreeMap<ServiceId, (u64, bool)>,
+    budgets: Budgets,
     known_tasks: BTreeSet<TaskId>,
-    /// Slots whose serving task was stopped on purpose while nothing else served them.
-    disrupted: BTreeMap<(ServiceId, Slot), u64>,
     /// Nodes that stay down in the second phase.
     pub left_dead: BTreeSet<NodeId>,
     quiet_since: Option<u64>,
@@ -54,14 +52,12 @@ pub struct Checks {
 impl Checks {
     pub fn new(nodes: usize) -> Self {
         Self {
-            last_term: None,
-            versions: vec![BTreeMap::new(); nodes],
+            holders: Holders::default(),
+            versions: (0..nodes).map(|_| Versions::default()).collect(),
             next_look: 0,
             ledger: Vec::new(),
-            specs: BTreeMap::new(),
-            budget: BTreeMap::new(),
+            budgets: Budgets::default(),
             known_tasks: BTreeSet::new(),
-            disrupted: BTreeMap::new(),
             left_dead: BTreeSet::new(),
             quiet_since: None,
             quiet_mark: Vec::new(),
@@ -84,6 +80,12 @@ impl World {
             let violation = Violation { id, at: self.now, text: text() };
             self.trace.say(self.now, None, || format!("VIOLATION {id}: {}", violation.text));
             self.violation = Some(violation);
+        }
+    }
+
+    fn judge(&mut self, breach: Option<Breach>) {
+        if let Some(Breach { law, text }) = breach {
+            self.violate(law, || text);
         }
     }
 

@@ -2,12 +2,9 @@
 //! last serving task of a slot is stopped only for one that serves.
 
 use super::World;
+use crate::law::rollout::is_replaced;
 use peer::ids::{ServiceId, TaskId};
-use peer::model::spec::{self, Order, UpdateConfig};
 use peer::model::task::{Slot, Task, TaskPhase};
-
-/// The holder's words for stops that replace nothing within the budget.
-const NOT_REPLACED: &[&str] = &["its node is down", "scaled down", "service removed", "another task has its slot"];
 
 impl World {
     /// A serving container is about to get its SIGTERM.
@@ -27,7 +24,7 @@ impl World {
         if !serving || !said || task.desired.is_live() || self.nodes[n].gone {
             return;
         }
-        let replaced = !NOT_REPLACED.contains(&task.message.as_str()) && core.store().service(task.service).is_some();
+        let replaced = is_replaced(&task) && core.store().service(task.service).is_some();
         let seen = |t: &Task| {
             let said = core.store().status(t.id).is_some_and(|s| s.phase == TaskPhase::Running);
             t.id != id && t.service == task.service && t.slot == task.slot && t.desired.is_live() && said
@@ -35,29 +32,20 @@ impl World {
         // Without a health check what has just been started passes for serving.
         let seen = core.store().tasks().any(seen);
         self.check_withdrawn(n, &task);
-        if !replaced || matches!(task.slot, Slot::Node(_)) {
+        if !replaced {
             return;
         }
         self.learn_budget(n, task.service);
         if seen || self.is_served(task.service, task.slot, id) {
             return;
         }
-        let Some((parallelism, start_first)) = self.check.budget.get(&task.service).copied() else { return };
-        if start_first && self.is_calm() {
-            self.violate("U2", || format!("n{n} stops {id:?}, the last that serves {:?}: {}", task.slot, task.message));
-        }
-        self.check.disrupted.insert((task.service, task.slot), now);
-        self.forget_undisrupted();
-        let slots = self.check.disrupted.keys().filter(|(service, _)| *service == task.service).count() as u64;
-        if parallelism > 0 && slots > parallelism && self.is_calm() {
-            let since: Vec<_> = self.check.disrupted.iter().filter(|((s, _), _)| *s == task.service).collect();
-            let since = format!("{since:?}");
-            self.violate("U1", || {
-                format!(
-                    "{slots} slots of a service were stopped for replacements, the budget is {parallelism}: {}; {since}",
-                    task.message
-                )
-            });
+        let mut budgets = std::mem::take(&mut self.check.budgets);
+        let breaches = budgets.stopped(&task, now, |service, slot| self.is_over(service, slot));
+        self.check.budgets = budgets;
+        if self.is_calm() {
+            for breach in breaches {
+                self.judge(Some(breach));
+            }
         }
     }
 
@@ -77,12 +65,16 @@ impl World {
         self.live().find_map(|(_, core)| core.store().task(task)).map(|t: &Task| t.slot)
     }
 
-    /// Slots that are served again, or whose replacement failed, or that are wanted no more, count no longer.
     pub(super) fn forget_undisrupted(&mut self) {
-        let slots: Vec<(ServiceId, Slot)> = self.check.disrupted.keys().copied().collect();
-        for (service, slot) in slots {
-            let served = self.is_served(service, slot, TaskId::from_u128(0));
-            let failed_or_gone = self.live().any(|(_, core)| {
+        let mut budgets = std::mem::take(&mut self.check.budgets);
+        budgets.forget(|service, slot| self.is_over(service, slot));
+        self.check.budgets = budgets;
+    }
+
+    /// Served again, or its replacement failed, or it is wanted no more.
+    fn is_over(&self, service: ServiceId, slot: Slot) -> bool {
+        self.is_served(service, slot, TaskId::from_u128(0))
+            || self.live().any(|(_, core)| {
                 let of_slot: Vec<&Task> = core
                     .store()
                     .tasks()
@@ -90,25 +82,13 @@ impl World {
                     .collect();
                 of_slot.is_empty()
                     || of_slot.iter().any(|t| core.store().status(t.id).is_some_and(|s| s.ever_failed() || s.is_over()))
-            });
-            if served || failed_or_gone {
-                self.check.disrupted.remove(&(service, slot));
-            }
-        }
+            })
     }
 
     fn learn_budget(&mut self, n: usize, service: ServiceId) {
         let Some(core) = self.nodes[n].core.as_ref() else { return };
-        let new: Vec<_> =
-            core.store().revisions(service).filter(|r| !self.check.specs.contains_key(&r.id)).cloned().collect();
-        for revision in new {
-            let Ok(parsed) = spec::parse(&revision.spec_json) else { continue };
-            let most = |c: &UpdateConfig| if c.parallelism == 0 { u64::MAX } else { u64::from(c.parallelism) };
-            let parallelism = most(&parsed.update).max(most(&parsed.rollback));
-            let first = parsed.update.order == Order::StartFirst && parsed.rollback.order == Order::StartFirst;
-            let entry = self.check.budget.entry(service).or_insert((0, true));
-            *entry = (entry.0.max(parallelism), entry.1 && first);
-            self.check.specs.insert(revision.id, parsed.into());
+        for revision in core.store().revisions(service) {
+            self.check.budgets.learn(service, revision.id, &revision.spec_json);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! P2 a task stays on its node; P4 assignments are possible in their author's own eyes; P5 one container a task.
 
 use super::World;
+use crate::law::tasks::spreads_a_paused_release;
 use peer::ids::TaskId;
 use peer::model::container::EngineOp;
 use peer::model::node::{Availability, Liveness};
@@ -66,15 +67,10 @@ impl World {
                     }
                     Some(_) => {}
                 }
-                let paused = core.store().rollout(task.service).filter(|r| r.state.is_paused());
+                let rollout = core.store().rollout(task.service);
                 let current = core.store().service(task.service).map(|s| s.current);
-                if let Some(rollout) = paused
-                    && Some(rollout.to) == current
-                    && task.revision == rollout.to
-                    && rollout
-                        .from
-                        .is_some_and(|from| from != rollout.to && core.store().revision(task.service, from).is_some())
-                {
+                let kept = |from| core.store().revision(task.service, from).is_some();
+                if spreads_a_paused_release(task, rollout, current, kept) {
                     wrong.push(("U3", format!("n{n} made task {id:?} of a release that is paused")));
                 }
             }

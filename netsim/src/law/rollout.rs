@@ -1,0 +1,69 @@
+//! U1: what is stopped on purpose never exceeds the service's budget, whoever leads. U2: with start-first the last
+//! serving task of a slot is stopped only for one that serves.
+
+use super::Breach;
+use peer::ids::ServiceId;
+use peer::model::record::RevisionId;
+use peer::model::spec::{self, Order, UpdateConfig};
+use peer::model::task::{Slot, Task};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The holder's words for stops that replace nothing within the budget.
+const NOT_REPLACED: &[&str] = &["its node is down", "scaled down", "service removed", "another task has its slot"];
+
+/// This task of a service that is still there stops so that another can take its replica's place.
+pub fn is_replaced(task: &Task) -> bool {
+    !NOT_REPLACED.contains(&task.message.as_str()) && !matches!(task.slot, Slot::Node(_))
+}
+
+#[derive(Debug, Default)]
+pub struct Budgets {
+    known: BTreeSet<RevisionId>,
+    /// The most parallel any revision of a service allows, and whether each starts first.
+    budget: BTreeMap<ServiceId, (u64, bool)>,
+    /// Slots whose serving task was stopped on purpose while nothing else served them, and when.
+    disrupted: BTreeMap<(ServiceId, Slot), u64>,
+}
+
+impl Budgets {
+    pub fn learn(&mut self, service: ServiceId, revision: RevisionId, spec_json: &str) {
+        if self.known.contains(&revision) {
+            return;
+        }
+        let Ok(parsed) = spec::parse(spec_json) else { return };
+        let most = |c: &UpdateConfig| if c.parallelism == 0 { u64::MAX } else { u64::from(c.parallelism) };
+        let parallelism = most(&parsed.update).max(most(&parsed.rollback));
+        let first = parsed.update.order == Order::StartFirst && parsed.rollback.order == Order::StartFirst;
+        let entry = self.budget.entry(service).or_insert((0, true));
+        *entry = (entry.0.max(parallelism), entry.1 && first);
+        self.known.insert(revision);
+    }
+
+    /// The last task that served its slot is stopped for another to take its place; `is_over` tells of which slots
+    /// no longer count.
+    pub fn stopped(&mut self, task: &Task, now: u64, is_over: impl FnMut(ServiceId, Slot) -> bool) -> Vec<Breach> {
+        let Some((parallelism, start_first)) = self.budget.get(&task.service).copied() else { return Vec::new() };
+        let mut found = Vec::new();
+        if start_first {
+            let text = format!("{:?} is stopped, the last that serves {:?}: {}", task.id, task.slot, task.message);
+            found.push(Breach::of("U2", text));
+        }
+        self.disrupted.insert((task.service, task.slot), now);
+        self.forget(is_over);
+        let of_service: Vec<_> = self.disrupted.iter().filter(|((s, _), _)| *s == task.service).collect();
+        let slots = of_service.len() as u64;
+        if parallelism > 0 && slots > parallelism {
+            let text = format!(
+                "{slots} slots of a service were stopped for replacements, the budget is {parallelism}: {}; {of_service:?}",
+                task.message
+            );
+            found.push(Breach::of("U1", text));
+        }
+        found
+    }
+
+    /// Slots that are served again, or whose replacement failed, or that are wanted no more, count no longer.
+    pub fn forget(&mut self, mut is_over: impl FnMut(ServiceId, Slot) -> bool) {
+        self.disrupted.retain(|(service, slot), _| !is_over(*service, *slot));
+    }
+}
