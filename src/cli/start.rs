@@ -70,15 +70,19 @@ pub struct StartArgs {
     /// Stop, as by SIGTERM, when standard input ends: for who starts an agent and may die before it
     #[arg(long, hide = true)]
     until_eof: bool,
+    /// Write down here what the agent believes, promises and does, for `netsim lab chaos` to judge
+    #[arg(long, hide = true, value_name = "FILE")]
+    trace_file: Option<PathBuf>,
 }
 
 pub fn start(args: StartArgs) -> Result<(), CliError> {
     let options = args.options(&Surroundings::of_process())?;
     let publish_on = args.publish_on()?;
-    let until_eof = args.until_eof;
+    let (until_eof, trace_file) = (args.until_eof, args.trace_file.clone());
     log_to_stderr("info");
     let mut config = options.settle().map_err(failed)?;
     config.publish_on = publish_on.unwrap_or(config.publish_on);
+    config.trace_file = trace_file;
     let orphaned = async move { if until_eof { stdin_ends().await } else { std::future::pending().await } };
     over(runtime()?.block_on(crate::shell::agent::run(config, orphaned)).map_err(failed)?)
 }

@@ -18,7 +18,7 @@ mod tests;
 pub mod view;
 mod views;
 mod withdraw;
-mod witness;
+pub mod witness;
 
 pub use boot::BootError;
 

@@ -220,6 +220,16 @@ impl Lease {
         }
     }
 
+    /// Likewise, and from when on it may not unless a renewal succeeds.
+    pub fn held_until(&self, now: Mono) -> Option<(Term, Mono)> {
+        match &self.role {
+            Role::Leading(leading) if leading.in_force(now, self.timing) => {
+                Some((leading.ballot, leading.lapses_at(self.timing)))
+            }
+            _ => None,
+        }
+    }
+
     /// Who leads, as far as this node can tell. For people: nothing may be decided on it.
     pub fn holder(&self, now: Mono) -> Option<(NodeId, Term)> {
         if let Some(term) = self.held(now) {

@@ -81,7 +81,7 @@ impl Leading {
 
     /// When this comes to an end unless a round succeeds: the lease's end less the margin, or, for one that
     /// never held it, as long as a lease.
-    fn lapses_at(&self, timing: Timing) -> Mono {
+    pub fn lapses_at(&self, timing: Timing) -> Mono {
         self.until.map_or(self.began + timing.holder, |until| until - timing.margin())
     }
 

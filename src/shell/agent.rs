@@ -11,6 +11,7 @@ use crate::core::Core;
 use crate::core::face::{Boot, Effect, Event, MeshEvent, Notice, PersistId, Reply, Request, RequestId};
 use crate::ids::NodeId;
 use crate::model::container::{EngineEvent, Owner};
+use crate::model::record::Term;
 use crate::shell::api::{self, ApiConfig};
 use crate::shell::clock::Clock;
 use crate::shell::disk::{Disk, DiskEvent};
@@ -22,6 +23,7 @@ use crate::shell::logs::{self, LogSource, Logs};
 use crate::shell::mesh::{self, DataPlane, TunnelFuture, Tunnels, Userspace};
 use crate::shell::net::{JoinAsk, JoinRefusal, JoinService, Net, NetConfig, NetEvent};
 use crate::shell::page::{self, Counters, Page};
+use crate::shell::trace::Trace;
 use crate::shell::vault::Vault;
 use anyhow::Context;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,6 +78,7 @@ impl Agent {
         let addr = start.addr;
         let first =
             if start.first.is_none() && durable.is_empty() { first::again(&dir, &config)? } else { start.first };
+        let promised = Core::lease_on_disk(&durable).map_or(Term::ZERO, |lease| lease.promised);
         let boot = Boot {
             cluster: identity.cluster(),
             node: identity.node(),
@@ -89,6 +92,10 @@ impl Agent {
         };
         let core = Core::boot(boot, clock.now())
             .with_context(|| format!("{} is left as it was", dir.state_path().display()))?;
+        let mut trace = config.trace_file.as_deref().map(Trace::open).transpose()?;
+        if let Some(trace) = &mut trace {
+            trace.boot(&core, promised, clock.now());
+        }
 
         let stop = CancellationToken::new();
         let (commands, command_queue) = mpsc::channel(MAX_COMMANDS);
@@ -143,6 +150,7 @@ impl Agent {
             commands: command_queue,
             vault,
             stop: stop.clone(),
+            trace,
             dir,
         };
         let task = tokio::spawn(driver.run());
@@ -329,6 +337,7 @@ struct Driver {
     commands: mpsc::Receiver<Command>,
     vault: Arc<Vault>,
     stop: CancellationToken,
+    trace: Option<Trace>,
     /// Held for its lock on the data directory.
     dir: DataDir,
 }
@@ -358,7 +367,11 @@ impl Driver {
     }
 
     fn feed(&mut self, event: Event) {
-        self.core.handle(event, self.clock.now());
+        let now = self.clock.now();
+        self.core.handle(event, now);
+        if let Some(trace) = &mut self.trace {
+            trace.look(&self.core, now);
+        }
         self.drain();
     }
 
@@ -414,6 +427,9 @@ impl Driver {
     /// Carries out what the core asks for, in its order.
     fn drain(&mut self) {
         while let Some(effect) = self.core.poll_effect() {
+            if let Some(trace) = &mut self.trace {
+                trace.effect(&effect, self.clock.now());
+            }
             match effect {
                 Effect::Send { to, addr, datagram, bytes } => self.net.send(to, addr, bytes, datagram),
                 Effect::Persist { id, writes } => self.persist(id, writes),

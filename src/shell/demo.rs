@@ -74,6 +74,7 @@ impl Demo {
             publish_on: ip,
             dashboard: if number == 1 { Dashboard::Default } else { Dashboard::On(SocketAddr::new(ip, 0)) },
             timing: Timing::default(),
+            trace_file: None,
         })
     }
 

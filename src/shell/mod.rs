@@ -13,4 +13,5 @@ pub mod logs;
 pub mod mesh;
 pub mod net;
 pub mod page;
+pub mod trace;
 pub mod vault;

@@ -35,6 +35,8 @@ pub struct AgentConfig {
     pub publish_on: IpAddr,
     pub dashboard: Dashboard,
     pub timing: Timing,
+    /// See [`crate::shell::trace`].
+    pub trace_file: Option<PathBuf>,
 }
 
 /// Where the cluster page is served.
@@ -120,6 +122,7 @@ impl StartOptions {
             publish_on: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             dashboard: self.dashboard.or(last.as_ref().and_then(|l| l.dashboard)).unwrap_or(Dashboard::Default),
             timing: Timing::default(),
+            trace_file: None,
         };
         let settings = Settings {
             version: SETTINGS_VERSION,
