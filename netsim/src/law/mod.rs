@@ -3,7 +3,9 @@
 
 pub mod lease;
 pub mod records;
+pub mod replay;
 pub mod rollout;
+pub mod seat;
 pub mod tasks;
 
 /// A law that was broken, and how.

@@ -1,7 +1,7 @@
 //! P2 a task stays on its node; P4 assignments are possible in their author's own eyes; P5 one container a task.
 
 use super::World;
-use crate::law::tasks::spreads_a_paused_release;
+use crate::law::tasks::{runs_alone, spreads_a_paused_release};
 use peer::ids::TaskId;
 use peer::model::container::EngineOp;
 use peer::model::node::{Availability, Liveness};
@@ -10,14 +10,10 @@ use peer::model::task::Slot;
 impl World {
     /// A container of this task has just been started.
     pub(in crate::sim) fn check_started(&mut self, n: usize, task: TaskId) {
-        let here = self.nodes[n].engine.running(task).count();
-        if here > 1 {
-            self.violate("P5", || format!("n{n} runs {here} containers of task {task:?}"));
-        }
-        let elsewhere = (0..self.nodes.len()).find(|o| *o != n && self.nodes[*o].engine.running(task).next().is_some());
-        if let Some(other) = elsewhere {
-            self.violate("P2", || format!("task {task:?} runs on n{n} and on n{other}"));
-        }
+        let nodes = self.nodes.iter().enumerate();
+        let places = nodes.flat_map(|(o, node)| node.engine.running(task).map(move |_| o));
+        let breach = runs_alone(task, n, places);
+        self.judge(breach);
     }
 
     pub(in crate::sim) fn check_ended(&mut self, _: usize, _: TaskId) {}
