@@ -84,6 +84,8 @@ enum Command {
         #[command(flatten)]
         what: What,
     },
+    /// Real nodes on this machine, and chaos on them
+    Lab(netsim::lab::cli::Cli),
 }
 
 #[cfg(feature = "plant")]
@@ -162,6 +164,7 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
+        Command::Lab(lab) => netsim::lab::cli::run(lab),
         Command::Show { plan, what } => {
             print!("{}", plan_of(&plan, &what)?.to_toml()?);
             Ok(())

@@ -1,6 +1,6 @@
 //! The agents, their client, and whole nodes: power off and on.
 
-use super::process::{alive, kill, record, search_path, wait_until};
+use super::process::{alive, kill, record, search_path, sh, wait_until};
 use super::{Lab, UP_LIMIT, address, namespace};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
@@ -15,12 +15,15 @@ impl Lab {
             bail!("the agent of node {node} runs already");
         }
         let at = self.node_dir(node);
-        let log = fs::OpenOptions::new().create(true).append(true).open(at.join("peer.log"))?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file(node))?;
         let mut command = self.marked("ip");
         command.args(["netns", "exec", &namespace(node), "setsid"]).arg(peer).arg("start");
         command.arg("--data-dir").arg(at.join("peer")).arg("--socket").arg(self.socket(node));
         command.arg("--engine").arg(format!("unix://{}", self.engine_socket(node).display()));
         command.args(["--advertise-addr", &address(node), "--hostname", &format!("node{node}")]);
+        if self.traced {
+            command.arg("--trace-file").arg(self.trace_file(node));
+        }
         if let Some(token) = token {
             command.args(["--join", &address(1)]).env("PEER_TOKEN", token);
         }
@@ -32,7 +35,7 @@ impl Lab {
             answers() || alive(&self.agent_file(node)).is_none()
         })?;
         if alive(&self.agent_file(node)).is_none() {
-            let log = fs::read_to_string(at.join("peer.log")).unwrap_or_default();
+            let log = fs::read_to_string(self.log_file(node)).unwrap_or_default();
             bail!("the agent of node {node} ended: {}", log.lines().last().unwrap_or("without a word"));
         }
         Ok(())
@@ -46,6 +49,20 @@ impl Lab {
     /// SIGTERM.
     pub fn stop_agent(&self, node: usize) -> Result<()> {
         kill(&self.agent_file(node), "TERM").with_context(|| format!("the agent of node {node}"))
+    }
+
+    /// SIGSTOP or SIGCONT.
+    pub fn signal_agent(&self, node: usize, signal: &str) -> Result<()> {
+        sh(&format!("kill -{signal} {}", self.agent_pid(node)?))
+    }
+
+    /// What the agent of a lab that was brought up with traces believed, promised and did, over all its lives.
+    pub fn trace_file(&self, node: usize) -> PathBuf {
+        self.node_dir(node).join("trace.jsonl")
+    }
+
+    pub fn log_file(&self, node: usize) -> PathBuf {
+        self.node_dir(node).join("peer.log")
     }
 
     /// A power cut: agent, engine and containers are gone at once, and so is the node from the network.
@@ -81,6 +98,15 @@ impl Lab {
         let peer = self.config.peer.as_ref().context("this lab has no agents")?;
         let host = format!("unix://{}", self.socket(node).display());
         Ok(Command::new(peer).args(["-H", &host]).args(args).stdin(Stdio::null()).output()?)
+    }
+
+    /// Likewise, but ended after so many seconds.
+    pub fn peer_within(&self, node: usize, seconds: u64, args: &[&str]) -> Result<Output> {
+        let peer = self.config.peer.as_ref().context("this lab has no agents")?;
+        let host = format!("unix://{}", self.socket(node).display());
+        let mut command = Command::new("timeout");
+        command.args(["-s", "KILL", &seconds.to_string()]).arg(peer).args(["-H", &host]).args(args);
+        Ok(command.stdin(Stdio::null()).output()?)
     }
 
     pub fn peer_ok(&self, node: usize, args: &[&str]) -> Result<String> {

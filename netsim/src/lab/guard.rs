@@ -3,8 +3,9 @@
 
 use super::process::{GUARD_MARK, search_path};
 use anyhow::{Context, Result};
+use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 pub struct Guard(Child);
@@ -15,7 +16,7 @@ impl Guard {
         let lab = program().context("the lab program is not built: cargo build -p netsim")?;
         // Out of the terminal's reach: Ctrl-C is for the maker alone.
         let child = Command::new("setsid")
-            .arg(lab)
+            .args(lab)
             .arg("--dir")
             .arg(dir)
             .arg("guard")
@@ -38,9 +39,13 @@ impl Guard {
     }
 }
 
-/// This program, or the one that cargo built beside this test.
-fn program() -> Option<PathBuf> {
+/// This program, under either of its names, or the one that cargo built beside this test.
+fn program() -> Option<Vec<OsString>> {
     let this = std::env::current_exe().ok()?;
+    if this.file_name().is_some_and(|name| name == "netsim") {
+        return Some(vec![this.into(), "lab".into()]);
+    }
     let beside = this.ancestors().skip(1).take(2).map(|dir| dir.join("lab"));
-    { beside }.find(|lab| lab.is_file())
+    let lab = { beside }.find(|lab| lab.is_file())?;
+    Some(vec![lab.into()])
 }

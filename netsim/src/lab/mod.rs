@@ -10,6 +10,8 @@
 
 mod agent;
 pub mod bench;
+pub mod chaos;
+pub mod cli;
 mod down;
 mod engine;
 mod guard;
@@ -52,6 +54,8 @@ pub struct LabConfig {
 /// A running lab, or one that an earlier process left running.
 pub struct Lab {
     pub config: LabConfig,
+    /// Agents write down what there is to judge.
+    traced: bool,
     made: BTreeSet<String>,
     /// Taken down when dropped.
     owned: bool,
@@ -73,6 +77,15 @@ impl Lab {
     }
 
     pub fn up(config: LabConfig) -> Result<Self> {
+        Self::bring_up(config, false)
+    }
+
+    /// With agents that write traces, see [`Lab::trace_file`].
+    pub fn up_traced(config: LabConfig) -> Result<Self> {
+        Self::bring_up(config, true)
+    }
+
+    fn bring_up(config: LabConfig, traced: bool) -> Result<Self> {
         if let Some(why) = Self::missing() {
             bail!("the lab can't run here: {why}");
         }
@@ -92,7 +105,7 @@ impl Lab {
         fs::create_dir_all(&config.dir)?;
         let state = State { nodes: config.nodes, peer: config.peer.clone(), made };
         state.save(&config.dir)?;
-        let mut lab = Self { config, made: state.made, owned: true, guard: None };
+        let mut lab = Self { config, traced, made: state.made, owned: true, guard: None };
         lab.guard = Some(Guard::post(&lab.config.dir)?);
         lab.build()?;
         Ok(lab)
@@ -101,7 +114,7 @@ impl Lab {
     /// A lab that is up already, whoever brought it up.
     pub fn attach(dir: PathBuf) -> Result<Self> {
         let State { nodes, peer, made } = State::load(&dir)?;
-        Ok(Self { config: LabConfig { nodes, dir, peer }, made, owned: false, guard: None })
+        Ok(Self { config: LabConfig { nodes, dir, peer }, traced: false, made, owned: false, guard: None })
     }
 
     /// Leaves it running when this value, or this process, goes.

@@ -47,7 +47,7 @@ impl Lab {
                 // Its directory was cleared away, and is not ours to guess at.
                 let made = names.iter().filter(|name| mark(name).as_ref() == Some(&dir)).cloned().collect();
                 let config = LabConfig { nodes: 0, dir, peer: None };
-                Self { config, made, owned: false, guard: None }.remove_network()?;
+                Self { config, traced: false, made, owned: false, guard: None }.remove_network()?;
             }
         }
         Ok(())
@@ -105,15 +105,27 @@ impl Lab {
     /// Nothing passes between the two, in either direction, and neither is told.
     pub fn cut(&self, a: usize, b: usize) -> Result<()> {
         ensure!(a != b, "a node can't be cut from itself");
-        for (here, there) in [(a, b), (b, a)] {
-            let rule = format!("-s {} -m comment --comment peerlab -j DROP", address(there));
-            // In front of everything that dockerd does, for what is delivered here and what is passed on.
-            self.sh(&format!(
-                "for chain in INPUT FORWARD; do ip netns exec {} iptables -w -I $chain {rule}; done",
-                namespace(here)
-            ))?;
-        }
-        Ok(())
+        self.deafen(a, b)?;
+        self.deafen(b, a)
+    }
+
+    /// What `from` sends doesn't arrive at `node`, and neither is told.
+    pub fn deafen(&self, node: usize, from: usize) -> Result<()> {
+        // In front of everything that dockerd does, for what is delivered here and what is passed on.
+        self.drop_rule("-I", node, from)
+    }
+
+    /// Undoes one [`Lab::deafen`].
+    pub fn undeafen(&self, node: usize, from: usize) -> Result<()> {
+        self.drop_rule("-D", node, from)
+    }
+
+    fn drop_rule(&self, change: &str, node: usize, from: usize) -> Result<()> {
+        let rule = format!("-s {} -m comment --comment peerlab -j DROP", address(from));
+        self.sh(&format!(
+            "for chain in INPUT FORWARD; do ip netns exec {} iptables -w {change} $chain {rule} || exit 1; done",
+            namespace(node)
+        ))
     }
 
     /// Undoes cuts and pulled cables.

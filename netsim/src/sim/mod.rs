@@ -12,7 +12,7 @@ mod net;
 mod operator;
 pub mod plan;
 pub mod probes;
-mod rng;
+pub(crate) mod rng;
 pub mod run;
 pub mod shrink;
 mod spec;

@@ -1,0 +1,218 @@
+//! The lab by hand, as `lab` and as `netsim lab`.
+
+use super::bench::{self, BenchConfig};
+use super::chaos::{self, ChaosConfig};
+use super::{Lab, LabConfig, image};
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "lab",
+    about = "Real nodes on one machine: a network namespace, a Docker Engine and a peer agent each"
+)]
+pub struct Cli {
+    /// Where the lab keeps its files (short: unix sockets lie in it)
+    #[arg(long, global = true, default_value = "/tmp/peerlab")]
+    dir: PathBuf,
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Bring up N nodes, with test images and agents
+    Up {
+        #[arg(long, default_value_t = 4)]
+        nodes: usize,
+        /// Engines only
+        #[arg(long)]
+        no_agents: bool,
+        /// The peer binary (default: the one beside this program)
+        #[arg(long, env = "PEER_BIN")]
+        peer: Option<PathBuf>,
+    },
+    /// Run a command in a node's network, with PEER_HOST and DOCKER_HOST set
+    Exec {
+        node: usize,
+        #[arg(trailing_var_arg = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Whether a lab can run here; says what is missing otherwise
+    Check,
+    /// Wait for the end of who brings a lab up
+    #[command(hide = true)]
+    Guard,
+    /// What runs on each node
+    Status,
+    /// Cut a node's power: agent, engine, containers and network are gone at once
+    PowerOff { node: usize },
+    /// Give it back
+    PowerOn { node: usize },
+    /// Start a node's agent
+    Start { node: usize },
+    /// Stop a node's agent (SIGTERM)
+    Stop { node: usize },
+    /// Kill a node's agent (SIGKILL)
+    Kill { node: usize },
+    /// Kill a node's engine with all its containers
+    EngineKill { node: usize },
+    /// Start a node's engine
+    EngineStart { node: usize },
+    /// Pull or plug a node's cable
+    Link { node: usize, state: String },
+    /// Let nothing pass between two nodes
+    Cut { a: usize, b: usize },
+    /// Undo cuts and pulled cables
+    Heal,
+    /// End everything and leave nothing
+    Down,
+    /// What orchestration costs: create against the engines alone, and an idle agent (in a lab of its own)
+    Bench {
+        #[arg(long, default_value_t = 3)]
+        nodes: usize,
+        #[arg(long, default_value_t = 5)]
+        replicas: usize,
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
+        /// Seconds for which the idle agent is watched
+        #[arg(long, default_value_t = 60)]
+        idle: u64,
+        /// The peer binary (default: the one beside this program)
+        #[arg(long, env = "PEER_BIN")]
+        peer: Option<PathBuf>,
+        /// Write the figures here, too
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Break nodes, cables and engines while operators and users work, heal, and judge by the simulator's laws (in a lab of
+    /// its own)
+    Chaos {
+        #[arg(long, default_value_t = 5)]
+        nodes: usize,
+        #[arg(long, default_value_t = 5)]
+        minutes: u64,
+        /// Decides what breaks and what operators do, and when
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The peer binary (default: the one beside this program)
+        #[arg(long, env = "PEER_BIN")]
+        peer: Option<PathBuf>,
+        /// Keep the agents' traces and logs here if a law was broken
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+}
+
+impl Task {
+    /// Which nodes it is about.
+    fn nodes(&self) -> Vec<usize> {
+        match self {
+            Task::Exec { node, .. }
+            | Task::PowerOff { node }
+            | Task::PowerOn { node }
+            | Task::Start { node }
+            | Task::Stop { node }
+            | Task::Kill { node }
+            | Task::EngineKill { node }
+            | Task::EngineStart { node }
+            | Task::Link { node, .. } => vec![*node],
+            Task::Cut { a, b } => vec![*a, *b],
+            Task::Up { .. }
+            | Task::Bench { .. }
+            | Task::Chaos { .. }
+            | Task::Check
+            | Task::Guard
+            | Task::Status
+            | Task::Heal
+            | Task::Down => Vec::new(),
+        }
+    }
+}
+
+/// The one that was named, or the one beside this program.
+fn binary(named: Option<PathBuf>) -> Result<PathBuf> {
+    let peer = named.unwrap_or(std::env::current_exe()?.with_file_name("peer"));
+    ensure!(peer.exists(), "{} does not exist: build it, or name it with --peer", peer.display());
+    Ok(peer)
+}
+
+/// Until the lab's maker has said that all is well, or has ended; then the lab goes.
+fn guard(dir: PathBuf) -> Result<()> {
+    let mut word = String::new();
+    // A pipe that breaks has ended, too.
+    let _ = std::io::stdin().read_line(&mut word);
+    if word != "dismissed\n" && dir.exists() {
+        eprintln!("lab: its maker has ended: taking down what is up");
+        Lab::attach(dir)?.down()?;
+    }
+    Ok(())
+}
+
+pub fn run(Cli { dir, command }: Cli) -> Result<()> {
+    if let Task::Chaos { nodes, minutes, seed, peer, out } = command {
+        let (peer, lasts) = (binary(peer)?, Duration::from_secs(60 * minutes));
+        let verdict = chaos::run(&ChaosConfig { dir, peer, nodes, lasts, seed, out })?;
+        ensure!(verdict.breaches.is_empty(), "{} laws were broken", verdict.breaches.len());
+        return Ok(());
+    }
+    if let Task::Bench { nodes, replicas, rounds, idle, peer, json } = command {
+        let (peer, idle) = (binary(peer)?, Duration::from_secs(idle));
+        let report = bench::run(BenchConfig { dir, peer, nodes, replicas, rounds, idle })?;
+        print!("{}", report.table());
+        if let Some(path) = json {
+            std::fs::write(&path, format!("{:#}\n", report.json())).with_context(|| path.display().to_string())?;
+        }
+        return Ok(());
+    }
+    if let Task::Up { nodes, no_agents, peer } = command {
+        let peer = if no_agents { None } else { Some(binary(peer)?) };
+        println!("Bringing up {nodes} nodes in {} ...", dir.display());
+        let config = LabConfig { nodes, dir, peer };
+        Lab::up(config)?.keep();
+        println!(
+            "Up. Images: {}, and :2, :crash, :sick, :exit, :slow-stop. Try: lab exec 1 peer node ls; lab down ends it.",
+            image("1")
+        );
+        return Ok(());
+    }
+    if let Task::Guard = command {
+        return guard(dir);
+    }
+    if let Task::Check = command {
+        return Lab::missing().map_or(Ok(()), |why| Err(anyhow::anyhow!("the lab can't run here: {why}")));
+    }
+    let mut lab = Lab::attach(dir)?;
+    for node in command.nodes() {
+        lab.check(node)?;
+    }
+    match command {
+        Task::Up { .. } | Task::Bench { .. } | Task::Chaos { .. } | Task::Check | Task::Guard => {}
+        Task::Status => print!("{}", lab.status()),
+        Task::PowerOff { node } => lab.power_off(node)?,
+        Task::PowerOn { node } => lab.power_on(node)?,
+        Task::Exec { node, command } => {
+            let status = lab.command(node, &command).status()?;
+            std::process::exit(status.code().unwrap_or(1));
+        }
+        Task::Start { node } => lab.start_agent(node, None)?,
+        Task::Stop { node } => lab.stop_agent(node)?,
+        Task::Kill { node } => lab.kill_agent(node)?,
+        Task::EngineKill { node } => lab.kill_engine(node)?,
+        Task::EngineStart { node } => lab.start_engine(node)?,
+        Task::Link { node, state } => {
+            let up = match state.as_str() {
+                "up" => true,
+                "down" => false,
+                other => anyhow::bail!("link {node} {other}: want up or down"),
+            };
+            lab.set_link(node, up)?;
+        }
+        Task::Cut { a, b } => lab.cut(a, b)?,
+        Task::Heal => lab.heal()?,
+        Task::Down => lab.down().context("not everything could be removed")?,
+    }
+    Ok(())
+}
