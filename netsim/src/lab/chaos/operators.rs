@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 /// A command that takes longer is given up.
 const COMMAND_SECS: u64 = 30;
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Of a command, in the story.
+const WORDS_TOLD: usize = 8;
 
 /// What is there all the time, with its port: clients rely on it.
 pub const SERVICES: [(&str, u16); 2] = [("steady", 9_000), ("web", 9_001)];
@@ -113,7 +115,8 @@ impl Operators {
         count.fetch_add(1, Ordering::Relaxed);
         let why = said.lines().next().filter(|_| answer != Answer::Accepted).unwrap_or_default();
         let plain = |w: &&str| !matches!(*w, "-d" | "-q");
-        let short: Vec<&str> = words.into_iter().filter(plain).map(|w| w.rsplit('/').next().unwrap_or(w)).collect();
+        let words = words.into_iter().filter(plain).map(|w| w.rsplit('/').next().unwrap_or(w));
+        let short: Vec<&str> = words.take(WORDS_TOLD).collect();
         story.say("operator", format!("by n{node}: {}: {word} {why}", short.join(" ")).trim_end());
         answer
     }
