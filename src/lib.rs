@@ -18,6 +18,10 @@
 //! that is what the simulator links, and how the compiler proves that decisions touch nothing.
 #![forbid(unsafe_code)]
 
+// So that suites shared with integration tests name this crate as those do.
+#[cfg(test)]
+extern crate self as peer;
+
 pub mod ids;
 pub mod law;
 pub mod limits;

@@ -1,4 +1,6 @@
-//! What every engine must do, told once and tried with each: the demo engine always, a Docker Engine where one is offered:
+//! What every engine must do, tried with each: the demo engine always, a Docker Engine where one is offered. What the
+//! simulator's engine must do, too, is told in `tests/conformance/engine.rs` and tried here through the runner.
+//!
 //!
 //! - `PEER_TEST_DOCKER_SOCK`: the path of its socket; this process must be able to reach its containers' addresses.
 //! - `PEER_TEST_IMAGE_OK`: a server on TCP port 5000 that exits with 0 on SIGTERM and on SIGUSR1, ignores SIGTERM with `DEAF=1`
@@ -9,17 +11,19 @@
 #![cfg(feature = "shell")]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod conformance;
+
+use conformance::engine::{Images, PORT, check, exit_code, health};
 use futures_util::StreamExt;
-use peer::ids::{ClusterId, NodeId, ServiceId, TaskId};
+use peer::ids::{ClusterId, NodeId, TaskId};
 use peer::model::container::{
     ContainerPlan, ContainerState, EngineEvent, EngineOp, Health, ObservedContainer, OpError, OpId, Owner,
 };
 use peer::model::spec::{
-    ContainerSpec, Dns, Healthcheck, LogDriver, Mount, MountKind, Placement, Protocol, PublishMode, PublishedPort,
-    Resources, RestartPolicy, TaskSpec, Ulimit,
+    ContainerSpec, Dns, Healthcheck, LogDriver, Mount, MountKind, Protocol, PublishMode, PublishedPort, Resources,
+    Ulimit,
 };
-use peer::shell::engine::{DemoEngine, DockerEngine, Engine, spawn};
-use std::collections::BTreeMap;
+use peer::shell::engine::{DemoEngine, DockerEngine, Engine, EngineHandle, spawn};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -28,13 +32,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-const PORT: u16 = 5000;
 
 type Outage = Box<dyn Fn(bool) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
@@ -58,16 +62,6 @@ fn unique() -> u128 {
 
 fn owner() -> Owner {
     Owner { cluster: ClusterId::from_u128(unique()), node: NodeId::from_u128(unique()) }
-}
-
-fn check(test: &[&str]) -> Healthcheck {
-    Healthcheck {
-        test: test.iter().map(|word| (*word).to_owned()).collect(),
-        interval: Duration::from_millis(300),
-        timeout: Duration::from_secs(5),
-        retries: 2,
-        ..Default::default()
-    }
 }
 
 fn demo() -> Option<Subject<DemoEngine>> {
@@ -159,36 +153,79 @@ impl Door {
 }
 
 fn plan(image: &str) -> ContainerPlan {
-    let task = TaskId::from_u128(unique());
-    let container = ContainerSpec { image: image.to_owned(), ..Default::default() };
-    let spec = TaskSpec {
-        container,
-        resources: Resources::default(),
-        restart: RestartPolicy::default(),
-        placement: Placement::default(),
-        log_driver: None,
-        force_update: 0,
-    };
-    ContainerPlan {
-        name: format!("web.1.{task}"),
-        service: ServiceId::from_u128(7),
-        task,
-        attempt: 0,
-        labels: BTreeMap::from([("com.docker.swarm.task.name".to_owned(), "web.1".to_owned())]),
-        spec: Arc::new(spec),
-        hostname: None,
-        env: Vec::new(),
-        host_ports: Vec::new(),
-        files: Vec::new(),
-        networks: Vec::new(),
+    conformance::engine::plan(TaskId::from_u128(unique()), image)
+}
+
+/// The subject behind the runner and the watcher, as an agent has it.
+struct Driven {
+    events: mpsc::Receiver<EngineEvent>,
+    handle: EngineHandle,
+    images: Images,
+    outage: Outage,
+    runtime: Runtime,
+}
+
+impl Driven {
+    fn new<E: Engine + Clone>(make: impl FnOnce() -> Option<Subject<E>>) -> Option<Self> {
+        let runtime = Runtime::new().unwrap();
+        let inside = runtime.enter();
+        let subject = make()?;
+        let (sender, events) = mpsc::channel(100);
+        // Ends with its runtime.
+        let handle = spawn(subject.engine.clone(), subject.owner, sender, CancellationToken::new());
+        // An address that refuses at once stands for a registry; the words are the engine's own.
+        let missing = ("127.0.0.1:9/no/such-image:1".to_owned(), "127.0.0.1:9".to_owned());
+        let Subject { ok, bad, healthy, unhealthy, outage, .. } = subject;
+        drop(inside);
+        Some(Self { events, handle, images: Images { ok, bad, missing, healthy, unhealthy }, outage, runtime })
     }
 }
 
-fn with_check(image: &str, check: &Healthcheck) -> ContainerPlan {
-    let mut plan = plan(image);
-    Arc::make_mut(&mut plan.spec).container.healthcheck = Some(check.clone());
-    plan
+impl conformance::engine::Subject for Driven {
+    fn submit(&mut self, op: OpId, what: EngineOp) {
+        self.handle.submit(op, what);
+    }
+
+    fn next(&mut self) -> EngineEvent {
+        let event = self.runtime.block_on(async { timeout(PATIENCE, self.events.recv()).await });
+        event.expect("the awaited event did not come").expect("the runner ended")
+    }
+
+    fn outage(&mut self, down: bool) {
+        self.runtime.block_on(async { (self.outage)(down).await });
+    }
+
+    fn images(&self) -> Images {
+        self.images.clone()
+    }
+
+    fn new_task(&mut self) -> TaskId {
+        TaskId::from_u128(unique())
+    }
 }
+
+macro_rules! shared {
+    ($module:ident: $make:path) => {
+        mod $module {
+            crate::conformance::stories!(
+                crate::conformance::engine,
+                crate::Driven::new($make),
+                a_container_lives_and_goes,
+                images_that_are_not_there_are_refused_with_words,
+                a_crash_is_seen_with_its_code,
+                sigkill_and_removal_end_a_running_container,
+                operations_of_different_containers_go_side_by_side,
+                a_probe_gives_up_in_time,
+                health_checks_are_reported,
+                another_attempt_under_the_same_name_is_a_conflict,
+                an_outage_is_told_once_and_survived,
+            );
+        }
+    };
+}
+
+shared!(demo_driven: crate::demo);
+shared!(docker_driven: crate::docker);
 
 impl<E: Engine> Subject<E> {
     async fn run(&self, op: EngineOp) -> Result<(), OpError> {
@@ -252,21 +289,6 @@ impl<E: Engine> Subject<E> {
     }
 }
 
-/// Which code it exited with, if it has.
-fn exit_code(state: &ContainerState) -> Option<i64> {
-    match state {
-        ContainerState::Exited { code, .. } => Some(*code),
-        _ => None,
-    }
-}
-
-fn health(state: &ContainerState) -> Option<Health> {
-    match state {
-        ContainerState::Running { health } => Some(*health),
-        _ => None,
-    }
-}
-
 async fn ask(at: std::net::IpAddr, port: u16) -> String {
     let mut socket = TcpStream::connect((at, port)).await.unwrap();
     socket.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
@@ -275,91 +297,19 @@ async fn ask(at: std::net::IpAddr, port: u16) -> String {
     answer
 }
 
-/// The life of a container from the first pull to the second removal.
-async fn a_container_lives_and_goes<E: Engine>(subject: Subject<E>) {
+async fn a_container_answers_at_its_address<E: Engine>(subject: Subject<E>) {
     let plan = plan(&subject.ok);
     subject.run(EngineOp::Pull { image: subject.ok.clone(), auth: None }).await.unwrap();
-    subject.create(&plan).await.unwrap();
-    subject.create(&plan).await.expect("creating twice is creating once");
-    let all = subject.list().await;
-    assert_eq!(all.len(), 1, "{all:?}");
-    assert_eq!((all[0].task, all[0].attempt, &all[0].state), (plan.task, 0, &ContainerState::Created));
-
-    subject.start(&plan).await.unwrap();
-    subject.start(&plan).await.expect("starting twice is starting once");
-    subject.probe(&plan, PORT, Duration::from_secs(10)).await.unwrap();
+    subject.started(&plan).await;
+    subject.probe(&plan, PORT, PATIENCE).await.unwrap();
     let running = subject.find(&plan).await.unwrap();
-    assert_eq!(health(&running.state), Some(Health::None));
-    assert!(running.pid.is_some_and(|pid| pid > 0), "{running:?}");
     let answer = ask(running.address.expect("a running container has an address"), PORT).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("Hello from greeter"), "{answer}");
-
-    subject.stop(&plan, None, Duration::from_secs(10)).await.unwrap();
-    let stopped = subject.find(&plan).await.unwrap();
-    assert_eq!(exit_code(&stopped.state), Some(0), "an observation after the stop shows it: {stopped:?}");
-    assert_eq!((stopped.pid, stopped.address), (None, None));
-    let ContainerState::Exited { at, .. } = stopped.state else { unreachable!() };
+    subject.stop(&plan, None, PATIENCE).await.unwrap();
+    let Some(ContainerState::Exited { at, .. }) = subject.state(&plan).await else { panic!("it runs on") };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
     assert!(now.abs_diff(at.0) < 60_000, "exited at {at:?}, now {now}");
-    subject.stop(&plan, None, Duration::from_secs(10)).await.expect("stopping twice is stopping once");
-
     subject.remove(&plan).await.unwrap();
-    subject.remove(&plan).await.expect("removing twice is removing once");
-    subject.stop(&plan, None, Duration::from_secs(1)).await.expect("what is gone doesn't run");
-    assert_eq!(subject.list().await, []);
-    assert!(matches!(subject.start(&plan).await, Err(OpError::Refused(_))));
-}
-
-async fn images_that_are_not_there_are_refused_with_words<E: Engine>(subject: Subject<E>) {
-    // An address that refuses at once stands for a registry; the words are the engine's own.
-    let image = "127.0.0.1:9/no/such-image:1".to_owned();
-    let error = subject.run(EngineOp::Pull { image: image.clone(), auth: None }).await.unwrap_err();
-    let OpError::Refused(words) = &error else { panic!("{error:?}") };
-    assert!(words.contains("127.0.0.1:9"), "{words}");
-    let error = subject.create(&plan(&image)).await.unwrap_err();
-    assert!(matches!(&error, OpError::Refused(words) if words.contains("No such image")), "{error:?}");
-}
-
-async fn a_crash_is_seen_with_its_code<E: Engine>(subject: Subject<E>) {
-    let plan = plan(&subject.bad);
-    subject.started(&plan).await;
-    let error = subject.probe(&plan, PORT, PATIENCE).await.unwrap_err();
-    assert!(matches!(&error, OpError::Refused(words) if words.contains("exited with 1")), "{error:?}");
-    let state = subject.await_state(&plan, |state| exit_code(state).is_some()).await;
-    assert_eq!(exit_code(&state), Some(1));
-    subject.remove(&plan).await.unwrap();
-}
-
-async fn sigkill_and_removal_end_a_running_container<E: Engine>(subject: Subject<E>) {
-    let (killed, removed) = (plan(&subject.ok), plan(&subject.ok));
-    subject.started(&killed).await;
-    subject.started(&removed).await;
-    subject.stop(&killed, Some("SIGKILL"), Duration::from_secs(10)).await.unwrap();
-    assert_eq!(subject.state(&killed).await.as_ref().and_then(exit_code), Some(137));
-    subject.remove(&removed).await.unwrap();
-    assert_eq!(subject.list().await.len(), 1);
-    subject.remove(&killed).await.unwrap();
-}
-
-async fn a_probe_gives_up_in_time<E: Engine>(subject: Subject<E>) {
-    let plan = plan(&subject.ok);
-    subject.started(&plan).await;
-    let error = subject.probe(&plan, 1, Duration::from_millis(300)).await.unwrap_err();
-    assert!(matches!(&error, OpError::TimedOut(words) if words.contains("port 1 ")), "{error:?}");
-    subject.remove(&plan).await.unwrap();
-    assert!(matches!(subject.probe(&plan, PORT, PATIENCE).await, Err(OpError::Refused(_))));
-}
-
-async fn health_checks_are_reported<E: Engine>(subject: Subject<E>) {
-    let healthy = with_check(&subject.healthy.0, &subject.healthy.1);
-    let unhealthy = with_check(&subject.unhealthy.0, &subject.unhealthy.1);
-    subject.started(&healthy).await;
-    assert_eq!(subject.state(&healthy).await.as_ref().and_then(health), Some(Health::Starting));
-    subject.started(&unhealthy).await;
-    subject.await_state(&healthy, |state| health(state) == Some(Health::Healthy)).await;
-    subject.await_state(&unhealthy, |state| health(state) == Some(Health::Unhealthy)).await;
-    subject.remove(&healthy).await.unwrap();
-    subject.remove(&unhealthy).await.unwrap();
 }
 
 /// Two agents share an engine; neither sees or touches what is the other's.
@@ -384,15 +334,6 @@ async fn foreign_containers_are_left_alone<E: Engine>(subject: Subject<E>) {
     subject.remove(&plan).await.unwrap();
 }
 
-async fn another_attempt_under_the_same_name_is_a_conflict<E: Engine>(subject: Subject<E>) {
-    let first = plan(&subject.ok);
-    let second = ContainerPlan { attempt: 1, ..first.clone() };
-    subject.create(&first).await.unwrap();
-    let error = subject.create(&second).await.unwrap_err();
-    assert!(matches!(&error, OpError::Refused(words) if words.contains("already in use")), "{error:?}");
-    subject.remove(&first).await.unwrap();
-}
-
 async fn changes_are_hinted_at<E: Engine>(subject: Subject<E>) {
     let plan = plan(&subject.ok);
     let mut changes = subject.engine.changes(subject.owner);
@@ -400,72 +341,6 @@ async fn changes_are_hinted_at<E: Engine>(subject: Subject<E>) {
     let hint = timeout(PATIENCE, changes.next()).await.expect("no hint of the creation");
     assert_eq!(hint, Some(Ok(())));
     subject.remove(&plan).await.unwrap();
-}
-
-/// The runner's view through an outage: gone once, back once, and what happened meanwhile is seen.
-async fn the_runner_survives_an_outage<E: Engine + Clone>(subject: Subject<E>) {
-    let plan = plan(&subject.ok);
-    let (sender, mut events) = mpsc::channel(100);
-    let stop = CancellationToken::new();
-    let handle = spawn(subject.engine.clone(), subject.owner, sender, stop.clone());
-    let info = wait_for(&mut events, |event| match event {
-        EngineEvent::Reachable(info) => Some(info),
-        other => panic!("{other:?} before it was reachable"),
-    })
-    .await;
-    assert!(!info.version.is_empty() && info.nano_cpus > 0 && info.memory_bytes > 0, "{info:?}");
-    assert!(matches!(events.recv().await, Some(EngineEvent::Observed(_))));
-
-    handle.submit(OpId(1), EngineOp::Create(Box::new(plan.clone())));
-    wait_for(&mut events, |event| (event == done(1, Ok(()))).then_some(())).await;
-    handle.submit(OpId(2), EngineOp::Start { name: plan.name.clone() });
-    // Both orders are fine: the event and the answer race.
-    let mut started = (false, false);
-    while started != (true, true) {
-        match timeout(PATIENCE, events.recv()).await.unwrap().unwrap() {
-            EngineEvent::Done { result, .. } => {
-                result.unwrap();
-                started.0 = true;
-            }
-            EngineEvent::Observed(all) => started.1 |= all.iter().any(|c| health(&c.state).is_some()),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    (subject.outage)(true).await;
-    wait_for(&mut events, |event| matches!(event, EngineEvent::Unreachable(_)).then_some(())).await;
-    handle.submit(OpId(3), EngineOp::Start { name: plan.name.clone() });
-    let refused = events.recv().await;
-    let is_unreachable =
-        |event: &EngineEvent| matches!(event, EngineEvent::Done { op: OpId(3), result: Err(OpError::Unreachable(_)) });
-    assert!(refused.as_ref().is_some_and(is_unreachable), "{refused:?}");
-
-    (subject.outage)(false).await;
-    let back = timeout(PATIENCE, events.recv()).await.unwrap();
-    assert!(matches!(back, Some(EngineEvent::Reachable(_))), "{back:?}");
-    let Some(EngineEvent::Observed(all)) = events.recv().await else { panic!("a list follows at once") };
-    assert!(all.iter().any(|c| c.name == plan.name && health(&c.state).is_some()), "{all:?}");
-
-    handle.submit(OpId(4), EngineOp::Remove { name: plan.name.clone() });
-    wait_for(&mut events, |event| (event == done(4, Ok(()))).then_some(())).await;
-    wait_for(&mut events, |event| (event == EngineEvent::Observed(Vec::new())).then_some(())).await;
-    stop.cancel();
-}
-
-fn done(op: u64, result: Result<(), OpError>) -> EngineEvent {
-    EngineEvent::Done { op: OpId(op), result }
-}
-
-async fn wait_for<T>(events: &mut mpsc::Receiver<EngineEvent>, wanted: impl Fn(EngineEvent) -> Option<T>) -> T {
-    let found = async {
-        loop {
-            let event = events.recv().await.expect("the runner ended");
-            if let Some(found) = wanted(event) {
-                return found;
-            }
-        }
-    };
-    timeout(PATIENCE, found).await.expect("the wanted event did not come")
 }
 
 macro_rules! conformance {
@@ -490,18 +365,7 @@ macro_rules! everywhere {
     };
 }
 
-everywhere!(
-    a_container_lives_and_goes,
-    images_that_are_not_there_are_refused_with_words,
-    a_crash_is_seen_with_its_code,
-    sigkill_and_removal_end_a_running_container,
-    a_probe_gives_up_in_time,
-    health_checks_are_reported,
-    foreign_containers_are_left_alone,
-    another_attempt_under_the_same_name_is_a_conflict,
-    changes_are_hinted_at,
-    the_runner_survives_an_outage,
-);
+everywhere!(a_container_answers_at_its_address, foreign_containers_are_left_alone, changes_are_hinted_at);
 
 #[tokio::test]
 async fn docker_stops_the_deaf_and_by_any_signal() {

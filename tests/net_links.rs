@@ -101,34 +101,6 @@ async fn what_was_sent_before_a_graceful_close_arrives_and_the_loss_is_told_at_o
     assert!(!b.net.is_connected(a.id()));
 }
 
-/// A runtime of its own for a node that is to be killed without a goodbye.
-struct Life(Option<tokio::runtime::Runtime>);
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        self.0.take().unwrap().shutdown_background();
-    }
-}
-
-fn start_mortal(identity: &Arc<Identity>, listen: SocketAddr) -> (Life, Node) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let deadline = Instant::now() + DEADLINE;
-    let node = loop {
-        let _inside = runtime.enter();
-        let config = NetConfig { timing: patient(), ..NetConfig::new(listen, identity.clone()) };
-        match Net::start(config, nobody_joins()) {
-            Ok((net, events)) => {
-                let addr = net.local_addr().unwrap();
-                break Node { net, events, identity: identity.clone(), addr };
-            }
-            // The socket of the former life may take a moment to go.
-            Err(e) => assert!(Instant::now() < deadline, "{e}"),
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    (Life(Some(runtime)), node)
-}
-
 #[tokio::test]
 async fn a_restart_without_a_goodbye_is_noticed_long_before_the_idle_timeout() {
     let founder = founder();

@@ -44,10 +44,24 @@ impl ServicePlan<'_> {
     /// well (somebody scales while it is paused) must not make what failed the thing to go back to.
     fn proven_before(&self) -> Option<RevisionId> {
         let previous = self.service.previous?;
-        let unproven =
-            |r: &&Rollout| r.to == previous && matches!(r.state, RolloutState::Updating | RolloutState::Paused);
-        let of_previous = self.rollout_before.filter(unproven);
-        of_previous.and_then(|r| r.from).filter(|from| self.specs.contains_key(from)).or(Some(previous))
+        let before = match self.rollout_before.filter(|r| r.to == previous) {
+            Some(r) if matches!(r.state, RolloutState::Updating | RolloutState::Paused) => r.from,
+            Some(_) => None,
+            // Two writes came before anybody led: the first of them was never rolled out.
+            None => self.runs_instead_of(previous),
+        };
+        before.filter(|from| self.specs.contains_key(from)).or(Some(previous))
+    }
+
+    /// What serves, if none of it is what `revision` asks for.
+    fn runs_instead_of(&self, revision: RevisionId) -> Option<RevisionId> {
+        let asked = self.specs.get(&revision)?;
+        let serving: Vec<&Task> = self.tasks.values().filter(|t| t.desired.is_live() && self.serves(t)).collect();
+        let other = |t: &&Task| self.specs.get(&t.revision).is_none_or(|has| asked.needs_replacement(has));
+        if !serving.iter().all(|t| other(&t)) {
+            return None;
+        }
+        serving.into_iter().min_by_key(|t| (t.created, t.id)).map(|t| t.revision)
     }
 
     /// Counts each failed task of an active rollout once, and acts when there are too many.

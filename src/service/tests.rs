@@ -285,6 +285,20 @@ fn a_rollback_that_fails_pauses_and_stays_paused() {
     assert_eq!(stage.state(), Some(RolloutState::RollbackPaused));
 }
 
+/// Regression (seed `rolled-back-to-what-never-ran`): while nobody led, a release that can't run was written, and a scale on
+/// top of it. The way back is to what runs, not to the first of the two writes.
+#[test]
+fn two_writes_before_anybody_leads_are_rolled_back_to_what_runs() {
+    let deploy = Deploy { replicas: 2, action: "rollback", order: "start-first", ..Deploy::default() };
+    let mut stage = Stage::set(3, &deploy);
+    stage.fate = crashes_from_2_on;
+    let good = stage.service.current;
+    stage.deploy(&Deploy { tag: "2", ..deploy });
+    stage.deploy(&Deploy { tag: "2", replicas: 4, ..deploy });
+    stage.play_until("the rollback", |s| s.state() == Some(RolloutState::RollbackCompleted));
+    assert_eq!((stage.serving_of(good), stage.serving().len()), (2, 2));
+}
+
 /// (b) With Swarm's new leader the count of failures begins again at none.
 #[test]
 fn failures_are_counted_across_holders() {

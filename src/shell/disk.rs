@@ -7,6 +7,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod crash;
 mod overlay;
 

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -139,6 +139,41 @@ impl Node {
             }
         }
     }
+}
+
+/// A runtime of its own for a node that is to be killed without a goodbye.
+pub struct Life(Option<tokio::runtime::Runtime>);
+
+impl Life {
+    /// What is spawned while the guard lives dies with this node.
+    pub fn enter(&self) -> tokio::runtime::EnterGuard<'_> {
+        self.0.as_ref().unwrap().enter()
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.0.take().unwrap().shutdown_background();
+    }
+}
+
+pub fn start_mortal(identity: &Arc<Identity>, listen: SocketAddr) -> (Life, Node) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    let node = loop {
+        let _inside = runtime.enter();
+        let config = NetConfig { timing: patient(), ..NetConfig::new(listen, identity.clone()) };
+        match Net::start(config, nobody_joins()) {
+            Ok((net, events)) => {
+                let addr = net.local_addr().unwrap();
+                break Node { net, events, identity: identity.clone(), addr };
+            }
+            // The socket of the former life may take a moment to go.
+            Err(e) => assert!(Instant::now() < deadline, "{e}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    (Life(Some(runtime)), node)
 }
 
 /// Waits for a level, never for an edge.

@@ -16,6 +16,8 @@ const LIST_EVERY_US: u64 = 10 * SECOND;
 const HINT_US: u64 = 25 * MS;
 /// A hung engine is declared unreachable after this.
 const HANG_SEEN_US: u64 = 4 * SECOND;
+/// No image listens there.
+const CLOSED_PORT: u16 = 1;
 
 /// How an image behaves, by its name: `app:3-sick`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +84,7 @@ impl Container {
 struct Asked {
     op: OpId,
     what: EngineOp,
+    since: u64,
     /// The life of the agent that asked.
     life: u32,
 }
@@ -154,7 +157,7 @@ impl Engine {
             task: c.plan.task,
             attempt: c.plan.attempt,
             state: c.state.clone(),
-            pid: None,
+            pid: c.is_running().then(|| 1_000 + i64::from(c.run)),
             address: c.address.filter(|_| c.is_running()),
         };
         EngineEvent::Observed(self.containers.iter().map(observed).collect())
@@ -215,7 +218,7 @@ impl World {
         };
         engine.next += 1;
         let number = engine.next;
-        engine.asked.insert(number, Asked { op, what, life });
+        engine.asked.insert(number, Asked { op, what, since: now, life });
         let at = (now + MS + takes).max(engine.hung_until);
         self.push_at(at, Ev::Engine { node, ev: EngineEv::Act(number) });
     }
@@ -360,7 +363,7 @@ impl World {
             return;
         }
         let Some(asked) = engine.asked.remove(&number) else { return };
-        if let Some(wait) = self.engine_waits(node, &asked.what) {
+        if let Some(wait) = self.engine_waits(node, &asked) {
             // A stop or a probe that is not over yet.
             self.nodes[node].engine.asked.insert(number, asked);
             self.engine_push(node, wait, EngineEv::Act(number));
@@ -377,10 +380,10 @@ impl World {
     }
 
     /// How long to look again at an operation that waits for something, having begun it.
-    fn engine_waits(&mut self, node: usize, what: &EngineOp) -> Option<u64> {
+    fn engine_waits(&mut self, node: usize, asked: &Asked) -> Option<u64> {
         let now = self.now;
-        match what {
-            EngineOp::Stop { name, grace, .. } => {
+        match &asked.what {
+            EngineOp::Stop { name, grace, signal } => {
                 let engine = &mut self.nodes[node].engine;
                 let container = engine.containers.get_mut(name).filter(|c| c.is_running())?;
                 if container.stopping {
@@ -389,20 +392,27 @@ impl World {
                 container.stopping = true;
                 let (run, stubborn, busy) = (container.run, container.kind == Kind::Stubborn, container.requests > 0);
                 let grace = grace.as_micros() as u64;
+                let killed = signal.as_deref() == Some("SIGKILL");
                 let takes = match (stubborn, busy) {
+                    _ if killed => MS,
                     (true, _) => grace,
                     (false, true) => grace.min(400 * MS),
                     (false, false) => engine.rng.around(60 * MS).min(grace),
                 };
-                let code = if stubborn { 137 } else { 0 };
+                let code = if stubborn || killed { 137 } else { 0 };
                 self.check_stop(node, name);
                 self.engine_push(node, takes, EngineEv::Exits { name: name.clone(), run, code });
                 Some(takes + MS)
             }
-            EngineOp::Probe { name, within, .. } => {
-                let container = self.nodes[node].engine.containers.get(name).filter(|c| c.is_running())?;
-                let left = container.accepts_at.saturating_sub(now);
-                (left > 0 && left < within.as_micros() as u64).then_some(left + MS)
+            EngineOp::Probe { name, port, within } => {
+                let container = self.nodes[node].engine.containers.get(name)?;
+                let opens = match container.state {
+                    ContainerState::Exited { .. } => return None,
+                    ContainerState::Running { .. } if *port != CLOSED_PORT => container.accepts_at,
+                    ContainerState::Running { .. } | ContainerState::Created => u64::MAX,
+                };
+                let until = opens.min(asked.since + within.as_micros() as u64);
+                (until > now).then(|| until - now)
             }
             _ => None,
         }
@@ -431,7 +441,11 @@ impl World {
                 let engine = &mut self.nodes[node].engine;
                 if let Some(there) = engine.containers.get(&plan.name) {
                     let same = there.plan.task == plan.task && there.plan.attempt == plan.attempt;
-                    return if same { Ok(()) } else { refused("name in use".to_owned()) };
+                    return if same { Ok(()) } else { refused(format!("{} is already in use", plan.name)) };
+                }
+                let image = &plan.spec.container.image;
+                if !engine.images.contains(image) {
+                    return refused(format!("No such image: {image}"));
                 }
                 engine.addresses = engine.addresses.wrapping_add(1);
                 let [high, low] = engine.addresses.to_be_bytes();
@@ -463,13 +477,15 @@ impl World {
                 }
                 if self.nodes[node].engine.containers.remove(name).is_some() {
                     self.engine_hint(node, false);
+                    self.end_probes(node, name);
                 }
                 Ok(())
             }
-            EngineOp::Probe { name, port, .. } => match engine.containers.get(name) {
-                Some(c) if c.is_running() && c.accepts_at <= now => Ok(()),
-                Some(c) if c.is_running() => Err(OpError::TimedOut(format!("port {port} did not accept a connection"))),
-                _ => refused("container is not running".to_owned()),
+            EngineOp::Probe { name, port, .. } => match engine.containers.get(name).map(|c| (&c.state, c.accepts_at)) {
+                None => refused(format!("No such container: {name}")),
+                Some((ContainerState::Exited { code, .. }, _)) => refused(format!("the container exited with {code}")),
+                Some((ContainerState::Running { .. }, opened)) if opened <= now && *port != CLOSED_PORT => Ok(()),
+                Some(_) => Err(OpError::TimedOut(format!("port {port} accepted no connection"))),
             },
             EngineOp::List => {
                 let seen = engine.snapshot();
@@ -534,6 +550,17 @@ impl World {
         c.killed = killed;
         let task = c.plan.task;
         self.engine_hint(node, false);
+        self.end_probes(node, name);
         self.check_ended(node, task);
+    }
+
+    /// Whoever waits for this container to accept is told at once that it won't.
+    fn end_probes(&mut self, node: usize, name: &str) {
+        let waits = |a: &Asked| matches!(&a.what, EngineOp::Probe { name: probed, .. } if probed == name);
+        let asked = self.nodes[node].engine.asked.iter();
+        let numbers: Vec<u64> = asked.filter(|(_, a)| waits(a)).map(|(number, _)| *number).collect();
+        for number in numbers {
+            self.engine_push(node, MS, EngineEv::Act(number));
+        }
     }
 }

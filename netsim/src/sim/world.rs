@@ -180,6 +180,8 @@ pub struct World {
     /// True time at which the last disturbance ended, or will.
     pub disturbed_until: u64,
     pub done: bool,
+    /// In place of the cores: what they would have been told. See [`super::rig`].
+    pub tap: Option<Vec<(usize, Event)>>,
     pub violation: Option<Violation>,
 }
 
@@ -244,6 +246,7 @@ impl World {
             settled: None,
             disturbed_until: 0,
             done: false,
+            tap: None,
             violation: None,
             plan,
         };
@@ -280,11 +283,15 @@ impl World {
     }
 
     pub fn run(&mut self) {
-        while !self.done && self.violation.is_none() {
-            let Some(Entry { at, ev, .. }) = self.heap.pop() else { break };
-            self.now = at;
-            self.step(ev);
-        }
+        while !self.done && self.violation.is_none() && self.advance() {}
+    }
+
+    /// One event; false if there is none left.
+    pub fn advance(&mut self) -> bool {
+        let Some(Entry { at, ev, .. }) = self.heap.pop() else { return false };
+        self.now = at;
+        self.step(ev);
+        true
     }
 
     /// Whose process it takes to handle this.
@@ -316,7 +323,8 @@ impl World {
             Ev::Start { node } => self.start(node),
             Ev::Wake { node, life } => self.wake(node, life),
             Ev::Deliver { from, to, life, bytes } => {
-                if self.nodes[to].life == life && !self.nodes[from].gone {
+                let banned = self.nodes[to].banned.contains(&self.nodes[from].id);
+                if self.nodes[to].life == life && !self.nodes[from].gone && !banned {
                     let from = self.nodes[from].id;
                     self.feed(to, Event::Message { from, bytes: bytes.to_vec() });
                 }
@@ -372,7 +380,7 @@ impl World {
 
     // ---- a node's life
 
-    fn start(&mut self, n: usize) {
+    pub(super) fn start(&mut self, n: usize) {
         if self.nodes[n].core.is_some() || self.nodes[n].gone {
             return;
         }
@@ -486,6 +494,9 @@ impl World {
     }
 
     pub fn feed(&mut self, n: usize, event: Event) {
+        if let Some(tap) = &mut self.tap {
+            return tap.push((n, event));
+        }
         let node = &mut self.nodes[n];
         let now = node.clock.now(self.now);
         let Some(core) = node.core.as_mut() else { return };
@@ -534,7 +545,7 @@ impl World {
         }
     }
 
-    fn persist(&mut self, n: usize, id: PersistId, writes: super::disk::Writes) {
+    pub(super) fn persist(&mut self, n: usize, id: PersistId, writes: super::disk::Writes) {
         let mean = self.plan.weather.disk_us;
         let now = self.now;
         let disk = &mut self.nodes[n].disk;

@@ -28,19 +28,24 @@ struct Platter {
 }
 
 #[derive(Debug, Clone, Default)]
-struct TestDisk(Arc<Mutex<Platter>>);
+pub(super) struct TestDisk(Arc<Mutex<Platter>>);
 
 impl TestDisk {
     fn platter(&self) -> MutexGuard<'_, Platter> {
         self.0.lock().unwrap()
     }
 
-    fn open(&self) -> Result<Database, redb::DatabaseError> {
+    pub fn open(&self) -> Result<Database, redb::DatabaseError> {
         builder().create_with_backend(self.clone())
     }
 
+    /// Every operation fails so, or none does.
+    pub fn set_failing(&self, with: Option<ErrorKind>) {
+        self.platter().fail_with = with;
+    }
+
     /// The power comes back: each sector that was not synced is old or new.
-    fn after_cut(&self, rng: &mut ChaCha8Rng) -> TestDisk {
+    pub fn after_cut(&self, rng: &mut ChaCha8Rng) -> TestDisk {
         let platter = self.platter();
         let len = if rng.random() { platter.seen.len() } else { platter.durable.len() };
         let keep_p = [0.0, 0.5, 1.0][rng.random_range(0..3usize)];
@@ -100,13 +105,16 @@ impl StorageBackend for TestDisk {
     }
 }
 
-fn formatted() -> TestDisk {
+pub(super) fn formatted() -> TestDisk {
     let disk = TestDisk::default();
     fill(&disk.open().unwrap(), &BTreeMap::new()).unwrap();
     disk
 }
 
-fn start(disk: &TestDisk, mut on_reopen: impl FnMut(Reopen) + Send + 'static) -> (Disk, Receiver<DiskEvent>) {
+pub(super) fn start(
+    disk: &TestDisk,
+    mut on_reopen: impl FnMut(Reopen) + Send + 'static,
+) -> (Disk, Receiver<DiskEvent>) {
     let (events, reports) = channel();
     let again = disk.clone();
     let reopen: Opener = Box::new(move |how| {
@@ -120,7 +128,7 @@ fn start(disk: &TestDisk, mut on_reopen: impl FnMut(Reopen) + Send + 'static) ->
     (disk.unwrap(), reports)
 }
 
-fn next(reports: &Receiver<DiskEvent>) -> DiskEvent {
+pub(super) fn next(reports: &Receiver<DiskEvent>) -> DiskEvent {
     reports.recv_timeout(Duration::from_secs(20)).expect("a report of the disk")
 }
 

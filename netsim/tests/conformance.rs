@@ -1,0 +1,191 @@
+//! The simulator's engine, disk and network keep what the real ones keep: the suites are one.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+#[path = "../../tests/conformance/mod.rs"]
+mod conformance;
+
+use conformance::{disk, engine, net};
+use netsim::sim::rig::{Rig, Writes};
+use peer::core::face::{Event, PersistId};
+use peer::ids::TaskId;
+use peer::model::container::{EngineEvent, EngineOp, OpId};
+
+/// Each story with several seeds, one after the other.
+const SEEDS: std::ops::Range<u64> = 1..13;
+
+struct SimEngine {
+    rig: Rig,
+    tasks: u128,
+}
+
+impl SimEngine {
+    fn new(seed: u64) -> Self {
+        Self { rig: Rig::new(seed, 1), tasks: 0 }
+    }
+}
+
+impl engine::Subject for SimEngine {
+    fn submit(&mut self, op: OpId, what: EngineOp) {
+        self.rig.engine(0, op, what);
+    }
+
+    fn next(&mut self) -> EngineEvent {
+        loop {
+            match self.rig.next(0).expect("an event of the engine") {
+                Event::Engine(event) => return event,
+                // The core's own, which is not on trial.
+                _ => {}
+            }
+        }
+    }
+
+    fn outage(&mut self, down: bool) {
+        self.rig.engine_outage(0, down);
+    }
+
+    fn images(&self) -> engine::Images {
+        engine::Images {
+            ok: "app:1".to_owned(),
+            bad: "app:1-bad".to_owned(),
+            missing: ("app:1-missing".to_owned(), "app:1-missing".to_owned()),
+            healthy: ("app:2".to_owned(), engine::check(&["CMD", "check"])),
+            unhealthy: ("app:2-sick".to_owned(), engine::check(&["CMD", "check"])),
+        }
+    }
+
+    fn new_task(&mut self) -> TaskId {
+        self.tasks += 1;
+        TaskId::from_u128(self.tasks)
+    }
+}
+
+mod the_engine {
+    crate::conformance::stories!(
+        crate::conformance::engine,
+        crate::SEEDS.map(crate::SimEngine::new),
+        a_container_lives_and_goes,
+        images_that_are_not_there_are_refused_with_words,
+        a_crash_is_seen_with_its_code,
+        sigkill_and_removal_end_a_running_container,
+        operations_of_different_containers_go_side_by_side,
+        a_probe_gives_up_in_time,
+        health_checks_are_reported,
+        another_attempt_under_the_same_name_is_a_conflict,
+        an_outage_is_told_once_and_survived,
+    );
+}
+
+struct SimDisk(Rig);
+
+/// The core of the first life wrote under ids of its own.
+const FIRST: u64 = 1_000_000;
+
+impl SimDisk {
+    fn new(seed: u64) -> Self {
+        Self(Rig::new(seed, 1))
+    }
+}
+
+impl disk::Subject for SimDisk {
+    fn persist(&mut self, id: PersistId, writes: Writes) {
+        self.0.persist(0, PersistId(FIRST + id.0), writes);
+    }
+
+    fn next(&mut self) -> disk::Report {
+        loop {
+            match self.0.next(0).expect("a report of the disk") {
+                Event::Persisted(PersistId(id)) if id > FIRST => return disk::Report::Done(PersistId(id - FIRST)),
+                Event::PersistFailed { id: PersistId(id), .. } => {
+                    return disk::Report::Failed(PersistId(id - FIRST));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn crash(&mut self) -> disk::Contents {
+        self.0.end(0, false);
+        let left = self.0.disk(0);
+        self.0.start(0);
+        left.into_iter().filter(|(key, _)| key.len() > 3 && (key.starts_with(b"key ") || suites_own(key))).collect()
+    }
+
+    fn set_full(&mut self, full: bool) {
+        self.0.disk_full(0, full);
+    }
+}
+
+/// Other than what the core keeps there.
+fn suites_own(key: &[u8]) -> bool {
+    [b"last".as_slice(), b"with it"].contains(&key)
+}
+
+mod the_disk {
+    crate::conformance::stories!(
+        crate::conformance::disk,
+        crate::SEEDS.map(crate::SimDisk::new),
+        writes_are_reported_in_their_order,
+        what_was_reported_survives_and_of_the_rest_a_beginning,
+        what_is_replaced_or_deleted_stays_so,
+        the_next_life_goes_on_from_what_it_found,
+        a_full_disk_says_so_and_takes_writes_again_once_freed,
+    );
+}
+
+struct SimNet(Rig);
+
+/// Before every message of a story: the cores' own are not on trial.
+const MARK: &[u8] = b"story:";
+
+impl SimNet {
+    fn new(seed: u64) -> Self {
+        Self(Rig::new(seed, 3))
+    }
+}
+
+impl net::Subject for SimNet {
+    fn send(&mut self, from: usize, to: usize, datagram: bool, bytes: &[u8]) {
+        self.0.send(from, to, datagram, [MARK, bytes].concat());
+    }
+
+    fn next(&mut self, at: usize) -> net::Heard {
+        loop {
+            match self.0.next(at).unwrap_or_else(|| panic!("node {at} heard nothing")) {
+                Event::Message { from, bytes } => {
+                    if let Some(bytes) = bytes.strip_prefix(MARK) {
+                        let from = self.0.index_of(from).unwrap();
+                        return net::Heard::Message { from, bytes: bytes.to_vec() };
+                    }
+                }
+                Event::LinkLost { node } => return net::Heard::Lost(self.0.index_of(node).unwrap()),
+                _ => {}
+            }
+        }
+    }
+
+    fn close(&mut self, node: usize) {
+        self.0.end(node, true);
+    }
+
+    fn bounce(&mut self, node: usize) {
+        self.0.end(node, false);
+        self.0.start(node);
+    }
+
+    fn ban(&mut self, by: usize, node: usize) {
+        self.0.ban(by, node);
+    }
+}
+
+mod the_net {
+    crate::conformance::stories!(
+        crate::conformance::net,
+        crate::SEEDS.map(crate::SimNet::new),
+        messages_arrive_whole_both_ways_and_say_from_whom,
+        a_burst_arrives_whole_and_nothing_of_it_twice,
+        datagrams_arrive_as_they_were_sent,
+        a_goodbye_is_told_to_the_others,
+        a_new_life_hears_nothing_that_was_meant_for_the_old,
+        nothing_gets_past_a_ban,
+    );
+}
