@@ -87,7 +87,7 @@ impl Core {
             statuses: Vec::new(),
             pending: Vec::new(),
             withdrawals: withdraw::Withdrawals::default(),
-            routes: Routes { version: 0, applied: 0, table: Arc::default(), dirty: true },
+            routes: routing::Routes::new(me),
             removed: BTreeSet::new(),
             muted_until: None,
             members_persisted: Vec::new(),
@@ -148,6 +148,12 @@ impl Core {
         let revisions: Vec<_> = self.store.all_revisions().collect();
         for (service, revision) in revisions {
             self.spec(service, revision);
+        }
+        for task in self.store.tasks() {
+            self.routes.task_changed(task.id, Some(task.service));
+        }
+        for service in self.store.services() {
+            self.routes.service_changed(service.id);
         }
         let mine: Vec<TaskId> = self.store.tasks().filter(|t| t.node == Some(self.me)).map(|t| t.id).collect();
         for task in mine {

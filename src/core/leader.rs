@@ -13,6 +13,9 @@ use rand::{RngExt, SeedableRng};
 const ASK_AGAIN: Duration = Duration::from_millis(400);
 /// Changes that come close together are planned for together.
 const PLAN_DEBOUNCE: Duration = Duration::from_millis(5);
+/// The revisions of a removed service are kept for so long: a change made elsewhere meanwhile may win over the removal,
+/// and refers to one of them.
+const REVISIONS_OUTLIVE: Duration = Duration::from_secs(60 * 60);
 
 pub(super) struct Leading {
     term: Term,
@@ -53,12 +56,21 @@ impl Core {
         self.leading = None;
     }
 
-    /// Something that planning rests on has changed.
-    pub(super) fn plan_soon(&mut self) {
+    /// Something that the planning of these services rests on has changed.
+    pub(super) fn plan_soon(&mut self, services: impl IntoIterator<Item = ServiceId>) {
         if let Some(leading) = &mut self.leading {
+            services.into_iter().for_each(|service| leading.memory.stir(service));
             let soon = Mono(0);
             leading.plan_at = Some(leading.plan_at.map_or(soon, |at| at.min(soon)));
         }
+    }
+
+    /// Something that all planning rests on has changed.
+    pub(super) fn plan_all_soon(&mut self) {
+        if let Some(leading) = &mut self.leading {
+            leading.memory.stir_all();
+        }
+        self.plan_soon([]);
     }
 
     /// A voter's answer to this term's question has been merged whole.
@@ -161,7 +173,7 @@ impl Core {
                 Change::RemoveRollout(service) => changes.push((Key::Rollout(service), None)),
             }
         }
-        self.sweep(&mut changes, &mut forgotten);
+        self.sweep(&mut changes, &mut forgotten, now);
         let wrote = !changes.is_empty() || !forgotten.is_empty();
         self.store.write(changes, leading.term, now);
         self.store.write(forgotten, Term::ZERO, now);
@@ -177,7 +189,7 @@ impl Core {
 
     /// What nothing refers to any more: rollouts and revisions of services that are gone, revisions beyond the
     /// history's length, statuses whose task is gone.
-    fn sweep(&self, decisions: &mut Vec<(Key, Option<Value>)>, facts: &mut Vec<(Key, Option<Value>)>) {
+    fn sweep(&self, decisions: &mut Vec<(Key, Option<Value>)>, facts: &mut Vec<(Key, Option<Value>)>, now: Now) {
         let stale = |r: &&crate::model::rollout::Rollout| self.store.service(r.service).is_none();
         decisions.extend(self.store.rollouts().filter(stale).map(|r| (Key::Rollout(r.service), None)));
         let in_use: BTreeSet<RevisionId> = self.store.tasks().map(|t| t.revision).collect();
@@ -188,6 +200,7 @@ impl Core {
         for (service, revisions) in of_service {
             let named: Vec<RevisionId> = match self.store.service(service) {
                 Some(s) => [Some(s.current), s.previous].into_iter().flatten().collect(),
+                None if self.removed_lately(service, now) => continue,
                 None => Vec::new(),
             };
             let keep = if named.is_empty() { 0 } else { limits::MAX_REVISIONS };
@@ -199,6 +212,11 @@ impl Core {
         let orphaned =
             self.store.statuses().filter(|s| self.store.task(s.task).is_none()).map(|s| Key::TaskStatus(s.task));
         facts.extend(orphaned.filter(|key| !already.contains(key)).map(|key| (key, None)));
+    }
+
+    fn removed_lately(&self, service: ServiceId, now: Now) -> bool {
+        let removed = self.store.record(&Key::Service(service)).map(|r| r.stamp.hlc.wall());
+        removed.is_some_and(|at| at.0 + REVISIONS_OUTLIVE.as_millis() as u64 > now.wall.0)
     }
 
     pub(super) fn node_infos(&self) -> BTreeMap<NodeId, NodeInfo> {

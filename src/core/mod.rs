@@ -13,6 +13,7 @@ mod objects;
 mod outbox;
 mod replication;
 mod requests;
+mod routing;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -31,7 +32,6 @@ use crate::model::node::{EngineState, Liveness, NodeFact, NodePolicy};
 use crate::model::record::{Key, RevisionId, Term, Value};
 use crate::model::spec::{self, PublishMode, ServiceSpec};
 use crate::model::task::TaskStatus;
-use crate::routes::{self, Endpoint, RouteTable};
 use crate::store::{self, Store};
 use crate::time::{Mono, Now};
 use crate::wire::codec;
@@ -76,7 +76,7 @@ pub struct Core {
     statuses: Vec<TaskStatus>,
     pending: Vec<requests::PendingWrite>,
     withdrawals: withdraw::Withdrawals,
-    routes: Routes,
+    routes: routing::Routes,
     removed: BTreeSet<NodeId>,
     /// A disk that was put back may have forgotten promises: until then this node votes on nothing.
     muted_until: Option<Mono>,
@@ -89,14 +89,6 @@ pub struct Core {
     changes: u64,
     /// When the last event came: what questions about holding a lease are answered with.
     last_now: Mono,
-}
-
-/// The table that the data plane was last given, and how far it has come.
-struct Routes {
-    version: u64,
-    applied: u64,
-    table: Arc<RouteTable>,
-    dirty: bool,
 }
 
 impl Core {
@@ -227,15 +219,15 @@ impl Core {
             membership::Output::Bump(bump) => {
                 self.bump_persist = self.outbox.persist(vec![(DISK_BUMP.to_vec(), Some(codec::encode(&bump)))]);
             }
-            membership::Output::AddrChanged { .. } => self.routes.dirty = true,
+            membership::Output::AddrChanged { .. } => self.routes.all_changed(),
         }
     }
 
     fn on_liveness(&mut self, node: NodeId, from: Option<Liveness>, to: Liveness, now: Now) {
         self.changes += 1;
-        self.routes.dirty = true;
+        self.routes.all_changed();
         self.liveness_dirty = true;
-        self.plan_soon();
+        self.plan_all_soon();
         let was_up = from.is_some_and(|l| matches!(l, Liveness::Alive | Liveness::Suspect));
         match to {
             Liveness::Alive if !was_up => {
@@ -364,21 +356,23 @@ impl Core {
         self.changes += 1;
         match key {
             Key::Task(id) => {
-                self.routes.dirty = true;
-                self.plan_soon();
+                let (was, is) = (self.routes.service_of(id), self.store.task(id).map(|t| t.service));
+                self.routes.task_changed(id, is);
+                self.plan_soon(was.into_iter().chain(is));
                 self.assign(id, now);
             }
             Key::TaskStatus(id) => {
-                self.routes.dirty = true;
-                self.plan_soon();
+                self.routes.status_changed(id);
+                self.plan_soon(self.routes.service_of(id));
                 self.insist(id);
             }
-            Key::Service(_) | Key::Rollout(_) => {
-                self.routes.dirty = true;
-                self.plan_soon();
+            Key::Service(id) => {
+                self.routes.service_changed(id);
+                self.plan_soon([id]);
             }
+            Key::Rollout(service) => self.plan_soon([service]),
             Key::Revision(service, revision) => {
-                self.plan_soon();
+                self.plan_soon([service]);
                 self.spec(service, revision);
                 let waiting: Vec<TaskId> = self
                     .store
@@ -390,9 +384,9 @@ impl Core {
                     self.assign(task, now);
                 }
             }
-            Key::NodeFact(_) => self.plan_soon(),
+            Key::NodeFact(_) => self.plan_all_soon(),
             Key::NodePolicy(node) => {
-                self.plan_soon();
+                self.plan_all_soon();
                 self.check_removal(node, now);
             }
             Key::Electorate => {
@@ -522,48 +516,6 @@ impl Core {
         }
     }
 
-    /// Recomputes the endpoint table after what it rests on has changed. True if it is another.
-    fn publish_routes(&mut self) -> bool {
-        if !std::mem::take(&mut self.routes.dirty) {
-            return false;
-        }
-        let live = self.liveness();
-        let endpoints: Vec<Endpoint> = self
-            .store
-            .tasks()
-            .filter_map(|task| {
-                let service = self.store.service(task.service);
-                let ports = service.map_or_else(Vec::new, |s| s.ports.clone());
-                let ports: Vec<_> = ports.into_iter().filter(|p| p.mode == PublishMode::Ingress).collect();
-                let node = task.node?;
-                let local = if node == self.me { self.worker.observed(task.id) } else { None };
-                if ports.is_empty() {
-                    return None;
-                }
-                let liveness = live.get(&node).copied().unwrap_or(Liveness::Down);
-                Some(Endpoint {
-                    task: task.id,
-                    node,
-                    node_addr: self.address(node)?,
-                    routable: routes::is_routable(task, self.store.status(task.id), liveness),
-                    liveness,
-                    ports,
-                    local_ip: local.and_then(|c| c.address),
-                })
-            })
-            .collect();
-        let published = self.store.services().flat_map(|s| &s.ports);
-        let table = routes::table(published, endpoints.into_iter(), self.me);
-        if table == *self.routes.table {
-            return false;
-        }
-        self.routes.version += 1;
-        self.routes.table = Arc::new(table);
-        let effect = Effect::Publish { version: self.routes.version, table: self.routes.table.clone() };
-        self.outbox.push_now(effect);
-        true
-    }
-
     fn address(&self, node: NodeId) -> Option<SocketAddr> {
         if node == self.me { Some(self.addr) } else { self.membership.member(node).map(|m| m.addr) }
     }
@@ -579,7 +531,7 @@ impl Core {
         let known: BTreeSet<RevisionId> =
             self.store.services().flat_map(|s| self.store.revisions(s.id)).map(|r| r.id).collect();
         self.specs.retain(|id, _| known.contains(id));
-        self.routes.dirty = true;
+        self.routes.all_changed();
     }
 
     fn notice(&mut self, notice: Notice) {

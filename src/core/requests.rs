@@ -240,8 +240,7 @@ impl Core {
             .is_some_and(|r| r.to == service.current && (r.state.is_paused() || r.state.is_rollback()));
         // Unlike Swarm's, a write that changes nothing leaves the rollback target alone.
         if !paused && old.is_some_and(|r| r.spec_json == spec_json && r.registry_auth == auth) {
-            let changes = vec![(Key::Service(id), Some(Value::Service(service)))];
-            return Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), changes) });
+            return Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), self.kept_revision(service)) });
         }
         let revision = self.new_revision(now);
         service.previous = Some(effective);
@@ -271,7 +270,16 @@ impl Core {
         service.current = target;
         service.rolled_back = true;
         service.updated = now.wall;
-        Ok(Decision::new(id, Key::Service(id), vec![(Key::Service(id), Some(Value::Service(service)))]))
+        Ok(Decision::new(id, Key::Service(id), self.kept_revision(service)))
+    }
+
+    /// The service with a revision that is there already, written again: where this write wins over a removal of the
+    /// service, what it refers to must win, too.
+    fn kept_revision(&self, service: Service) -> Changes {
+        match self.store.revision(service.id, service.current).cloned() {
+            Some(record) => revision_and_service(record, service),
+            None => vec![(Key::Service(service.id), Some(Value::Service(service)))],
+        }
     }
 
     fn remove_service(&mut self, id: ServiceId) -> Result<Decision, Refused> {

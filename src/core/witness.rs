@@ -134,7 +134,8 @@ impl Witness {
     pub fn effect(&mut self, effect: &Effect, now: Now) -> Option<Look> {
         let seen = match effect {
             Effect::Publish { version, table } => {
-                let tasks = table.ports.values().flatten().map(|backend| backend.task).collect();
+                let tasks =
+                    table.ports.values().flat_map(|backends| backends.iter()).map(|backend| backend.task).collect();
                 self.tables.insert(*version, tasks);
                 return None;
             }

@@ -5,18 +5,21 @@
 //! a better one remains, and kept when it is the last: doubt alone never empties a port.
 //! It knows nothing of sockets, of how a table is applied, or of which nodes have applied it.
 
-use crate::ids::{NodeId, TaskId};
+use crate::ids::{NodeId, ServiceId, TaskId};
 use crate::model::node::Liveness;
 use crate::model::spec::{Protocol, PublishMode, PublishedPort};
 use crate::model::task::{Task, TaskPhase, TaskStatus};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+pub type Port = (Protocol, u16);
 
 /// Published port -> the replicas behind it, in a fixed order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RouteTable {
     /// Every service's ports. One without a routable replica is there with no backend: it is open, and clients wait.
-    pub ports: BTreeMap<(Protocol, u16), Vec<Backend>>,
+    pub ports: BTreeMap<Port, Arc<[Backend]>>,
     /// Every local replica's published targets, withdrawn ones too while their connections last: the only
     /// places this agent will connect a tunnel from another node to.
     pub local: BTreeMap<(TaskId, u16), SocketAddr>,
@@ -49,43 +52,110 @@ pub struct Endpoint {
     pub liveness: Liveness,
     /// [`is_routable`]'s answer.
     pub routable: bool,
-    /// The service's published ports, numbers chosen.
-    pub ports: Vec<PublishedPort>,
     /// Where this machine reaches the container, for a task of this node whose container runs.
     pub local_ip: Option<IpAddr>,
 }
 
-/// New connections may go to this task. `Suspect` and `Away` nodes count here: [`table`] uses them only where
-/// nothing better is left.
+/// New connections may go to this task. `Suspect` and `Away` nodes count here: the [`Router`] uses them only
+/// where nothing better is left.
 pub fn is_routable(task: &Task, status: Option<&TaskStatus>, node: Liveness) -> bool {
     let serves = |s: &TaskStatus| s.task == task.id && task.node == Some(s.node) && s.phase == TaskPhase::Running;
     task.desired.is_live() && status.is_some_and(serves) && node != Liveness::Down
 }
 
-/// The table that `me` is to follow: `published` are the ports of all services, those without a task yet too, since
-/// the word of a service is here before its first replica runs. The same input in any order makes the same table.
-pub fn table<'a>(
-    published: impl Iterator<Item = &'a PublishedPort>,
-    input: impl Iterator<Item = Endpoint>,
+/// Keeps the table that a node is to follow, service by service, so that what concerns one service costs no more than
+/// that service. The same services make the same table, whatever the order in which they were told.
+#[derive(Debug)]
+pub struct Router {
     me: NodeId,
-) -> RouteTable {
-    let mut ports: BTreeMap<(Protocol, u16), Vec<(Liveness, Backend)>> =
-        published.filter(|p| is_routed(p)).map(|p| ((p.protocol, p.published), Vec::new())).collect();
-    let mut local = BTreeMap::new();
-    for endpoint in input {
-        let here = (endpoint.node == me).then_some(endpoint.local_ip).flatten();
-        for port in endpoint.ports.iter().filter(|p| is_routed(p)) {
-            let backends = ports.entry((port.protocol, port.published)).or_default();
-            if let Some(ip) = here {
-                local.insert((endpoint.task, port.target), SocketAddr::new(ip, port.target));
+    shares: BTreeMap<ServiceId, Share>,
+    /// Two partitions may have given one port to two services: until that is settled both are behind it.
+    services: BTreeMap<Port, BTreeSet<ServiceId>>,
+    table: Arc<RouteTable>,
+}
+
+/// What one service adds to the table.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Share {
+    ports: BTreeMap<Port, Vec<(Liveness, Backend)>>,
+    local: BTreeMap<(TaskId, u16), SocketAddr>,
+}
+
+impl Router {
+    pub fn new(me: NodeId) -> Self {
+        Self { me, shares: BTreeMap::new(), services: BTreeMap::new(), table: Arc::default() }
+    }
+
+    pub fn table(&self) -> &Arc<RouteTable> {
+        &self.table
+    }
+
+    /// The service as it is now: its published ports, numbers chosen, which are there before its first replica
+    /// runs, and its tasks. One that is gone has neither. True if the table is another one now.
+    pub fn update(
+        &mut self,
+        service: ServiceId,
+        published: &[PublishedPort],
+        endpoints: impl Iterator<Item = Endpoint>,
+    ) -> bool {
+        let share = self.share(published, endpoints);
+        let old = self.shares.remove(&service).unwrap_or_default();
+        if old == share {
+            if !share.ports.is_empty() {
+                self.shares.insert(service, share);
             }
-            if let Some(reach) = reach(&endpoint, me).filter(|_| endpoint.routable) {
-                let backend = Backend { task: endpoint.task, node: endpoint.node, target: port.target, reach };
-                backends.push((endpoint.liveness, backend));
+            return false;
+        }
+        let mut table = RouteTable::clone(&self.table);
+        table.local.retain(|target, _| !old.local.contains_key(target));
+        table.local.extend(share.local.iter().map(|(target, at)| (*target, *at)));
+        let ports: BTreeSet<Port> = old.ports.into_keys().chain(share.ports.keys().copied()).collect();
+        if !share.ports.is_empty() {
+            self.shares.insert(service, share);
+        }
+        for port in ports {
+            let of = self.services.entry(port).or_default();
+            if self.shares.get(&service).is_some_and(|s| s.ports.contains_key(&port)) {
+                of.insert(service);
+            } else {
+                of.remove(&service);
+            }
+            let shares = of.iter().filter_map(|s| self.shares.get(s)?.ports.get(&port));
+            let backends = best(shares.flatten().cloned().collect());
+            if of.is_empty() {
+                self.services.remove(&port);
+                table.ports.remove(&port);
+            } else {
+                table.ports.insert(port, backends.into());
             }
         }
+        let changed = table != *self.table;
+        if changed {
+            self.table = Arc::new(table);
+        }
+        changed
     }
-    RouteTable { ports: ports.into_iter().map(|(port, backends)| (port, best(backends))).collect(), local }
+
+    fn share(&self, published: &[PublishedPort], endpoints: impl Iterator<Item = Endpoint>) -> Share {
+        let routed: Vec<&PublishedPort> = published.iter().filter(|p| is_routed(p)).collect();
+        let ports = routed.iter().map(|p| ((p.protocol, p.published), Vec::new())).collect();
+        let mut share = Share { ports, local: BTreeMap::new() };
+        // Without a port nobody asks for its tasks.
+        for endpoint in endpoints.take(if routed.is_empty() { 0 } else { usize::MAX }) {
+            let here = (endpoint.node == self.me).then_some(endpoint.local_ip).flatten();
+            for port in &routed {
+                if let Some(ip) = here {
+                    share.local.insert((endpoint.task, port.target), SocketAddr::new(ip, port.target));
+                }
+                if let Some(reach) = reach(&endpoint, self.me).filter(|_| endpoint.routable) {
+                    let backend = Backend { task: endpoint.task, node: endpoint.node, target: port.target, reach };
+                    let backends = share.ports.entry((port.protocol, port.published)).or_default();
+                    backends.push((endpoint.liveness, backend));
+                }
+            }
+        }
+        share
+    }
 }
 
 /// TCP through the mesh. Ports in host mode are the container's own; UDP has no data plane yet.
@@ -114,7 +184,6 @@ fn best(mut backends: Vec<(Liveness, Backend)>) -> Vec<Backend> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::ServiceId;
     use crate::model::record::{Hlc, RevisionId};
     use crate::model::task::{Desired, Slot};
     use crate::time::Wall;
@@ -136,13 +205,20 @@ mod tests {
             node_addr: SocketAddr::from(([10, 0, 0, on as u8], 2377)),
             liveness: Liveness::Alive,
             routable: true,
-            ports: vec![port(80, 8080)],
             local_ip: (node(on) == ME).then_some(IpAddr::from([172, 17, 0, task as u8])),
         }
     }
 
+    const WEB: ServiceId = ServiceId::from_u128(100);
+
+    fn of(ports: &[PublishedPort], endpoints: &[Endpoint]) -> RouteTable {
+        let mut router = Router::new(ME);
+        router.update(WEB, ports, endpoints.iter().cloned());
+        RouteTable::clone(router.table())
+    }
+
     fn build(endpoints: &[Endpoint]) -> RouteTable {
-        table(std::iter::empty(), endpoints.iter().cloned(), ME)
+        of(&[port(80, 8080)], endpoints)
     }
 
     fn tasks_behind(table: &RouteTable, published: u16) -> Vec<u128> {
@@ -187,13 +263,31 @@ mod tests {
         assert_eq!(tasks_behind(&build(&[away]), 80), [2]);
     }
 
+    /// Of two services behind one port, too.
     #[test]
     fn doubt_is_judged_port_by_port() {
-        let mut suspect = Endpoint { liveness: Liveness::Suspect, ..endpoint(1, 2) };
-        suspect.ports.push(port(81, 8081));
-        let table = build(&[suspect, endpoint(2, 3)]);
-        assert_eq!(tasks_behind(&table, 80), [2]);
-        assert_eq!(tasks_behind(&table, 81), [1]);
+        let (both, other) = ([port(80, 8080), port(81, 8081)], ServiceId::from_u128(200));
+        let suspect = Endpoint { liveness: Liveness::Suspect, ..endpoint(1, 2) };
+        let mut router = Router::new(ME);
+        assert!(router.update(WEB, &both, [suspect].into_iter()));
+        assert!(router.update(other, &[port(80, 8080)], [endpoint(2, 3)].into_iter()));
+        assert_eq!(tasks_behind(router.table(), 80), [2]);
+        assert_eq!(tasks_behind(router.table(), 81), [1]);
+        assert!(router.update(other, &[], std::iter::empty()), "the other is gone");
+        assert_eq!(tasks_behind(router.table(), 80), [1]);
+    }
+
+    #[test]
+    fn a_service_that_goes_takes_its_ports_and_targets_with_it() {
+        let mut router = Router::new(ME);
+        let tasks = [endpoint(1, 1), endpoint(2, 2)];
+        assert!(router.update(WEB, &[port(80, 8080)], tasks.iter().cloned()));
+        assert!(!router.update(WEB, &[port(80, 8080)], tasks.iter().cloned()), "nothing has changed");
+        assert!(router.update(WEB, &[port(90, 8080)], tasks.iter().cloned()));
+        assert_eq!(router.table().ports.keys().copied().collect::<Vec<_>>(), [(Protocol::Tcp, 90)]);
+        assert!(router.update(WEB, &[], tasks.into_iter()));
+        assert_eq!(**router.table(), RouteTable::default());
+        assert!(router.shares.is_empty() && router.services.is_empty());
     }
 
     #[test]
@@ -206,19 +300,17 @@ mod tests {
     fn the_ports_of_a_service_without_tasks_are_open() {
         let host = PublishedPort { mode: PublishMode::Host, ..port(81, 80) };
         let ports = [port(80, 8080), host];
-        let table = table(ports.iter(), std::iter::empty(), ME);
-        assert_eq!(table.ports, BTreeMap::from([((Protocol::Tcp, 80), Vec::new())]));
+        assert_eq!(of(&ports, &[]).ports, BTreeMap::from([((Protocol::Tcp, 80), Arc::from([]))]));
     }
 
     #[test]
     fn host_mode_udp_and_unnumbered_ports_are_not_routed() {
-        let mut e = endpoint(1, 1);
-        e.ports = vec![
+        let ports = [
             PublishedPort { mode: PublishMode::Host, ..port(80, 80) },
             PublishedPort { protocol: Protocol::Udp, ..port(53, 53) },
             port(0, 8080),
         ];
-        assert_eq!(build(&[e]), RouteTable::default());
+        assert_eq!(of(&ports, &[endpoint(1, 1)]), RouteTable::default());
     }
 
     #[test]

@@ -9,8 +9,10 @@ const MASS_WAIT: Duration = Duration::from_secs(5);
 /// Tasks moved off lost nodes in a second: this many, or a tenth of all if that is more.
 const MOVES_PER_SECOND: usize = 5;
 const MOVE_PERIOD: Duration = Duration::from_secs(1);
+/// A service at rest is looked at again after this, should something that it rests on have changed unnoticed.
+const REST_LIMIT: Duration = Duration::from_secs(30);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Memory {
     running: BTreeMap<TaskId, Mono>,
     starting: BTreeMap<TaskId, Mono>,
@@ -21,6 +23,15 @@ pub struct Memory {
     moves_since: Option<Mono>,
     moves_left: usize,
     hold_moves_until: Option<Mono>,
+    at_rest: BTreeMap<ServiceId, Rest>,
+}
+
+/// The last plan changed nothing of a service: planning it again changes nothing either, until something stirs it.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    since: Mono,
+    /// By then time alone may have changed that.
+    wake: Option<Mono>,
 }
 
 fn keep<K: Ord + Copy>(map: &mut BTreeMap<K, Mono>, holds: &BTreeSet<K>, now: Mono) {
@@ -31,6 +42,27 @@ fn keep<K: Ord + Copy>(map: &mut BTreeMap<K, Mono>, holds: &BTreeSet<K>, now: Mo
 }
 
 impl Memory {
+    /// Something of this service has changed.
+    pub fn stir(&mut self, service: ServiceId) {
+        self.at_rest.remove(&service);
+    }
+
+    /// Something that all services rest on has changed.
+    pub fn stir_all(&mut self) {
+        self.at_rest.clear();
+    }
+
+    /// The service need not be planned now, but at the instant that is returned, if any.
+    pub(super) fn rests(&self, service: ServiceId, now: Mono) -> Option<Option<Mono>> {
+        let rest = self.at_rest.get(&service)?;
+        let over = now.since(rest.since) >= REST_LIMIT || rest.wake.is_some_and(|at| at <= now);
+        (!over).then_some(rest.wake)
+    }
+
+    pub(super) fn rest(&mut self, service: ServiceId, wake: Option<Mono>, now: Mono) {
+        self.at_rest.insert(service, Rest { since: now, wake });
+    }
+
     /// Notes since when each thing is as it is.
     pub(super) fn observe(&mut self, view: &View, now: Mono) {
         let (mut running, mut starting, mut ended, mut unplaced) =

@@ -74,11 +74,35 @@ pub fn plan(view: &View, memory: &mut Memory, now: Now, new_id: &mut dyn FnMut()
     occupy(view, &mut placer);
     let mut out = Plan::default();
     memory.begin_moves(view, now.mono);
-    for state in view.services.values() {
-        ServicePlan::new(view, state, now).run(memory, &mut placer, new_id, &mut out);
+    for (id, state) in &view.services {
+        let wake = match memory.rests(*id, now.mono) {
+            Some(wake) => wake,
+            None => plan_service(view, state, memory, &mut placer, now, new_id, &mut out.changes),
+        };
+        out.wake = [out.wake, wake].into_iter().flatten().min();
     }
     reap::orphans(view, memory, now, &mut out);
     out
+}
+
+/// Returns when time alone may ask for another plan.
+fn plan_service(
+    view: &View,
+    state: &ServiceState,
+    memory: &mut Memory,
+    placer: &mut Placer,
+    now: Now,
+    new_id: &mut dyn FnMut() -> TaskId,
+    changes: &mut Vec<Change>,
+) -> Option<Mono> {
+    let before = changes.len();
+    let wake = ServicePlan::new(view, state, now).run(memory, placer, new_id, changes);
+    // Who waits for a place waits for whatever other services leave.
+    let waits = state.tasks.iter().any(|(task, _)| task.node.is_none() && task.desired.is_live());
+    if changes.len() == before && !waits {
+        memory.rest(state.service.id, wake, now.mono);
+    }
+    wake
 }
 
 /// Everything that runs, or will, or has not yet ended, takes its place.
@@ -127,35 +151,40 @@ impl<'a> ServicePlan<'a> {
         }
     }
 
-    fn run(mut self, memory: &mut Memory, placer: &mut Placer, new_id: &mut dyn FnMut() -> TaskId, out: &mut Plan) {
+    fn run(
+        mut self,
+        memory: &mut Memory,
+        placer: &mut Placer,
+        new_id: &mut dyn FnMut() -> TaskId,
+        changes: &mut Vec<Change>,
+    ) -> Option<Mono> {
         // Without the spec that is wanted nothing can be judged: its record is on its way.
-        let Some(spec) = self.specs.get(&self.target()).cloned() else { return };
+        let spec = self.specs.get(&self.target())?.clone();
         let slots = self.wanted_slots(&spec, placer);
         self.begin_rollout(&slots);
         self.account_failures(memory);
         // The failures may have turned the rollout round, to a revision with other slots: nothing goes before that.
-        let Some(spec) = self.specs.get(&self.target()).cloned() else { return };
+        let spec = self.specs.get(&self.target())?.clone();
         let slots = self.wanted_slots(&spec, placer);
         self.let_go(&spec, &slots);
         self.fill_and_replace(&spec, &slots, memory, placer, new_id);
         self.finish_rollout(&spec, &slots, memory);
         self.reap(&slots, memory);
-        self.emit(out);
+        let wake = self.wake;
+        self.emit(changes);
+        wake
     }
 
-    fn emit(self, out: &mut Plan) {
-        if let Some(wake) = self.wake {
-            out.wake = Some(out.wake.map_or(wake, |w| w.min(wake)));
-        }
+    fn emit(self, changes: &mut Vec<Change>) {
         match (self.rollout_before, self.rollout) {
             (Some(old), Some(new)) if *old == new => {}
             (None, None) => {}
-            (_, Some(new)) => out.changes.push(Change::PutRollout(new)),
-            (Some(_), None) => out.changes.push(Change::RemoveRollout(self.service.id)),
+            (_, Some(new)) => changes.push(Change::PutRollout(new)),
+            (Some(_), None) => changes.push(Change::RemoveRollout(self.service.id)),
         }
-        out.changes.extend(self.removed.iter().map(|id| Change::RemoveTask(*id)));
+        changes.extend(self.removed.iter().map(|id| Change::RemoveTask(*id)));
         let changed = self.tasks.into_values().filter(|task| self.before.get(&task.id).is_none_or(|old| *old != task));
-        out.changes.extend(changed.map(Change::PutTask));
+        changes.extend(changed.map(Change::PutTask));
     }
 
     /// The revision that slots are to run.

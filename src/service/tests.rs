@@ -35,8 +35,20 @@ struct Stage {
     memory: Memory,
     mono: Mono,
     ids: u128,
+    planned_of: Option<Known>,
     /// By the image's tag.
     fate: fn(&str) -> Fate,
+}
+
+/// What the last plan was made of.
+#[derive(Debug, Clone, PartialEq)]
+struct Known {
+    service: Service,
+    specs: usize,
+    rollout: Option<Rollout>,
+    tasks: BTreeMap<TaskId, Task>,
+    status: BTreeMap<TaskId, TaskStatus>,
+    nodes: BTreeMap<NodeId, NodeInfo>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +116,7 @@ impl Stage {
             memory: Memory::default(),
             mono: Mono(1_000_000),
             ids: 0,
+            planned_of: None,
             fate: |_| Fate::Serves,
         }
     }
@@ -122,13 +135,39 @@ impl Stage {
     }
 
     fn plan(&mut self) -> Plan {
+        // As the composer does: what has changed is told, and nothing else.
+        let known = Known {
+            service: self.service.clone(),
+            specs: self.specs.len(),
+            rollout: self.rollout.clone(),
+            tasks: self.tasks.clone(),
+            status: self.status.clone(),
+            nodes: self.nodes.clone(),
+        };
+        if self.planned_of.as_ref() != Some(&known) {
+            self.memory.stir_all();
+        }
+        self.planned_of = Some(known);
+        let mut stirred = self.memory.clone();
+        stirred.stir_all();
+        let rests = self.memory.rests(self.service.id, self.mono).is_some();
+        let mut memory = std::mem::take(&mut self.memory);
+        let plan = self.plan_with(&mut memory);
+        self.memory = memory;
+        if rests {
+            assert_eq!(self.plan_with(&mut stirred), plan, "a service at rest was in need of a plan");
+        }
+        plan
+    }
+
+    fn plan_with(&mut self, memory: &mut Memory) -> Plan {
         let tasks = self.tasks.values().map(|t| (t, self.status.get(&t.id))).collect();
         let state =
             ServiceState { service: &self.service, specs: self.specs.clone(), rollout: self.rollout.as_ref(), tasks };
         let view =
             View { services: BTreeMap::from([(self.service.id, state)]), nodes: &self.nodes, orphans: Vec::new() };
         let (now, ids) = (Now { mono: self.mono, wall: Wall(self.mono.0 / 1_000) }, &mut self.ids);
-        plan(&view, &mut self.memory, now, &mut || {
+        plan(&view, memory, now, &mut || {
             *ids += 1;
             TaskId::from_u128(*ids)
         })

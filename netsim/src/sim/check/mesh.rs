@@ -10,7 +10,7 @@ impl World {
         }
         let leads = |o: &usize| {
             let node = &self.nodes[*o];
-            node.core.is_some() && node.mesh.table.ports.values().flatten().any(|b| b.task == task.id)
+            node.core.is_some() && node.mesh.table.ports.values().flat_map(|b| b.iter()).any(|b| b.task == task.id)
         };
         if let Some(other) = (0..self.nodes.len()).find(leads) {
             self.violate("E1", || format!("n{n} stops task {:?} while n{other} still routes to it", task.id));
