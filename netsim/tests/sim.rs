@@ -39,6 +39,11 @@ fn all_faults_at_once_break_no_promise() {
 }
 
 #[test]
+fn disks_that_are_put_back_break_no_promise() {
+    hold(Profile::Rewind, 1..13);
+}
+
+#[test]
 fn the_same_plan_goes_the_same_way() {
     for profile in Profile::ALL {
         let plan = draw(4, profile, SIZE);

@@ -30,15 +30,20 @@ impl Core {
                 promised: Term::ZERO,
                 electorate: first_electorate(me, first.members.is_none()),
                 round_used: 0,
+                floor: Term::ZERO,
+                put_back: false,
             },
             (None, None) => return Err(BootError::NotWhole),
         };
+        let doubt = read::<(Term, bool)>(&boot, DISK_VOWS, "lease state")?;
+        let (floor, put_back) = doubt.unwrap_or((Term::ZERO, false));
+        let durable = lease::Durable { floor, put_back, ..durable };
         let durable = if is_planted(Bug::ForgottenPromise) && boot.first.is_none() {
             lease::Durable { promised: Term::ZERO, ..durable }
         } else {
             durable
         };
-        let store = Store::load(me, &boot.durable)?;
+        let store = Store::load(me, boot.boot, &boot.durable)?;
         let seed = boot.boot;
         let timing = boot.timing;
         let membership_config = membership::Config {
@@ -73,7 +78,6 @@ impl Core {
             cluster: boot.cluster,
             me,
             addr: boot.addr,
-            timing,
             outbox: Outbox::default(),
             rng: ChaCha8Rng::seed_from_u64(seed),
             membership: Membership::new(me, boot.addr, bump, membership_config, seed ^ 1, now.mono),
@@ -89,7 +93,6 @@ impl Core {
             withdrawals: withdraw::Withdrawals::default(),
             routes: routing::Routes::new(me),
             removed: BTreeSet::new(),
-            muted_until: None,
             members_persisted: Vec::new(),
             next_exchange: now.mono + EXCHANGE_EVERY,
             next_tidy: now.mono + TIDY_EVERY,
@@ -144,6 +147,9 @@ impl Core {
         }
         if let Some(Value::Electorate(electorate)) = self.store.get(&Key::Electorate) {
             self.lease.learn(electorate.clone(), now.mono);
+        }
+        if let Some(term) = self.store.records().map(|r| r.stamp.term).max() {
+            self.lease.saw_term(term, now.mono);
         }
         let revisions: Vec<_> = self.store.all_revisions().collect();
         for (service, revision) in revisions {

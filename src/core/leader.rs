@@ -92,13 +92,18 @@ impl Core {
     /// Voters whose word on the baseline is still missing.
     pub(super) fn voters_behind(&self) -> Vec<NodeId> {
         let Some(baseline) = self.leading.as_ref().and_then(|l| l.baseline.as_ref()) else { return Vec::new() };
-        let behind = |v: &NodeId| baseline.iter().any(|(author, seq)| !self.store.peer_holds(*v, *author, *seq));
+        let behind = |v: &NodeId| baseline.iter().any(|(log, number)| !self.store.peer_has(*v, *log, *number));
         self.lease.electorate().voters.iter().copied().filter(|v| *v != self.me && behind(v)).collect()
     }
 
     fn check_baseline(&mut self, leading: &mut Leading) {
-        let Some(baseline) = &leading.baseline else { return };
-        let holds = |voter: &NodeId| baseline.iter().all(|(author, seq)| self.store.peer_holds(*voter, *author, *seq));
+        let Some(baseline) = &mut leading.baseline else { return };
+        // What was superseded meanwhile is held by no digest: what superseded it must be.
+        let held = self.store.digest();
+        if baseline.keys().any(|log| !held.contains_key(log)) {
+            baseline.clone_from(held);
+        }
+        let holds = |voter: &NodeId| baseline.iter().all(|(log, number)| self.store.peer_has(*voter, *log, *number));
         let holders: Vec<NodeId> = self.lease.electorate().voters.iter().copied().filter(holds).collect();
         if self.lease.electorate().is_majority(&holders) {
             leading.baseline = None;

@@ -37,7 +37,7 @@ use crate::time::{Mono, Now};
 use crate::wire::codec;
 use crate::wire::message::Message;
 use crate::worker::{self, Assignment, Worker};
-use face::{Effect, Event, MeshEvent, Notice, PersistId, Timing};
+use face::{Effect, Event, MeshEvent, Notice, PersistId};
 use outbox::Outbox;
 use rand::rngs::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +48,7 @@ use std::time::Duration;
 /// Keys on disk beside the store's: one value each.
 const DISK_BUMP: &[u8] = b"bump";
 const DISK_LEASE: &[u8] = b"lease";
+const DISK_VOWS: &[u8] = b"vows";
 const DISK_MEMBERS: &[u8] = b"members";
 
 /// One random live node is asked for what we lack this often.
@@ -61,7 +62,6 @@ pub struct Core {
     cluster: ClusterId,
     me: NodeId,
     addr: SocketAddr,
-    timing: Timing,
     outbox: Outbox,
     rng: ChaCha8Rng,
     membership: Membership,
@@ -78,8 +78,6 @@ pub struct Core {
     withdrawals: withdraw::Withdrawals,
     routes: routing::Routes,
     removed: BTreeSet<NodeId>,
-    /// A disk that was put back may have forgotten promises: until then this node votes on nothing.
-    muted_until: Option<Mono>,
     members_persisted: Vec<u8>,
     next_exchange: Mono,
     next_tidy: Mono,
@@ -143,9 +141,6 @@ impl Core {
             self.worker.handle_deadline(now);
         }
         self.outbox.handle_deadline(now.mono);
-        if self.muted_until.is_some_and(|until| until <= now.mono) {
-            self.muted_until = None;
-        }
         if due(Some(self.next_exchange)) {
             self.next_exchange = now.mono + self.jittered(EXCHANGE_EVERY);
             self.exchange_with_someone();
@@ -232,7 +227,9 @@ impl Core {
         match to {
             Liveness::Alive if !was_up => {
                 self.notice(Notice::NodeUp(node));
-                self.ask(node);
+                // Maybe in a new life, on an older disk: what it said before counts no more.
+                self.store.forget_peer(node);
+                self.store.compare(node);
             }
             Liveness::Away | Liveness::Down => {
                 self.withdrawals.node_gone(node);
@@ -258,7 +255,9 @@ impl Core {
     fn on_lease(&mut self, output: lease::Output, now: Now) {
         match output {
             lease::Output::Persist(durable) => {
-                self.outbox.persist(vec![(DISK_LEASE.to_vec(), Some(codec::encode(&durable)))]);
+                let doubt = codec::encode(&(durable.floor, durable.put_back));
+                let lease = (DISK_LEASE.to_vec(), Some(codec::encode(&durable)));
+                self.outbox.persist(vec![lease, (DISK_VOWS.to_vec(), Some(doubt))]);
             }
             lease::Output::Send { to, message } if to == self.me => self.outbox.loop_back(message),
             lease::Output::Send { to, message } => self.send(to, &Message::Lease(message)),
@@ -273,6 +272,7 @@ impl Core {
             lease::Output::Electorate(electorate) => {
                 self.changes += 1;
                 self.notice(Notice::ElectorateChanged { voters: electorate.voters.iter().copied().collect() });
+                self.store.remember(electorate.voters.clone());
                 self.settle_electorate();
                 if let Some(term) = self.lease.held(now.mono) {
                     self.store.write(vec![(Key::Electorate, Some(Value::Electorate(electorate)))], term, now);
@@ -341,10 +341,10 @@ impl Core {
             store::Output::Changed(key) => self.on_changed(key, now),
             store::Output::Rewound { had, peers_have } => {
                 let text = format!(
-                    "this node's disk was put back: it had {had} of its own {peers_have} writes; it votes on nothing for a while"
+                    "this node's disk was put back: it had {had} of the {peers_have} writes of an earlier life; it votes on nothing until the others have told it what is promised"
                 );
                 self.notice(Notice::Warning(text));
-                self.muted_until = Some(now.mono + self.timing.lease_acceptor * 2);
+                self.lease.disk_was_put_back(now.mono);
             }
             store::Output::Refused { author, why } => {
                 self.notice(Notice::Warning(format!("refused a record by node {author}: {why}")));
@@ -354,6 +354,11 @@ impl Core {
 
     fn on_changed(&mut self, key: Key, now: Now) {
         self.changes += 1;
+        if key.is_decision()
+            && let Some(record) = self.store.record(&key)
+        {
+            self.lease.saw_term(record.stamp.term, now.mono);
+        }
         match key {
             Key::Task(id) => {
                 let (was, is) = (self.routes.service_of(id), self.store.task(id).map(|t| t.service));
@@ -527,6 +532,7 @@ impl Core {
             self.outbox.persist(vec![(DISK_MEMBERS.to_vec(), Some(table))]);
         }
         let members: Vec<NodeId> = self.store.nodes().into_iter().filter(|n| !self.removed.contains(n)).collect();
+        self.store.remember(self.lease.electorate().voters.clone());
         self.store.collect_tombstones(&members, now);
         let known: BTreeSet<RevisionId> =
             self.store.services().flat_map(|s| self.store.revisions(s.id)).map(|r| r.id).collect();

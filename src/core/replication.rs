@@ -22,9 +22,14 @@ impl Core {
             Message::Gossip(packet) => self.membership.handle_gossip(from, &packet, now.mono),
             Message::Members { members, reply } => self.membership.handle_members(from, members, reply, now.mono),
             Message::Leaving { for_good } => self.membership.handle_leaving(from, for_good, now.mono),
-            Message::Ask { nonce, digest, in_return } => self.store.handle_ask(from, nonce, &digest, in_return, now),
-            Message::Delta { nonce, base, records, upto, more } => {
-                self.store.handle_delta(from, Delta { nonce, base, records, upto, more }, now);
+            Message::Compare { hash } => self.store.handle_compare(from, hash),
+            Message::Same { hash } => self.store.handle_same(from, hash),
+            Message::Differs { buckets } => self.store.handle_differs(from, &buckets),
+            Message::Ask { nonce, scope, digest, in_return } => {
+                self.store.handle_ask(from, nonce, scope, &digest, in_return);
+            }
+            Message::Delta { nonce, scope, base, records, upto, more } => {
+                self.store.handle_delta(from, Delta { nonce, scope, base, records, upto, more }, now);
                 if !more {
                     self.note_answer(from, nonce);
                 }
@@ -36,19 +41,17 @@ impl Core {
             Message::PushAck { held } => self.store.handle_push_ack(from, &held),
             Message::SeenAsk { author, seq } => self.handle_seen_ask(from, author, seq),
             Message::Seen { author, seq } => self.handle_seen(from, author, seq),
-            Message::Lease(_) if self.muted_until.is_some() => {}
             Message::Lease(message) => self.lease.handle(from, message, now.mono),
+            Message::OldAsk { .. } | Message::OldDelta { .. } | Message::OldPushAck { .. } => {}
         }
     }
 
     /// To a member, behind every write issued so far; nothing if its address isn't known.
     pub(super) fn send(&mut self, to: NodeId, message: &Message) {
         let Some(addr) = self.address(to) else { return };
-        self.outbox.push(Effect::Send { to, addr, datagram: false, bytes: codec::encode(message) });
-    }
-
-    pub(super) fn ask(&mut self, node: NodeId) {
-        self.store.ask(node, 0);
+        // What is said every second anyway may get lost.
+        let datagram = matches!(message, Message::Compare { .. } | Message::Same { .. });
+        self.outbox.push(Effect::Send { to, addr, datagram, bytes: codec::encode(message) });
     }
 
     fn reachable(&self) -> impl Iterator<Item = NodeId> {
@@ -56,7 +59,7 @@ impl Core {
         live.map(|m| m.node).filter(|n| *n != self.me && !self.removed.contains(n))
     }
 
-    /// Asks one live node for what we lack: a voter whose word something waits for, else any.
+    /// Finds out what we and one live node lack of each other: a voter whose word something waits for, else any.
     pub(super) fn exchange_with_someone(&mut self) {
         let live: BTreeSet<NodeId> = self.reachable().collect();
         let owing: Vec<NodeId> = self.voters_owing().chain(self.voters_behind()).filter(|n| live.contains(n)).collect();
@@ -66,7 +69,7 @@ impl Core {
             owing.into_iter().choose(&mut self.rng)
         };
         if let Some(node) = chosen {
-            self.ask(node);
+            self.store.compare(node);
         }
     }
 

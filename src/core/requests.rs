@@ -168,7 +168,7 @@ impl Core {
     /// A node came back: what it missed goes to it at once if somebody waits for it.
     pub(super) fn resend_unacknowledged(&mut self, node: NodeId, _now: Now) {
         if self.voters_owing().any(|v| v == node) {
-            self.ask(node);
+            self.store.compare(node);
         }
     }
 

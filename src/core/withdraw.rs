@@ -65,8 +65,12 @@ impl Core {
 
     pub(super) fn resend_withdrawals(&mut self, now: Now) {
         let mut questions = Vec::new();
-        for withdrawal in self.withdrawals.ours.values_mut().filter(|w| w.resend_at <= now.mono) {
+        for (task, withdrawal) in self.withdrawals.ours.iter_mut().filter(|(_, w)| w.resend_at <= now.mono) {
             withdrawal.resend_at = now.mono + RESEND_AFTER;
+            // Who holds a later version may no longer know of the log that held this one.
+            if let Some(record) = self.store.record(&Key::Task(*task)) {
+                (withdrawal.author, withdrawal.seq) = (record.stamp.author, record.seq);
+            }
             let question = Message::SeenAsk { author: withdrawal.author, seq: withdrawal.seq };
             questions.extend(withdrawal.waiting_for.iter().map(|node| (*node, question.clone())));
         }
@@ -80,7 +84,7 @@ impl Core {
 
     pub(super) fn handle_seen(&mut self, from: NodeId, author: NodeId, seq: u64) {
         for withdrawal in self.withdrawals.ours.values_mut() {
-            if withdrawal.author == author && withdrawal.seq <= seq {
+            if withdrawal.author == author && withdrawal.seq == seq {
                 withdrawal.waiting_for.remove(&from);
             }
         }
@@ -116,7 +120,7 @@ impl Core {
         let mut answers = Vec::new();
         let (store, routes) = (&self.store, &self.routes);
         self.withdrawals.asked.retain_mut(|asked| {
-            if asked.routes.is_none() && store.held(asked.author) >= asked.seq {
+            if asked.routes.is_none() && store.holds(asked.author, asked.seq) {
                 asked.routes = Some(routes.version);
             }
             let seen = asked.routes.is_some_and(|version| version <= routes.applied);

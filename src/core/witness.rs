@@ -5,10 +5,10 @@ use super::*;
 use crate::membership::Member;
 use crate::model::container::EngineOp;
 use crate::model::lease::Electorate;
-use crate::model::record::{Hlc, Record, Stamp};
+use crate::model::record::{Hlc, Log, Record, Stamp};
 use crate::model::service::Revision;
 use crate::time::Wall;
-use crate::wire::message::LeaseMessage;
+use crate::wire::message::{Digest, LeaseMessage};
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
 
@@ -27,6 +27,11 @@ impl Core {
         self.lease.held_until(now)
     }
 
+    /// It votes on nothing yet.
+    pub fn is_in_doubt(&self) -> bool {
+        self.lease.is_in_doubt()
+    }
+
     pub fn electorate(&self) -> &Electorate {
         self.lease.electorate()
     }
@@ -38,6 +43,23 @@ impl Core {
     /// The record in which a life finds what it promised: its key on disk.
     pub fn lease_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>) -> Option<lease::Durable> {
         codec::decode(durable.get(DISK_LEASE)?, limits::MAX_MESSAGE_BYTES).ok()
+    }
+
+    /// How far the disk holds a log; `None` if it says nothing of it.
+    pub fn log_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>, log: Log) -> Option<u32> {
+        store::log_on_disk(durable, log)
+    }
+
+    /// What a message that leaves a node says to be held durably, if it acknowledges writes.
+    pub fn acknowledged_in(bytes: &[u8]) -> Option<Digest> {
+        static TAG: OnceLock<u8> = OnceLock::new();
+        if bytes.get(2) != Some(TAG.get_or_init(|| tag(&Message::PushAck { held: Digest::new() }))) {
+            return None;
+        }
+        match codec::decode(bytes, limits::MAX_MESSAGE_BYTES) {
+            Ok(Message::PushAck { held }) => Some(held),
+            _ => None,
+        }
     }
 
     /// What a message that leaves a node promises as a voter, if it does.
@@ -59,8 +81,12 @@ fn lease_tag() -> u8 {
     static TAG: OnceLock<u8> = OnceLock::new();
     *TAG.get_or_init(|| {
         let sample = LeaseMessage::Release { ballot: Term { round: 0, node: NodeId::from_u128(0) } };
-        codec::encode(&Message::Lease(sample)).get(2).copied().unwrap_or_default()
+        tag(&Message::Lease(sample))
     })
+}
+
+fn tag(sample: &Message) -> u8 {
+    codec::encode(sample).get(2).copied().unwrap_or_default()
 }
 
 /// All that one event brought about, in its order.

@@ -58,7 +58,7 @@ impl Lease {
         #[cfg(test)]
         let taken = taken && self.without != Some(super::sim::Rule::RefuseWhileGranted);
         // The same ballot again: the answer was lost, and says nothing new.
-        if ballot < self.durable.promised || taken {
+        if ballot < self.durable.least() || taken {
             self.refuse(from, now);
             return;
         }
@@ -76,7 +76,7 @@ impl Lease {
             return;
         }
         self.saw_round(ballot.round);
-        if ballot < self.durable.promised {
+        if ballot < self.durable.least() {
             self.refuse(from, now);
             return;
         }
@@ -132,7 +132,7 @@ impl Lease {
         self.send(
             to,
             LeaseMessage::Held {
-                promised: self.durable.promised,
+                promised: self.durable.least(),
                 holder: alive.map(|g| g.ballot.node),
                 // Rounded up: a millisecond too early would be refused again.
                 remaining_ms: u32::try_from(remaining.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX),

@@ -43,6 +43,15 @@ impl Members {
         !matches!(self.states.get(&node), Some((Liveness::Down | Liveness::Away, _)))
     }
 
+    pub fn all(&self) -> impl Iterator<Item = NodeId> {
+        self.states.keys().copied()
+    }
+
+    /// It was told of them in this life: at least of this node itself.
+    pub fn are_known(&self) -> bool {
+        !self.states.is_empty()
+    }
+
     fn knows(&self, node: NodeId) -> bool {
         self.states.contains_key(&node)
     }

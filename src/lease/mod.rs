@@ -12,6 +12,7 @@
 //! keeps the set of voters healthy.
 
 mod acceptor;
+mod doubt;
 mod electorate;
 mod proposer;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::plant::{Bug, is_planted};
 use crate::time::Mono;
 use crate::wire::message::LeaseMessage;
 use acceptor::Grant;
+use doubt::Doubt;
 use electorate::Members;
 use proposer::Role;
 use rand::rngs::ChaCha8Rng;
@@ -113,11 +115,27 @@ pub struct Durable {
     pub electorate: Electorate,
     /// The highest round it ever stood for election with.
     pub round_used: u64,
+    /// What others had promised when this node was in doubt what it had itself: it promises nothing below. Kept apart
+    /// from `promised`, which tells to whom a grant may be owed. (And apart on disk.)
+    #[serde(skip, default = "nothing")]
+    pub floor: Term,
+    /// The disk was seen to be put back to an earlier state, and what it forgot is not yet made up for.
+    #[serde(skip)]
+    pub put_back: bool,
+}
+
+fn nothing() -> Term {
+    Term::ZERO
 }
 
 impl Durable {
     pub fn new(electorate: Electorate) -> Self {
-        Self { promised: Term::ZERO, electorate, round_used: 0 }
+        Self { promised: Term::ZERO, electorate, round_used: 0, floor: Term::ZERO, put_back: false }
+    }
+
+    /// Nothing below it may be promised or accepted.
+    fn least(&self) -> Term {
+        self.promised.max(self.floor)
     }
 }
 
@@ -146,6 +164,10 @@ pub struct Lease {
     unsaved: bool,
 
     // As a voter.
+    /// Until it is resolved this node promises and accepts nothing.
+    doubt: Option<Doubt>,
+    /// The doubt ended by time alone.
+    trusts_its_disk: bool,
     grant: Option<Grant>,
     /// The ballot that was given up last: proposals under it that arrive late renew nothing.
     released: Option<Term>,
@@ -184,9 +206,11 @@ impl Lease {
             me,
             timing,
             upkeep: Upkeep::default(),
-            highest_round: durable.round_used.max(durable.promised.round).max(durable.electorate.id.term.round),
+            highest_round: durable.round_used.max(durable.least().round).max(durable.electorate.id.term.round),
             durable,
             unsaved: false,
+            doubt: None,
+            trusts_its_disk: false,
             grant,
             released: None,
             role: Role::Follower,
@@ -201,6 +225,12 @@ impl Lease {
             #[cfg(test)]
             without: None,
         };
+        // Each of these bugs would be made up for by the others' answers.
+        let certain = [Bug::NoBootWait, Bug::ForgottenPromise, Bug::NoDoubt].into_iter().any(is_planted);
+        if !first_life && !certain {
+            let nonce = lease.draw();
+            lease.doubt = Some(Doubt::new(nonce, now + timing.acceptor, now));
+        }
         lease.plan_campaign(now);
         lease
     }
@@ -256,6 +286,7 @@ impl Lease {
     /// When [`Lease::handle_deadline`] wants to be called.
     pub fn deadline(&self) -> Option<Mono> {
         match &self.role {
+            _ if self.doubt.is_some() => self.doubt.as_ref().map(|d| d.deadline(!self.durable.put_back)),
             Role::Follower => self.campaign_at,
             Role::Preparing(preparing) => Some(preparing.resend_at),
             Role::Leading(leading) => Some(leading.deadline(self.timing)),
@@ -272,6 +303,9 @@ impl Lease {
     pub fn handle(&mut self, from: NodeId, message: LeaseMessage, now: Mono) {
         self.step_down_if_lapsed(now);
         match message {
+            LeaseMessage::Prepare { ballot, .. } | LeaseMessage::Propose { ballot, .. } if self.doubt.is_some() => {
+                self.saw_round(ballot.round);
+            }
             LeaseMessage::Prepare { ballot, electorate } => self.on_prepare(from, ballot, &electorate, now),
             LeaseMessage::Propose { ballot, seq, electorate } => self.on_propose(from, ballot, seq, electorate, now),
             LeaseMessage::Release { ballot } => self.on_release(from, ballot, now),
@@ -281,12 +315,17 @@ impl Lease {
                 self.on_held(from, promised, holder, Duration::from_millis(remaining_ms.into()), now);
             }
             LeaseMessage::Newer { electorate } => self.learn(electorate, now),
+            LeaseMessage::Recall { nonce } => self.on_recall(from, nonce),
+            LeaseMessage::Recalled { nonce, promised, electorate, sure } => {
+                self.on_recalled(from, nonce, promised, electorate, sure, now);
+            }
         }
     }
 
     pub fn handle_deadline(&mut self, now: Mono) {
         self.step_down_if_lapsed(now);
         match &self.role {
+            _ if self.doubt.is_some() => self.doubt_on(now),
             Role::Follower if self.campaign_at.is_some_and(|at| at <= now) => self.campaign(now),
             Role::Follower => {}
             Role::Preparing(_) => self.prepare_again(now),
@@ -313,9 +352,19 @@ impl Lease {
         }
     }
 
+    /// Somebody decided under this term. If it is later than what this node stands with (a lone voter whose disk was put back
+    /// has forgotten its own), this node decides nothing below it.
+    pub fn saw_term(&mut self, term: Term, now: Mono) {
+        self.saw_round(term.round);
+        if self.role.ballot().is_some_and(|own| own < term) {
+            self.step_down(now);
+        }
+    }
+
     /// How this node sees every member that has not been removed, itself included.
     pub fn set_live(&mut self, live: &BTreeMap<NodeId, Liveness>, now: Mono) {
         self.members.set_live(live, now);
+        self.resolve_doubt(now);
         self.maintain(now);
     }
 
@@ -353,6 +402,8 @@ impl Lease {
     /// meet. If the old majority lives on behind a cut there are two holders until then: that is the operator's risk.
     pub fn recover(&mut self, voters: BTreeSet<NodeId>, now: Mono) {
         self.step_down(now);
+        self.doubt = None;
+        self.durable.put_back = false;
         self.retired = false;
         let others = voters.into_iter().filter(|n| *n != self.me).take(MAX_RECOVERED_VOTERS - 1);
         let voters: BTreeSet<NodeId> = others.chain([self.me]).collect();
@@ -388,6 +439,10 @@ impl Lease {
 
     fn saw_round(&mut self, round: u64) {
         self.highest_round = self.highest_round.max(round.min(MAX_ROUND));
+    }
+
+    fn draw(&mut self) -> u64 {
+        self.rng.random()
     }
 
     /// The other voters.

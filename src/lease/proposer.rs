@@ -107,7 +107,7 @@ impl Leading {
 }
 
 impl Role {
-    fn ballot(&self) -> Option<Term> {
+    pub fn ballot(&self) -> Option<Term> {
         match self {
             Role::Follower => None,
             Role::Preparing(preparing) => Some(preparing.ballot),
@@ -120,7 +120,7 @@ impl Role {
 impl Lease {
     /// Stand for election some time after `from`, and not while a grant of ours to somebody else lives.
     pub(super) fn plan_campaign(&mut self, from: Mono) {
-        if !self.is_voter() || self.retired {
+        if !self.is_voter() || self.retired || self.doubt.is_some() {
             self.campaign_at = None;
             return;
         }

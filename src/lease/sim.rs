@@ -31,6 +31,8 @@ pub enum Rule {
     // Left out by the world.
     BootWait,
     Margin,
+    /// Asking what was promised before voting in a later life.
+    Doubt,
     DurablePromise,
     PersistBeforeSend,
 }
@@ -58,6 +60,8 @@ pub struct Node {
     pub id: NodeId,
     pub lease: Option<Lease>,
     pub disk: Durable,
+    /// What it was before.
+    older: Vec<Durable>,
     pub removed: bool,
     life: u32,
     rate_ppm: i64,
@@ -183,6 +187,7 @@ impl World {
             id: node_id(index),
             lease: None,
             disk: Durable::new(first.clone()),
+            older: Vec::new(),
             removed: false,
             life: 0,
             rate_ppm: rng.random_range(-30_000..=30_000),
@@ -245,6 +250,10 @@ impl World {
         let mut lease =
             Lease::new(node.id, timing, node.disk.clone(), first_life, seed, Mono(offset)).with_upkeep(upkeep);
         lease.without = without;
+        if matches!(without, Some(Rule::Doubt | Rule::BootWait | Rule::DurablePromise | Rule::PersistBeforeSend)) {
+            lease.doubt = None;
+            lease.plan_campaign(Mono(offset));
+        }
         if without == Some(Rule::BootWait) {
             lease.grant = None;
             lease.plan_campaign(Mono(offset));
@@ -253,7 +262,7 @@ impl World {
             lease.timing.holder = timing.acceptor * 12 / 10;
         }
         node.lease = Some(lease);
-        self.settle(index);
+        self.look(index);
         self.look_later();
     }
 
@@ -269,6 +278,21 @@ impl World {
         (node.writing, node.woken_at, node.paused_until) = (false, None, 0);
         self.look_later();
         self.check_now();
+    }
+
+    /// Down, and there again with its disk as it was at some time before; the records soon tell it so, or never.
+    pub fn put_back(&mut self, index: usize) {
+        self.crash(index);
+        let node = &mut self.nodes[index];
+        let older = self.rng.random_range(0..=node.older.len());
+        if let Some(disk) = node.older.get(older) {
+            node.disk = disk.clone();
+            node.older.truncate(older);
+        }
+    }
+
+    pub fn tell_that_it_was_put_back(&mut self, index: usize) {
+        self.call(index, Lease::disk_was_put_back);
     }
 
     pub fn pause(&mut self, index: usize, length: u64) {
@@ -493,7 +517,7 @@ impl World {
                 if node.life == life && node.writing {
                     node.writing = false;
                     if let Some(Output::Persist(durable)) = node.gate.pop_front() {
-                        node.disk = durable;
+                        node.older.push(std::mem::replace(&mut node.disk, durable));
                     }
                     self.pump(index);
                 }

@@ -93,8 +93,35 @@ pub struct Record {
     /// `None` is a tombstone.
     pub value: Option<Value>,
     pub stamp: Stamp,
-    /// Numbers its author's (`stamp.author`) writes without gaps, from 1.
+    /// The author's (`stamp.author`) number for it: which life of the author in the upper half, and in the lower one
+    /// the how manieth write of that life, without gaps, from 1. (Writes of the first versions have life 0.)
     pub seq: u64,
+}
+
+/// All that one node wrote within one of its lives: what replication counts by. One process writes it and nobody else
+/// ever adds to it, so that no two records have the same place in it, whatever becomes of the author's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Log {
+    pub author: NodeId,
+    pub life: u32,
+}
+
+impl Log {
+    /// The log and the place in it that a record's author and `seq` tell.
+    pub fn of(author: NodeId, seq: u64) -> (Self, u32) {
+        (Self { author, life: (seq >> 32) as u32 }, seq as u32)
+    }
+
+    pub fn seq(self, number: u32) -> u64 {
+        u64::from(self.life) << 32 | u64::from(number)
+    }
+}
+
+impl Record {
+    /// Its log, and its place in it.
+    pub fn place(&self) -> (Log, u32) {
+        Log::of(self.stamp.author, self.seq)
+    }
 }
 
 impl Key {

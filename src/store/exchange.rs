@@ -1,23 +1,32 @@
-//! Replication between two nodes: digests, deltas and pushes.
+//! Replication between two nodes: hashes, digests, deltas and pushes.
 //!
-//! A delta is every current record numbered above the asker's digest, closed by "complete up to": numbers that
-//! are missing in between were superseded by records that are in it or that the asker already holds. A push
-//! carries records as they are written; it moves the digest only where it joins on without a gap, and a gap asks
-//! for a delta.
+//! Two nodes that hold the same find out by one hash each way. Others tell each other the hashes of buckets of logs, and
+//! then exchange digests and deltas of the buckets that differ. A delta is every current record numbered above the
+//! asker's digest, closed by "complete up to": numbers that are missing in between were superseded by records that
+//! are in it or that the asker already holds.
+//!
+//! The law: what is here is just what the digest says. A push moves it only where it joins on without a gap; what
+//! lies behind a gap is left alone and asked for, for if what is missing is lost with its author, nothing that was taken
+//! from behind it could ever travel further.
 
+use super::held::{MAX_BUCKETS, bucket};
 use super::{Output, Store};
 use crate::ids::NodeId;
 use crate::limits::{MAX_DELTA_BYTES, MAX_DELTA_RECORDS};
-use crate::model::record::{Record, Value};
+use crate::model::record::{Log, Record, Value};
 use crate::plant::{Bug, is_planted};
 use crate::time::Now;
-use crate::wire::message::{Digest, Message};
-use std::collections::BTreeMap;
+use crate::wire::message::{Digest, Message, Scope};
+use std::collections::BTreeSet;
+
+/// Up to so many logs the digest itself is not bigger than what it takes to find the difference.
+const FEW_LOGS: usize = 24;
 
 /// [`Message::Delta`] taken apart.
 #[derive(Debug)]
 pub struct Delta {
     pub nonce: u64,
+    pub scope: Scope,
     pub base: Digest,
     pub records: Vec<Record>,
     pub upto: Digest,
@@ -25,168 +34,194 @@ pub struct Delta {
 }
 
 impl Store {
-    /// Asks `to` for what it has and we lack, and offers the reverse. The answer carries the nonce.
-    pub fn ask(&mut self, to: NodeId, nonce: u64) {
-        let digest = self.digest.clone();
-        self.send(to, Message::Ask { nonce, digest, in_return: false });
+    /// Finds out whether `to` holds the same, and exchanges what differs.
+    pub fn compare(&mut self, to: NodeId) {
+        let hash = self.held.hash();
+        self.send(to, Message::Compare { hash });
     }
 
-    pub fn handle_ask(&mut self, from: NodeId, nonce: u64, digest: &Digest, in_return: bool, now: Now) {
-        self.notice_rewind(digest, now);
-        self.note_peer(from, digest);
-        let delta = self.delta(nonce, digest);
+    /// Asks `to` for all that it has and we lack, and offers the reverse. The answer carries the nonce.
+    pub fn ask(&mut self, to: NodeId, nonce: u64) {
+        let digest = self.held.logs().clone();
+        self.send(to, Message::Ask { nonce, scope: Scope::All, digest, in_return: false });
+    }
+
+    pub fn handle_compare(&mut self, from: NodeId, hash: u64) {
+        if hash == self.held.hash() {
+            self.peers.note(from, self.held.logs());
+            self.send(from, Message::Same { hash });
+        } else if self.held.logs().len() <= FEW_LOGS {
+            self.ask(from, 0);
+        } else {
+            let buckets = self.held.buckets(self.held.bucket_count());
+            self.send(from, Message::Differs { buckets });
+        }
+    }
+
+    pub fn handle_same(&mut self, from: NodeId, hash: u64) {
+        if hash == self.held.hash() {
+            self.peers.note(from, self.held.logs());
+        }
+    }
+
+    pub fn handle_differs(&mut self, from: NodeId, theirs: &[u64]) {
+        let of = theirs.len();
+        if !(1..=MAX_BUCKETS).contains(&of) {
+            return;
+        }
+        let ours = self.held.buckets(of);
+        let differs = |n: usize| ours.get(n) != theirs.get(n);
+        self.peers.note(from, self.held.logs().iter().filter(|(log, _)| !differs(bucket(**log, of))));
+        let which: Vec<u16> = (0..of).filter(|n| differs(*n)).map(|n| n as u16).collect();
+        if which.is_empty() {
+            return;
+        }
+        let scope = Scope::Buckets { of: of as u16, which };
+        let digest = self.held.within(&scope, &Digest::new());
+        self.send(from, Message::Ask { nonce: 0, scope, digest, in_return: false });
+    }
+
+    pub fn handle_ask(&mut self, from: NodeId, nonce: u64, scope: Scope, digest: &Digest, in_return: bool) {
+        self.notice_rewind(digest);
+        self.peers.note(from, digest);
+        let delta = self.delta(nonce, scope.clone(), digest);
         self.send(from, delta);
         // A question in return is never returned, or two nodes that lack something of each other would go on for ever.
-        if !in_return && digest.iter().any(|(author, seq)| self.held(*author) < *seq) {
-            let ours = self.digest.clone();
-            self.send(from, Message::Ask { nonce, digest: ours, in_return: true });
+        if !in_return && digest.iter().any(|(log, number)| self.held.of(*log) < *number) {
+            self.ask_again(from, 0, scope, digest);
         }
+    }
+
+    /// For a scope that was asked about before, of which `listed` gave the logs.
+    fn ask_again(&mut self, to: NodeId, nonce: u64, scope: Scope, listed: &Digest) {
+        let mut digest = self.held.within(&scope, listed);
+        if scope == Scope::Listed {
+            for log in listed.keys() {
+                digest.entry(*log).or_insert(0);
+            }
+        }
+        self.send(to, Message::Ask { nonce, scope, digest, in_return: true });
     }
 
     /// Merges an answer to [`Store::ask`]; asks on if there is more.
     pub fn handle_delta(&mut self, from: NodeId, delta: Delta, now: Now) {
-        let fresh: Vec<Record> = delta.records.into_iter().filter(|record| self.merge(record, now)).collect();
-        let mut moved = Vec::new();
-        for (author, seq) in &delta.upto {
-            let joins_on = self.held(*author) >= delta.base.get(author).copied().unwrap_or(0);
-            if joins_on && *seq > self.held(*author) {
-                // Our own lost writes are back: what was numbered again since joins on to them.
-                let held = if *author == self.me { self.own.max(*seq) } else { *seq };
-                self.digest.insert(*author, held);
-                moved.push(*author);
+        let Delta { nonce, scope, base, records, upto, more } = delta;
+        self.notice_rewind(&upto);
+        let before = |log: &Log| base.get(log).copied().unwrap_or(0);
+        // What we no longer hold up to where the answer begins (there is nothing left of the log) would have a gap.
+        let joins_on: BTreeSet<Log> = upto.keys().filter(|log| self.held.of(**log) >= before(log)).copied().collect();
+        let mut fresh = Vec::new();
+        for record in records {
+            let (log, number) = record.place();
+            let due = number > self.held.of(log) && upto.get(&log).is_some_and(|upto| number <= *upto);
+            if due && joins_on.contains(&log) && self.merge(&record, now) {
+                fresh.push(record);
             }
         }
-        self.note_peer(from, &delta.upto);
-        if !fresh.is_empty() || !moved.is_empty() {
-            self.persist_with(&fresh, &moved);
+        let mut moved = BTreeSet::new();
+        for (log, number) in upto.iter().filter(|(log, _)| joins_on.contains(log)) {
+            // A log of which nothing is left, here or there, is not taken up again.
+            if *number > self.held.of(*log) && (self.held.of(*log) > 0 || self.has_records(*log)) {
+                self.held.set(*log, *number);
+                moved.insert(*log);
+            }
         }
-        let digest = self.digest.clone();
-        if delta.more {
-            self.send(from, Message::Ask { nonce: delta.nonce, digest, in_return: true });
-        } else if !fresh.is_empty() {
-            self.send(from, Message::PushAck { held: digest });
+        self.peers.note(from, &upto);
+        let held: Digest = moved.iter().map(|log| (*log, self.held.of(*log))).collect();
+        self.commit(&fresh, moved);
+        if more {
+            self.ask_again(from, nonce, scope, &upto);
+        } else if !held.is_empty() {
+            self.send(from, Message::PushAck { held });
         }
     }
 
     /// Returns the records that were new here, for the caller to pass on in clusters too big to push to all.
     pub fn handle_push(&mut self, from: NodeId, mut records: Vec<Record>, now: Now) -> Vec<Record> {
-        records.sort_by_key(|r| (r.stamp.author, r.seq));
-        let mut fresh = Vec::new();
-        let mut moved = Vec::new();
-        let mut gap = false;
+        records.sort_by_key(Record::place);
+        let mut new = Vec::new();
+        let mut moved = BTreeSet::new();
+        let mut gaps = Digest::new();
         let mut held = Digest::new();
         for record in records {
-            let (author, seq) = (record.stamp.author, record.seq);
-            let known = self.held(author);
-            if seq == known + 1 || (seq > known && is_planted(Bug::DigestOverGap)) {
-                self.digest.insert(author, seq);
-                moved.push(author);
-            } else if seq > known + 1 {
-                gap = true;
+            let (log, number) = record.place();
+            let known = self.held.of(log);
+            held.insert(log, known);
+            if number > known.saturating_add(1) && !is_planted(Bug::DigestOverGap) {
+                gaps.insert(log, known);
+            } else if number > known {
+                self.held.set(log, number);
+                moved.insert(log);
+                held.insert(log, number);
+                self.merge(&record, now);
+                new.push(record);
             }
-            if self.merge(&record, now) {
-                fresh.push(record);
-            }
-            held.insert(author, self.held(author));
         }
-        for (author, seq) in &held {
-            let entry = self.peers.entry(from).or_default().entry(*author).or_default();
-            *entry = (*entry).max(*seq);
-        }
-        if !fresh.is_empty() || !moved.is_empty() {
-            self.persist_with(&fresh, &moved);
-        }
+        self.peers.note(from, &held);
+        self.commit(&new, moved);
         self.send(from, Message::PushAck { held });
-        if gap {
-            self.ask(from, 0);
+        if !gaps.is_empty() {
+            self.send(from, Message::Ask { nonce: 0, scope: Scope::Listed, digest: gaps, in_return: true });
         }
-        fresh
+        new
     }
 
     pub fn handle_push_ack(&mut self, from: NodeId, held: &Digest) {
-        self.note_peer(from, held);
+        self.notice_rewind(held);
+        self.peers.note(from, held);
     }
 
-    /// Forgets what a node that is no longer a member said.
+    /// Forgets what a node said that is no longer a member, or begins a new life.
     pub fn forget_peer(&mut self, node: NodeId) {
-        self.peers.remove(&node);
+        self.peers.forget(node);
     }
 
-    /// Records above `base`, as many as one message should carry.
-    fn delta(&self, nonce: u64, base: &Digest) -> Message {
+    /// Whose word on everything counts, and so is remembered.
+    pub fn remember(&mut self, voters: BTreeSet<NodeId>) {
+        self.peers.remember_whole(voters);
+    }
+
+    /// Records of the scope above `asked`, as many as one message should carry.
+    fn delta(&self, nonce: u64, scope: Scope, asked: &Digest) -> Message {
         let mut records = Vec::new();
+        let mut base = Digest::new();
         let mut upto = Digest::new();
         let mut bytes = 0;
         let mut more = false;
-        'authors: for (author, last) in &self.digest {
-            let first = base.get(author).copied().unwrap_or(0) + 1;
-            if first > *last {
-                upto.insert(*author, *last);
+        'logs: for (log, last) in self.held.within(&scope, asked) {
+            let known = asked.get(&log).copied().unwrap_or(0);
+            if known >= last {
+                upto.insert(log, last);
                 continue;
             }
-            for (&(_, seq), key) in self.by_author.range((*author, first)..=(*author, *last)) {
+            base.insert(log, known);
+            for (&(_, number), key) in self.by_log.range((log, known + 1)..=(log, last)) {
                 let Some(record) = self.records.get(key) else { continue };
                 let size = weight(record);
                 if !records.is_empty() && (bytes + size > MAX_DELTA_BYTES || records.len() >= MAX_DELTA_RECORDS) {
-                    upto.insert(*author, seq - 1);
+                    upto.insert(log, number - 1);
                     more = true;
-                    break 'authors;
+                    break 'logs;
                 }
                 bytes += size;
                 records.push(record.clone());
             }
-            upto.insert(*author, *last);
+            upto.insert(log, last);
         }
-        Message::Delta { nonce, base: base.clone(), records, upto, more }
+        Message::Delta { nonce, scope, base, records, upto, more }
     }
 
-    /// What others hold only grows, except that a peer may have lost its disk: its own digest is then the truth.
-    fn note_peer(&mut self, from: NodeId, held: &Digest) {
-        let known = self.peers.entry(from).or_default();
-        for (author, seq) in held {
-            let entry = known.entry(*author).or_default();
-            *entry = (*entry).max(*seq);
+    /// If a peer holds more of what we wrote in an earlier life than we do, our disk was put back. The lost writes come
+    /// back as anybody's would: their numbers are no others'. But what else was forgotten nobody can tell.
+    fn notice_rewind(&mut self, theirs: &Digest) {
+        let lives = Log { author: self.me, life: 0 }..=Log { author: self.me, life: u32::MAX };
+        for (log, number) in theirs.range(lives) {
+            let had = if *log == self.own_log { self.own } else { self.mine.get(&log.life).copied().unwrap_or(0) };
+            if *number > had && !self.rewound {
+                self.rewound = true;
+                self.out.push_back(Output::Rewound { had, peers_have: *number });
+            }
         }
-    }
-
-    /// If a peer holds more of our own writes than we do, our disk was put back. What we have numbered since the
-    /// start is numbered again above theirs; the lost writes come back as anybody's would.
-    fn notice_rewind(&mut self, theirs: &Digest, now: Now) {
-        let peers_have = theirs.get(&self.me).copied().unwrap_or(0);
-        let had = self.own;
-        if peers_have <= had {
-            return;
-        }
-        self.out.push_back(Output::Rewound { had, peers_have });
-        let mine: Vec<Record> = self
-            .by_author
-            .range((self.me, self.started_at + 1)..=(self.me, u64::MAX))
-            .filter_map(|(_, key)| self.records.get(key).cloned())
-            .collect();
-        self.digest.insert(self.me, self.started_at.min(self.held(self.me)));
-        self.own = peers_have;
-        let mut renumbered = Vec::with_capacity(mine.len());
-        for mut record in mine {
-            self.own += 1;
-            record.seq = self.own;
-            record.stamp.hlc = self.tick(now);
-            self.insert(record.clone());
-            renumbered.push(record);
-        }
-        self.started_at = peers_have;
-        self.persist_with(&renumbered, &[self.me]);
-    }
-
-    fn persist_with(&mut self, fresh: &[Record], moved: &[NodeId]) {
-        let mut writes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
-        self.persist(fresh);
-        if let Some(Output::Persist(records)) = self.out.pop_back() {
-            writes.extend(records);
-        }
-        for author in moved {
-            writes.insert(super::disk_digest_key(*author), Some(crate::wire::codec::encode(&self.held(*author))));
-        }
-        self.out.push_back(Output::Persist(writes.into_iter().collect()));
     }
 
     fn send(&mut self, to: NodeId, message: Message) {

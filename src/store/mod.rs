@@ -4,8 +4,14 @@
 //!
 //! The law: per key the version never goes back; the digest never claims a record that isn't held (or was
 //! superseded by one that is). Replication is Scuttlebutt's (van Renesse et al. 2008), see [`exchange`].
+//!
+//! Writes are numbered within the life that makes them ([`Log`]), from one: a number is given once, by one process, so
+//! that a disk which was put back to an earlier state can't make two records of one number. A log of which no record
+//! is current any more leaves the digest: it claims nothing that would be missed, and lives would pile up in it.
 
 mod exchange;
+mod held;
+mod peers;
 pub use exchange::{Delta, fits_one_message};
 #[cfg(test)]
 mod tests;
@@ -13,35 +19,45 @@ mod tests;
 use crate::ids::{NodeId, ObjectId, ServiceId, TaskId};
 use crate::limits;
 use crate::model::object::{Object, ObjectKind};
-use crate::model::record::{Hlc, Key, Record, RevisionId, Stamp, Term, Value};
+use crate::model::record::{Hlc, Key, Log, Record, RevisionId, Stamp, Term, Value};
 use crate::model::rollout::Rollout;
 use crate::model::service::{Revision, Service};
 use crate::model::task::{Task, TaskStatus};
+use crate::plant::{Bug, is_planted};
 use crate::time::{Now, Wall};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::message::{Digest, Message};
-use std::collections::{BTreeMap, VecDeque};
+use held::Held;
+use peers::Peers;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 
-/// Keys on disk: one letter, then the encoded key or author.
+/// Keys on disk: one letter, then the encoded key or log.
 const DISK_RECORD: u8 = b'r';
-const DISK_DIGEST: u8 = b'd';
+const DISK_LOG: u8 = b'n';
+/// How far a life's hybrid time leaps at its start, at most: sixteen milliseconds.
+const MAX_LEAP: u32 = 0xf_ffff;
+/// Of versions that knew no lives: by author.
+const DISK_OLD_DIGEST: u8 = b'd';
 
 pub struct Store {
     me: NodeId,
     records: BTreeMap<Key, Record>,
-    /// The current version of each key by its author's number: what deltas are cut from.
-    by_author: BTreeMap<(NodeId, u64), Key>,
-    digest: Digest,
-    /// What others said they hold, durably.
-    peers: BTreeMap<NodeId, Digest>,
+    /// The current version of each key by its place: what deltas are cut from.
+    by_log: BTreeMap<(Log, u32), Key>,
+    held: Held,
+    peers: Peers,
     /// The latest hybrid time issued or accepted.
     clock: Hlc,
-    /// The highest number given to a write of ours. `digest[me]` stands below it only after a rewind, until the
-    /// lost writes have come back.
-    own: u64,
-    /// `own` when this life began: what was numbered after it may have to be numbered again.
-    started_at: u64,
+    /// What this life writes to, and the number of its last write.
+    own_log: Log,
+    own: u32,
+    /// How far our own earlier lives came, by what is here of them.
+    mine: BTreeMap<u32, u32>,
+    /// Peers have shown that these are not all.
+    rewound: bool,
+    /// Logs that may have lost their last record since the last [`Store::commit`].
+    emptied: BTreeSet<Log>,
     refused: u64,
     out: VecDeque<Output>,
 }
@@ -58,10 +74,10 @@ pub enum Output {
     },
     /// New to the cluster as far as this node knows: to be pushed to the others.
     Push(Vec<Record>),
-    /// Peers hold writes of ours that our own disk has forgotten: it was put back to an earlier state.
+    /// Peers hold writes of an earlier life of ours that our own disk has forgotten: it was put back. Told once a life.
     Rewound {
-        had: u64,
-        peers_have: u64,
+        had: u32,
+        peers_have: u32,
     },
     /// A record was not taken: who wrote it, and why.
     Refused {
@@ -79,23 +95,29 @@ pub enum LoadError {
 }
 
 impl Store {
-    /// From what was persisted; entries under other letters are left to others.
+    /// From what was persisted; entries under other letters are left to others. `life` is drawn at random for this one.
     pub fn load<'a>(
         me: NodeId,
+        life: u64,
         durable: impl IntoIterator<Item = (&'a Vec<u8>, &'a Vec<u8>)>,
     ) -> Result<Self, LoadError> {
         let mut store = Self {
             me,
             records: BTreeMap::new(),
-            by_author: BTreeMap::new(),
-            digest: Digest::new(),
-            peers: BTreeMap::new(),
+            by_log: BTreeMap::new(),
+            held: Held::default(),
+            peers: Peers::default(),
             clock: Hlc::default(),
+            own_log: Log { author: me, life: 0 },
             own: 0,
-            started_at: 0,
+            mine: BTreeMap::new(),
+            rewound: false,
+            emptied: BTreeSet::new(),
             refused: 0,
             out: VecDeque::new(),
         };
+        let mut logs = Digest::new();
+        let mut old = Vec::new();
         for (key, bytes) in durable {
             let error = |why| LoadError::Record { key: key.clone(), why };
             match key.split_first() {
@@ -109,17 +131,58 @@ impl Store {
                     store.clock = store.clock.max(record.stamp.hlc);
                     store.insert(record);
                 }
-                Some((&DISK_DIGEST, author)) => {
+                Some((&DISK_LOG, log)) => {
+                    let log: Log = codec::decode(log, 64).map_err(error)?;
+                    logs.insert(log, codec::decode(bytes, 64).map_err(error)?);
+                }
+                Some((&DISK_OLD_DIGEST, author)) => {
                     let author: NodeId = codec::decode(author, 64).map_err(error)?;
-                    store.digest.insert(author, codec::decode(bytes, 64).map_err(error)?);
+                    let number: u64 = codec::decode(bytes, 64).map_err(error)?;
+                    old.push((key.clone(), Log { author, life: 0 }, number as u32));
                 }
                 _ => {}
             }
         }
-        let numbered = store.by_author.range((me, 0)..=(me, u64::MAX)).next_back().map_or(0, |(&(_, seq), _)| seq);
-        store.own = store.held(me).max(numbered);
-        store.started_at = store.own;
+        store.adopt_old_digest(old, &mut logs);
+        for (log, number) in logs {
+            if log.author == me {
+                store.mine.insert(log.life, number);
+            }
+            if store.has_records(log) {
+                store.held.set(log, number);
+            }
+        }
+        // Zero is that of versions which knew no lives.
+        let mut life = (life ^ (life >> 32)) as u32;
+        while life == 0 || store.mine.contains_key(&life) {
+            life = life.wrapping_add(1);
+        }
+        if is_planted(Bug::OneLogForAllLives) {
+            life = 1;
+            store.own = store.mine.get(&life).copied().unwrap_or(0);
+        }
+        store.own_log.life = life;
+        // Nor should two lives that begin from the same disk give the same times, where these name something for ever
+        // (a revision). So each begins some milliseconds later, how many nobody else draws.
+        if !store.is_empty() {
+            store.clock.0 += u64::from(life & MAX_LEAP);
+        }
+        store.emptied.clear();
+        store.peers.remember_logs(BTreeSet::from([store.own_log]));
         Ok(store)
+    }
+
+    /// What was written by versions that knew no lives is that of life zero.
+    fn adopt_old_digest(&mut self, old: Vec<(Vec<u8>, Log, u32)>, logs: &mut Digest) {
+        let mut writes = Vec::with_capacity(2 * old.len());
+        for (key, log, number) in old {
+            writes.push((key, None));
+            writes.push((disk_log_key(log), Some(codec::encode(&number))));
+            logs.insert(log, number);
+        }
+        if !writes.is_empty() {
+            self.out.push_back(Output::Persist(writes));
+        }
     }
 
     // ---- reading
@@ -155,23 +218,32 @@ impl Store {
     }
 
     pub fn digest(&self) -> &Digest {
-        &self.digest
+        self.held.logs()
     }
 
-    /// The highest number of `author`'s writes up to which nothing is missing here.
-    pub fn held(&self, author: NodeId) -> u64 {
-        self.digest.get(&author).copied().unwrap_or(0)
+    /// Nothing that `author` wrote up to `seq` in that life is missing here.
+    pub fn holds(&self, author: NodeId, seq: u64) -> bool {
+        let (log, number) = Log::of(author, seq);
+        self.held.of(log) >= number
     }
 
     /// The number of this node's last write.
     pub fn own_seq(&self) -> u64 {
-        self.own
+        self.own_log.seq(self.own)
     }
 
-    /// `node` is known to hold `author`'s writes up to `seq`.
+    /// `node` is known to hold all that `author` wrote up to `seq` in that life.
     pub fn peer_holds(&self, node: NodeId, author: NodeId, seq: u64) -> bool {
-        let held = if node == self.me { Some(&self.digest) } else { self.peers.get(&node) };
-        held.and_then(|d| d.get(&author)).is_some_and(|held| *held >= seq)
+        let (log, number) = Log::of(author, seq);
+        self.peer_has(node, log, number)
+    }
+
+    pub fn peer_has(&self, node: NodeId, log: Log, number: u32) -> bool {
+        if node == self.me { self.held.of(log) >= number } else { self.peers.hold(node, log, number) }
+    }
+
+    fn has_records(&self, log: Log) -> bool {
+        self.by_log.range((log, 0)..=(log, u32::MAX)).next().is_some()
     }
 
     fn values(&self, range: RangeInclusive<Key>) -> impl Iterator<Item = &Value> {
@@ -301,21 +373,28 @@ impl Store {
             debug_assert!(value.as_ref().is_none_or(|v| key.fits(v)), "{key:?} got another kind of value");
             debug_assert_eq!(key.is_decision(), term != Term::ZERO, "{key:?} under the wrong kind of term");
             let stamp = Stamp { term, hlc: self.tick(now), author: self.me };
-            self.own += 1;
-            let seq = self.own;
-            if self.held(self.me) + 1 == seq {
-                self.digest.insert(self.me, seq);
-            }
+            let seq = self.next_number();
             let record = Record { key, value, stamp, seq };
             self.take(record.clone());
             records.push(record);
         }
         let stamps = records.iter().map(|r| r.stamp).collect();
         if !records.is_empty() {
-            self.persist(&records);
+            self.commit(&records, BTreeSet::from([self.own_log]));
             self.out.push_back(Output::Push(records));
         }
         stamps
+    }
+
+    fn next_number(&mut self) -> u64 {
+        if self.own == u32::MAX {
+            // As good as a new life.
+            self.own_log.life = self.own_log.life.wrapping_add(1).max(1);
+            self.own = 0;
+        }
+        self.own += 1;
+        self.held.set(self.own_log, self.own);
+        self.own_log.seq(self.own)
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -344,54 +423,82 @@ impl Store {
     }
 
     fn insert(&mut self, record: Record) {
-        let number = (record.stamp.author, record.seq);
+        let place = record.place();
         if let Some(old) = self.records.insert(record.key.clone(), record.clone()) {
-            self.by_author.remove(&(old.stamp.author, old.seq));
+            self.unplace(&old);
         }
-        self.by_author.insert(number, record.key);
+        self.by_log.insert(place, record.key);
     }
 
-    /// Persists these records (those that are still current) and the digest entries of their authors.
-    fn persist(&mut self, records: &[Record]) {
+    fn unplace(&mut self, old: &Record) {
+        let (log, number) = old.place();
+        self.by_log.remove(&(log, number));
+        self.emptied.insert(log);
+    }
+
+    /// Persists these records (those that are still current) and how far their logs, and `moved`, are held here.
+    fn commit(&mut self, records: &[Record], moved: BTreeSet<Log>) {
         let mut writes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
-        for record in records.iter().filter(|r| self.records.get(&r.key).is_some_and(|held| held.stamp == r.stamp)) {
+        for record in records.iter().filter(|r| self.records.get(&r.key).is_some_and(|held| held.place() == r.place()))
+        {
             writes.insert(disk_record_key(&record.key), Some(codec::encode(record)));
         }
-        for author in records.iter().map(|r| r.stamp.author) {
-            writes.insert(disk_digest_key(author), Some(codec::encode(&self.held(author))));
+        let emptied = std::mem::take(&mut self.emptied);
+        for log in emptied.union(&moved) {
+            let number = self.held.of(*log);
+            let ours = log.author == self.me;
+            if !self.has_records(*log) {
+                self.held.set(*log, 0);
+            }
+            if ours && *log != self.own_log {
+                let came = self.mine.entry(log.life).or_default();
+                *came = (*came).max(number);
+            }
+            // How far our own lives came is never forgotten.
+            match (self.held.of(*log), number) {
+                (0, _) if !ours => drop(writes.insert(disk_log_key(*log), None)),
+                (_, number) if number > 0 => drop(writes.insert(disk_log_key(*log), Some(codec::encode(&number)))),
+                _ => {}
+            }
         }
-        self.out.push_back(Output::Persist(writes.into_iter().collect()));
+        if !writes.is_empty() {
+            self.out.push_back(Output::Persist(writes.into_iter().collect()));
+        }
     }
 
     /// Forgets tombstones older than the retention that every member holds: nobody is left who could bring back
     /// what they buried. `members` are all that have not been removed, whether they live or not.
     pub fn collect_tombstones(&mut self, members: &[NodeId], now: Now) -> usize {
         let horizon = Wall(now.wall.0.saturating_sub(limits::TOMBSTONE_RETENTION.as_millis() as u64));
-        let dead: Vec<Key> = self
-            .records
-            .values()
-            .filter(|r| r.value.is_none() && r.stamp.hlc.wall() < horizon)
-            .filter(|r| members.iter().all(|node| self.peer_holds(*node, r.stamp.author, r.seq)))
-            .map(|r| r.key.clone())
-            .collect();
+        let old: Vec<&Record> =
+            self.records.values().filter(|r| r.value.is_none() && r.stamp.hlc.wall() < horizon).collect();
+        let everywhere = |r: &&&Record| {
+            let (log, number) = r.place();
+            members.iter().all(|node| self.peer_has(*node, log, number))
+        };
+        let dead: Vec<Key> = old.iter().filter(everywhere).map(|r| r.key.clone()).collect();
+        let logs = old.iter().map(|r| r.place().0).chain([self.own_log]).collect();
+        self.peers.remember_logs(logs);
         let mut writes = Vec::with_capacity(dead.len());
         for key in &dead {
             if let Some(old) = self.records.remove(key) {
-                self.by_author.remove(&(old.stamp.author, old.seq));
+                self.unplace(&old);
             }
             writes.push((disk_record_key(key), None));
         }
         if !writes.is_empty() {
             self.out.push_back(Output::Persist(writes));
+            self.commit(&[], BTreeSet::new());
         }
         dead.len()
     }
 }
 
-/// What orders versions of one key. Everything goes by the stamp, except that no later write un-removes a node.
-fn rank(record: &Record) -> (bool, Stamp) {
+/// What orders versions of one key. Everything goes by the stamp, except that no later write un-removes a node. Two lives
+/// that began from the same disk may have given the same stamp: then any order will do, as long as all agree on it.
+fn rank(record: &Record) -> (bool, Stamp, (Log, u32)) {
     let removed = matches!(&record.value, Some(Value::NodePolicy(policy)) if policy.removed);
-    (removed, record.stamp)
+    (removed, record.stamp, record.place())
 }
 
 /// Why a record from elsewhere is not taken.
@@ -423,6 +530,11 @@ fn disk_record_key(key: &Key) -> Vec<u8> {
     [&[DISK_RECORD], codec::encode(key).as_slice()].concat()
 }
 
-fn disk_digest_key(author: NodeId) -> Vec<u8> {
-    [&[DISK_DIGEST], codec::encode(&author).as_slice()].concat()
+/// What the disk says of a log.
+pub fn log_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>, log: Log) -> Option<u32> {
+    codec::decode(durable.get(&disk_log_key(log))?, 64).ok()
+}
+
+fn disk_log_key(log: Log) -> Vec<u8> {
+    [&[DISK_LOG], codec::encode(&log).as_slice()].concat()
 }

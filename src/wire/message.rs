@@ -3,13 +3,29 @@
 
 use crate::ids::NodeId;
 use crate::model::lease::Electorate;
-use crate::model::record::{Record, Term};
+use crate::model::record::{Log, Record, Term};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// author -> highest sequence number up to which nothing is missing.
-pub type Digest = BTreeMap<NodeId, u64>;
+/// log -> the number up to which nothing of it is missing.
+pub type Digest = BTreeMap<Log, u32>;
+
+/// What agents before the logs of lives counted by: author -> highest sequence number up to which nothing is missing.
+pub type OldDigest = BTreeMap<NodeId, u64>;
+
+/// Which logs an exchange is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    All,
+    /// Those whose digest comes with it.
+    Listed,
+    /// Those that fall into these of `of` buckets.
+    Buckets {
+        of: u16,
+        which: Vec<u16>,
+    },
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -25,29 +41,25 @@ pub enum Message {
         for_good: bool,
     },
 
-    /// What the sender holds, durably: the receiver answers with a `Delta`, and asks `in_return` if it lacks
-    /// something itself (a question in return is never returned).
-    Ask {
+    /// Of agents that knew no lives: not answered any more, nor are the two other `Old` ones.
+    OldAsk {
         nonce: u64,
-        digest: Digest,
+        digest: OldDigest,
         in_return: bool,
     },
-    /// Records above `base`, which is the digest of the question `nonce`; after merging, the asker holds all up to
-    /// `upto`. Without `more`, `upto` is all that the sender holds; with it, the asker asks again.
-    Delta {
+    OldDelta {
         nonce: u64,
-        base: Digest,
+        base: OldDigest,
         records: Vec<Record>,
-        upto: Digest,
+        upto: OldDigest,
         more: bool,
     },
-    /// New records, pushed as they are written: contiguous sequence numbers per author.
+    /// New records, pushed as they are written: contiguous numbers per log.
     Push {
         records: Vec<Record>,
     },
-    /// The sender holds, durably, everything of these authors up to these numbers.
-    PushAck {
-        held: Digest,
+    OldPushAck {
+        held: OldDigest,
     },
     /// "Tell me when you hold `author`'s writes up to `seq` and your routes follow them."
     SeenAsk {
@@ -60,6 +72,42 @@ pub enum Message {
     },
 
     Lease(LeaseMessage),
+
+    /// The hash of what the sender holds, durably. Answered with `Same`, or with what tells where the difference is.
+    Compare {
+        hash: u64,
+    },
+    /// The sender holds just what has this hash.
+    Same {
+        hash: u64,
+    },
+    /// The sender holds something else than was asked about: the hash of each bucket of it.
+    Differs {
+        buckets: Vec<u64>,
+    },
+    /// What the sender holds, durably, in this scope: the receiver answers with a `Delta`, and asks `in_return` if it
+    /// lacks something itself (a question in return is never returned).
+    Ask {
+        nonce: u64,
+        scope: Scope,
+        digest: Digest,
+        in_return: bool,
+    },
+    /// Records of the scope above the digest of the question `nonce`, of which `base` is that part which they add to;
+    /// after merging, the asker holds all up to `upto`. Without `more`, `upto` is all that the sender holds in the
+    /// scope; with it, the asker asks again.
+    Delta {
+        nonce: u64,
+        scope: Scope,
+        base: Digest,
+        records: Vec<Record>,
+        upto: Digest,
+        more: bool,
+    },
+    /// The sender holds, durably, everything of these logs up to these numbers.
+    PushAck {
+        held: Digest,
+    },
 }
 
 /// One member as membership knows it.
@@ -112,5 +160,16 @@ pub enum LeaseMessage {
     },
     Release {
         ballot: Term,
+    },
+    /// From a voter that is new in this life: what is promised by now?
+    Recall {
+        nonce: u64,
+    },
+    /// The highest ballot that the sender promised or stands with; `sure`: it has nothing to ask itself.
+    Recalled {
+        nonce: u64,
+        promised: Term,
+        electorate: Electorate,
+        sure: bool,
     },
 }

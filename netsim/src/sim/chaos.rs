@@ -13,12 +13,12 @@ pub enum Profile {
     Swarm,
     /// Everything at once.
     Storm,
-    /// Disks that come back as they were a while before, among the rest. Not among [`Profile::ALL`]: see docs/netsim.md.
+    /// Disks that come back as they were a while before, among the rest.
     Rewind,
 }
 
 impl Profile {
-    pub const ALL: [Profile; 4] = [Profile::Calm, Profile::One, Profile::Swarm, Profile::Storm];
+    pub const ALL: [Profile; 5] = [Profile::Calm, Profile::One, Profile::Swarm, Profile::Storm, Profile::Rewind];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl Profile {
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().chain([Profile::Rewind]).find(|p| p.name() == text)
+        Self::ALL.into_iter().find(|p| p.name() == text)
     }
 }
 

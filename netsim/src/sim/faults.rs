@@ -93,6 +93,7 @@ impl World {
                 self.end(node, false, true);
                 let now = self.now;
                 self.nodes[node].disk.rewind(now, back_ms * MS);
+                self.check.disks[node].put_back(self.nodes[node].disk.image());
                 self.push_in(us, Ev::Start { node });
             }
             Fault::EngineDown { node, .. } => self.engine_down(node % count, us, false),
@@ -222,6 +223,8 @@ impl World {
         let all_of = |e: &&Electorate| Some(e.id) == latest || e.voters.contains(&self.nodes[node].id);
         let left: Vec<_> = (0..self.nodes.len())
             .filter(|n| *n != node && !dead.contains(n) && !self.nodes[*n].gone)
+            // Whose disk was put back has no vote until enough others have told it what is promised.
+            .filter(|n| self.nodes[*n].core.as_ref().is_none_or(|c| !c.is_in_doubt()))
             .map(|n| self.nodes[n].id)
             .collect();
         known.iter().filter(all_of).all(|e| e.is_majority(&left)) && left.len() >= 2

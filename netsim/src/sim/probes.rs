@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub const ALL: &[&str] = &[
     "a holder lost its lease",
     "a node was seen down",
-    "a rewound disk was noticed (profile rewind)",
+    "a rewound disk was noticed",
     "a rollback began",
     "a rollback completed",
     "a task had no node for a while",

@@ -334,12 +334,14 @@ impl World {
             Ev::Written { node, life, id } => {
                 if self.nodes[node].life == life && self.nodes[node].core.is_some() {
                     self.nodes[node].disk.complete(id, self.now);
+                    self.check.disks[node].acknowledge(id);
                     self.feed(node, Event::Persisted(id));
                 }
             }
             Ev::WriteFailed { node, life, id } => {
                 if self.nodes[node].life == life && self.nodes[node].core.is_some() {
                     self.nodes[node].disk.refuse(id);
+                    self.check.disks[node].refuse(id);
                     self.feed(node, Event::PersistFailed { id, why: "no space left on device".to_owned() });
                 }
             }
@@ -390,6 +392,7 @@ impl World {
                 None => return self.push_in(500 * MS, Ev::Start { node: n }),
             }
         }
+        self.check_boot(n);
         let boot_number = self.rng.draw();
         let node = &mut self.nodes[n];
         let first = if node.disk.image().is_empty() { node.first.clone() } else { None };
@@ -519,6 +522,7 @@ impl World {
             Effect::Send { to, datagram, bytes, .. } => {
                 self.hash.bytes(&bytes);
                 self.check_sent(n, &bytes);
+                self.check_acknowledged(n, &bytes);
                 if let Some(to) = self.index_of(to) {
                     self.send(n, to, datagram, bytes);
                 }
@@ -556,6 +560,7 @@ impl World {
             self.hash.bytes(key);
             self.hash.bytes(value.as_deref().unwrap_or_default());
         }
+        self.check.disks[n].issue(id, &writes);
         disk.issue(id, writes);
         // What arrives while a write is under way ends with it or after it.
         let at = (now + 50 + self.disk_rng.around(mean) + slow).max(disk.busy_until);
@@ -595,7 +600,7 @@ impl World {
             Notice::RolloutState { state: "rollback_completed", .. } => self.probes.hit("a rollback completed"),
             Notice::RolloutState { state: "completed", .. } => self.probes.hit("an update completed"),
             Notice::Warning(text) if text.contains("disk was put back") => {
-                self.probes.hit("a rewound disk was noticed (profile rewind)")
+                self.probes.hit("a rewound disk was noticed")
             }
             _ => {}
         }

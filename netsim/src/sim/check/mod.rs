@@ -2,6 +2,7 @@
 //! docs/netsim.md. A check speaks by [`World::violate`]; the first word ends the run. What the lab's chaos judges by, too,
 //! stands in [`crate::law`].
 
+mod disk;
 mod lease;
 mod mesh;
 mod records;
@@ -30,6 +31,8 @@ pub struct Violation {
 /// What the checks remember between two looks.
 #[derive(Debug)]
 pub struct Checks {
+    /// What each node's disk must hold.
+    pub disks: Vec<disk::Ledger>,
     holders: Holders,
     /// The version of each key that a node was last seen to have.
     versions: Vec<Versions>,
@@ -52,6 +55,7 @@ pub struct Checks {
 impl Checks {
     pub fn new(nodes: usize) -> Self {
         Self {
+            disks: (0..nodes).map(|_| disk::Ledger::default()).collect(),
             holders: Holders::default(),
             versions: (0..nodes).map(|_| Versions::default()).collect(),
             next_look: 0,

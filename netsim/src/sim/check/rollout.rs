@@ -4,7 +4,7 @@
 use super::World;
 use crate::law::rollout::is_replaced;
 use peer::ids::{ServiceId, TaskId};
-use peer::model::task::{Slot, Task, TaskPhase};
+use peer::model::task::{Slot, Task, TaskPhase, TaskStatus};
 
 impl World {
     /// A serving container is about to get its SIGTERM.
@@ -25,8 +25,10 @@ impl World {
             return;
         }
         let replaced = is_replaced(&task) && core.store().service(task.service).is_some();
+        // That it ran when the order was given is enough, if it died before the order came.
+        let ran = |s: &TaskStatus| matches!(s.phase, TaskPhase::Running | TaskPhase::Complete) || s.ever_failed();
         let seen = |t: &Task| {
-            let said = core.store().status(t.id).is_some_and(|s| s.phase == TaskPhase::Running);
+            let said = core.store().status(t.id).is_some_and(ran);
             t.id != id && t.service == task.service && t.slot == task.slot && t.desired.is_live() && said
         };
         // Without a health check what has just been started passes for serving.

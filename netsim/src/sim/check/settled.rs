@@ -8,6 +8,7 @@ use crate::sim::world::{QUIET_US, SETTLE_US};
 use peer::core::Core;
 use peer::ids::{NodeId, ServiceId, TaskId};
 use peer::model::node::{Availability, Liveness};
+use peer::model::record::Log;
 use peer::model::spec::{FailureAction, Mode};
 use peer::model::task::Task;
 use peer::wire::message::Digest;
@@ -108,11 +109,17 @@ impl World {
     /// way; what is older may not.
     fn apart(&self, live: &[(usize, &Core)]) -> Option<String> {
         let (first, core) = live.first()?;
+        // A log of which nothing is left is in nobody's digest.
+        let union = self.held_by_anybody();
+        let before = self.check.digest_before.iter().filter(|(log, _)| union.contains_key(log));
+        let before: Vec<(&Log, &u32)> = before.collect();
         for (n, other) in live {
             let held = other.store().digest();
-            let lacks = self.check.digest_before.iter().find(|(author, seq)| held.get(author).is_none_or(|h| h < seq));
-            if let Some((author, seq)) = lacks {
-                return Some(format!("n{n} lacks write {seq} of n{:?} and others", self.index_of(*author)));
+            let lacks = before.iter().find(|(log, number)| held.get(log).is_none_or(|h| h < number));
+            if let Some((log, number)) = lacks {
+                let (author, life) = (self.index_of(log.author), log.life);
+                let has = held.get(log).copied().unwrap_or(0);
+                return Some(format!("n{n} has {has} of the {number} writes of n{author:?} in its life {life:x}"));
             }
             if self.has_restless() {
                 continue;
@@ -134,14 +141,18 @@ impl World {
         }
         let latest = std::mem::take(&mut self.check.digest_now);
         self.check.digest_before = latest;
+        self.check.digest_now = self.held_by_anybody();
+    }
+
+    fn held_by_anybody(&self) -> Digest {
         let mut union = Digest::new();
         for (_, core) in self.live() {
-            for (author, seq) in core.store().digest() {
-                let held = union.entry(*author).or_default();
-                *held = (*held).max(*seq);
+            for (log, number) in core.store().digest() {
+                let held = union.entry(*log).or_default();
+                *held = (*held).max(*number);
             }
         }
-        self.check.digest_now = union;
+        union
     }
 
     fn pending_services(&self, core: &Core) -> Option<(&'static str, String)> {

@@ -1,0 +1,67 @@
+//! What others are known to hold, durably. All of it is remembered for the few whose word on everything counts (the
+//! voters); of the rest only what concerns this node's own log and those that hold old tombstones, so that a node
+//! in a big cluster does not keep a digest of everybody's for everybody.
+
+use crate::ids::NodeId;
+use crate::model::record::Log;
+use crate::wire::message::Digest;
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    known: BTreeMap<NodeId, Digest>,
+    /// Of these everything is remembered.
+    whole: BTreeSet<NodeId>,
+    /// Of everybody these are.
+    logs: BTreeSet<Log>,
+}
+
+impl Peers {
+    pub fn hold(&self, node: NodeId, log: Log, number: u32) -> bool {
+        self.known.get(&node).and_then(|held| held.get(&log)).is_some_and(|held| *held >= number)
+    }
+
+    /// What others hold only grows: an older message that comes late takes nothing back.
+    pub fn note<'a>(&mut self, from: NodeId, held: impl IntoIterator<Item = (&'a Log, &'a u32)>) {
+        let all = self.whole.contains(&from);
+        for (log, number) in held {
+            if all || self.logs.contains(log) {
+                let entry = self.known.entry(from).or_default().entry(*log).or_default();
+                *entry = (*entry).max(*number);
+            }
+        }
+    }
+
+    /// Nothing that it said counts any more: it left, or begins a new life, maybe on an older disk.
+    pub fn forget(&mut self, node: NodeId) {
+        self.known.remove(&node);
+    }
+
+    pub fn remember_whole(&mut self, nodes: BTreeSet<NodeId>) {
+        if self.whole != nodes {
+            self.whole = nodes;
+            self.shrink();
+        }
+    }
+
+    pub fn remember_logs(&mut self, logs: BTreeSet<Log>) {
+        if self.logs != logs {
+            self.logs = logs;
+            self.shrink();
+        }
+    }
+
+    fn shrink(&mut self) {
+        for (node, held) in &mut self.known {
+            if !self.whole.contains(node) {
+                held.retain(|log, _| self.logs.contains(log));
+            }
+        }
+    }
+
+    /// Entries remembered, of all together.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.known.values().map(BTreeMap::len).sum()
+    }
+}
