@@ -4,7 +4,6 @@ use super::face::{Boot, Effect};
 use super::*;
 use crate::model::lease::Electorate;
 use crate::model::record::ClusterSettings;
-use crate::plant::{Bug, is_planted};
 use crate::wire::message::MemberEntry;
 use rand::SeedableRng;
 
@@ -32,11 +31,6 @@ impl Core {
                 round_used: 0,
             },
             (None, None) => return Err(BootError::NotWhole),
-        };
-        let durable = if is_planted(Bug::ForgottenPromise) && boot.first.is_none() {
-            lease::Durable { promised: Term::ZERO, ..durable }
-        } else {
-            durable
         };
         let store = Store::load(me, &boot.durable)?;
         let seed = boot.boot;
