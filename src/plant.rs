@@ -27,6 +27,22 @@ bugs! {
     NoBootWait = "no-boot-wait",
     /// The holder acts for longer than the voters grant.
     PastTheLease = "past-the-lease",
+    // Of the lease, which the model check finds (`netsim model`).
+    /// The holder trusts a grant for as long as the voter that gave it, as if their clocks ran alike.
+    NoDriftMargin = "no-drift-margin",
+    /// A voter promises though a grant of its own to somebody else lives.
+    PromiseWhileGranted = "promise-while-granted",
+    /// A voter promises and accepts under an older electorate than it knows.
+    OldElectorates = "old-electorates",
+    /// Whoever promises or accepts somebody else's ballot goes on with its own.
+    NoStepDown = "no-step-down",
+    /// A new holder proposes the electorate that it found under the id that it found.
+    NoRestamp = "no-restamp",
+    /// The electorate is changed again before the last change is in force.
+    ChangesOverlap = "changes-overlap",
+    /// One voter is swapped for another in one step: a majority of the new electorate may hold nobody of a majority
+    /// of the old one.
+    WithoutTheOldMajority = "without-the-old-majority",
     /// Promises and acknowledgements leave before the disk has them.
     AckBeforeFsync = "ack-before-fsync",
     /// A push with a gap before it moves the digest.
@@ -51,21 +67,41 @@ bugs! {
     FailuresOfOthers = "failures-of-others",
 }
 
-#[cfg(feature = "plant")]
+#[cfg(all(feature = "plant", not(test)))]
 static PLANTED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(usize::MAX);
 
 /// One for the whole process, before any core is made.
-#[cfg(feature = "plant")]
+#[cfg(all(feature = "plant", not(test)))]
 pub fn plant(bug: Option<Bug>) {
     PLANTED.store(bug.map_or(usize::MAX, |b| b as usize), std::sync::atomic::Ordering::SeqCst);
 }
 
-#[cfg(feature = "plant")]
+#[cfg(all(feature = "plant", not(test)))]
 pub fn is_planted(bug: Bug) -> bool {
     PLANTED.load(std::sync::atomic::Ordering::Relaxed) == bug as usize
 }
 
-#[cfg(not(feature = "plant"))]
+#[cfg(not(any(feature = "plant", test)))]
 pub const fn is_planted(_: Bug) -> bool {
     false
+}
+
+#[cfg(test)]
+pub use of_this_test::{is_planted, plant};
+
+/// This crate's own tests run side by side: what one plants is its thread's alone.
+#[cfg(test)]
+mod of_this_test {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local!(static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) });
+
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    pub fn is_planted(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
 }

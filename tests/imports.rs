@@ -75,6 +75,37 @@ fn modules_use_only_what_stands_below_them() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The simulator drives whole cores and reads their messages; only the model checker, which drives the lease alone, may use a
+/// part.
+#[test]
+fn netsim_uses_the_core_and_the_model_check_the_lease() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("netsim/src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut wrong = Vec::new();
+    let mut checked = 0;
+    for path in &files {
+        let inside = path.strip_prefix(&root).unwrap();
+        // `routes` for the table that an effect carries.
+        let mut may = vec!["core", "wire", "model", "routes"];
+        if inside.starts_with("model") {
+            may.push("lease");
+        }
+        for (number, line) in fs::read_to_string(path).unwrap().lines().enumerate() {
+            let line = line.split("//").next().unwrap();
+            for rest in line.split("peer::").skip(1) {
+                let used: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                checked += 1;
+                if !BASE.contains(&used.as_str()) && !may.contains(&used.as_str()) {
+                    wrong.push(format!("netsim/src/{}:{}: uses {used}", inside.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(checked > 50, "the check must have seen the code: {checked} uses");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn the_pure_parts_name_nothing_of_the_outside_world() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

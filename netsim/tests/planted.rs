@@ -1,6 +1,7 @@
 //! The net catches fish: each known bug, planted, breaks a law within a few seeds. One process a bug (nextest), or one
-//! after the other: a planted bug is the whole process's.
+//! after the other: a planted bug is the whole process's. Some of the lease are left to the model check (`planted_model.rs`).
 
+use netsim::model::hunt::is_the_model_checks;
 use netsim::sim::chaos::{Profile, Size, draw};
 use netsim::sim::run::{Tell, run};
 use peer::plant::{Bug, plant};
@@ -24,7 +25,7 @@ fn caught(bug: Bug) -> Option<(Profile, u64, String)> {
 #[test]
 fn every_planted_bug_is_caught() {
     let mut missed = Vec::new();
-    for bug in Bug::ALL {
+    for bug in Bug::ALL.iter().filter(|bug| !is_the_model_checks(**bug)) {
         match caught(*bug) {
             Some((profile, seed, law)) => println!("{}: {law}, {} seed {seed}", bug.name(), profile.name()),
             None => missed.push(bug.name()),

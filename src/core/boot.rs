@@ -4,7 +4,6 @@ use super::face::{Boot, Effect};
 use super::*;
 use crate::model::lease::Electorate;
 use crate::model::record::ClusterSettings;
-use crate::plant::{Bug, is_planted};
 use crate::wire::message::MemberEntry;
 use rand::SeedableRng;
 
@@ -38,11 +37,6 @@ impl Core {
         let doubt = read::<(Term, bool)>(&boot, DISK_VOWS, "lease state")?;
         let (floor, put_back) = doubt.unwrap_or((Term::ZERO, false));
         let durable = lease::Durable { floor, put_back, ..durable };
-        let durable = if is_planted(Bug::ForgottenPromise) && boot.first.is_none() {
-            lease::Durable { promised: Term::ZERO, ..durable }
-        } else {
-            durable
-        };
         let store = Store::load(me, boot.boot, &boot.durable)?;
         let seed = boot.boot;
         let timing = boot.timing;

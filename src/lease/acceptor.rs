@@ -7,12 +7,13 @@ use super::{Durable, Lease, MAX_ROUND, Timing, is_sane};
 use crate::ids::NodeId;
 use crate::model::lease::Electorate;
 use crate::model::record::Term;
+use crate::plant::{Bug, is_planted};
 use crate::time::Mono;
 use crate::wire::message::LeaseMessage;
 use std::time::Duration;
 
 /// While it lives, nobody but `ballot.node` gets a promise.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grant {
     pub ballot: Term,
     pub expires: Mono,
@@ -46,17 +47,12 @@ impl Lease {
             return;
         }
         self.saw_round(ballot.round);
-        let outdated = electorate.id < self.durable.electorate.id;
-        #[cfg(test)]
-        let outdated = outdated && self.without != Some(super::sim::Rule::RefuseOldElectorates);
-        if outdated {
+        if electorate.id < self.durable.electorate.id && !is_planted(Bug::OldElectorates) {
             let electorate = self.durable.electorate.clone();
             self.send(from, LeaseMessage::Newer { electorate });
             return;
         }
-        let taken = self.granted_to_another(from, now).is_some();
-        #[cfg(test)]
-        let taken = taken && self.without != Some(super::sim::Rule::RefuseWhileGranted);
+        let taken = self.granted_to_another(from, now).is_some() && !is_planted(Bug::PromiseWhileGranted);
         // The same ballot again: the answer was lost, and says nothing new.
         if ballot < self.durable.least() || taken {
             self.refuse(from, now);
@@ -80,20 +76,14 @@ impl Lease {
             self.refuse(from, now);
             return;
         }
-        let mut changed = false;
-        if electorate.id < self.durable.electorate.id {
-            #[cfg(test)]
-            let refuse = self.without != Some(super::sim::Rule::RefuseOldElectorates);
-            #[cfg(not(test))]
-            let refuse = true;
-            if refuse {
-                let electorate = self.durable.electorate.clone();
-                self.send(from, LeaseMessage::Newer { electorate });
-                return;
-            }
-        } else if electorate.id > self.durable.electorate.id {
+        if electorate.id < self.durable.electorate.id && !is_planted(Bug::OldElectorates) {
+            let electorate = self.durable.electorate.clone();
+            self.send(from, LeaseMessage::Newer { electorate });
+            return;
+        }
+        let mut changed = electorate.id > self.durable.electorate.id;
+        if changed {
             self.adopt(electorate);
-            changed = true;
         }
         if self.released == Some(ballot) {
             return;

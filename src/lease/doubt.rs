@@ -24,26 +24,26 @@ use crate::wire::message::LeaseMessage;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Answers come within this many resend periods, once links stand.
-const MAX_BACKOFF: u32 = 3;
+pub(super) const MAX_BACKOFF: u32 = 3;
 /// Nobody has this id: whom a grant to nobody is for.
 const NOBODY: NodeId = NodeId::from_u128(0);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Doubt {
-    nonce: u64,
-    answers: BTreeMap<NodeId, Answer>,
+    pub nonce: u64,
+    pub answers: BTreeMap<NodeId, Answer>,
     /// When every grant of an earlier life has ended.
-    grants_end: Mono,
+    pub grants_end: Mono,
     /// When the disk is trusted, from the moment on that a majority has answered.
-    trust_at: Option<Mono>,
+    pub trust_at: Option<Mono>,
     pub ask_at: Mono,
-    tries: u32,
+    pub tries: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Answer {
-    promised: Term,
-    sure: bool,
+pub(super) struct Answer {
+    pub promised: Term,
+    pub sure: bool,
 }
 
 impl Doubt {
@@ -101,7 +101,7 @@ impl Lease {
 
     pub(super) fn doubt_on(&mut self, now: Mono) {
         self.resolve_doubt(now);
-        let patience = self.timing.resend();
+        let patience = self.courtesy(self.timing.resend());
         let witnesses = self.witnesses();
         let Some(doubt) = &mut self.doubt else { return };
         if doubt.ask_at > now {

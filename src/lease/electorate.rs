@@ -9,8 +9,10 @@
 use super::proposer::{Change, Leading, Role};
 use super::{Lease, Upkeep};
 use crate::ids::NodeId;
+use crate::law;
 use crate::model::lease::Electorate;
 use crate::model::node::Liveness;
+use crate::plant::{Bug, is_planted};
 use crate::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,11 +21,11 @@ use std::time::Duration;
 const SPARES_TRIED: usize = 4;
 
 /// The members as membership sees them, and since when.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Members {
-    states: BTreeMap<NodeId, (Liveness, Mono)>,
+    pub states: BTreeMap<NodeId, (Liveness, Mono)>,
     /// Were members in this life and are no more. A voter merely not heard of yet is not among them.
-    gone: BTreeSet<NodeId>,
+    pub gone: BTreeSet<NodeId>,
 }
 
 impl Members {
@@ -243,8 +245,7 @@ impl Lease {
         }
         let Role::Leading(leading) = &self.role else { return false };
         if let Some(change) = &leading.change {
-            #[cfg(test)]
-            if self.without == Some(super::sim::Rule::OneChangeAtATime) {
+            if is_planted(Bug::ChangesOverlap) {
                 return self.step(now);
             }
             let late = now >= change.since + patience;
@@ -269,6 +270,14 @@ impl Lease {
             Step::Add(node) => voters.insert(node),
             Step::Remove(node) => voters.remove(&node),
         };
+        if is_planted(Bug::WithoutTheOldMajority) && matches!(step, Step::Remove(_)) {
+            let spares = self.survey(now).map(|survey| survey.fit_spares());
+            voters.extend(spares.unwrap_or_default().first());
+        }
+        debug_assert!(
+            is_planted(Bug::WithoutTheOldMajority) || law::majorities_meet(&previous, &voters),
+            "{previous:?} {voters:?}"
+        );
         self.change_electorate(voters, Change { since: now, previous: Some(previous) }, now);
         true
     }

@@ -9,11 +9,12 @@
 //! promise, and all that "promise" and "accept" rest on. It knows nothing of records, transport or tasks.
 //!
 //! `acceptor` is what a voter does, `proposer` what a candidate and a holder do, `electorate` how the holder
-//! keeps the set of voters healthy.
+//! keeps the set of voters healthy, `outline` what of all that a model checker tells apart.
 
 mod acceptor;
 mod doubt;
 mod electorate;
+mod outline;
 mod proposer;
 #[cfg(test)]
 mod sim;
@@ -64,6 +65,7 @@ impl Timing {
         let holder = self.holder.min(acceptor * 94 / 100).max(Duration::from_millis(6));
         let renew = self.renew.clamp(Duration::from_millis(1), holder / 3);
         let holder = if is_planted(Bug::PastTheLease) { acceptor * 2 } else { holder };
+        let holder = if is_planted(Bug::NoDriftMargin) { acceptor } else { holder };
         Self { acceptor, holder, renew }
     }
 
@@ -154,7 +156,17 @@ pub enum Output {
     Electorate(Electorate),
 }
 
+/// Where jitter is drawn from; without it there is none, nor any courtesy.
 #[derive(Debug)]
+struct Chance(Option<ChaCha8Rng>);
+
+impl Clone for Chance {
+    fn clone(&self) -> Self {
+        Self(self.0.as_ref().map(|rng| ChaCha8Rng::deserialize_state(&rng.serialize_state())))
+    }
+}
+
+#[derive(Debug, Clone)]
 pub struct Lease {
     me: NodeId,
     timing: Timing,
@@ -187,16 +199,16 @@ pub struct Lease {
     changes_allowed: bool,
     members: Members,
 
-    rng: ChaCha8Rng,
+    chance: Chance,
     outputs: VecDeque<Output>,
-    #[cfg(test)]
-    without: Option<sim::Rule>,
 }
 
 impl Lease {
     /// `first_life`: this node has never promised anything, so nobody can hold a grant of an earlier life.
     pub fn new(me: NodeId, timing: Timing, durable: Durable, first_life: bool, seed: u64, now: Mono) -> Self {
         let timing = timing.bounded();
+        let forgets = is_planted(Bug::ForgottenPromise) && !first_life;
+        let durable = if forgets { Durable { promised: Term::ZERO, ..durable } } else { durable };
         let grant = if first_life || is_planted(Bug::NoBootWait) {
             None
         } else {
@@ -220,13 +232,11 @@ impl Lease {
             retired: false,
             changes_allowed: true,
             members: Members::default(),
-            rng: ChaCha8Rng::seed_from_u64(seed),
+            chance: Chance(Some(ChaCha8Rng::seed_from_u64(seed))),
             outputs: VecDeque::new(),
-            #[cfg(test)]
-            without: None,
         };
         // Each of these bugs would be made up for by the others' answers.
-        let certain = [Bug::NoBootWait, Bug::ForgottenPromise, Bug::NoDoubt].into_iter().any(is_planted);
+        let certain = [Bug::NoBootWait, Bug::ForgottenPromise, Bug::AckBeforeFsync, Bug::NoDoubt].into_iter().any(is_planted);
         if !first_life && !certain {
             let nonce = lease.draw();
             lease.doubt = Some(Doubt::new(nonce, now + timing.acceptor, now));
@@ -237,6 +247,14 @@ impl Lease {
 
     pub fn with_upkeep(mut self, upkeep: Upkeep) -> Self {
         self.upkeep = upkeep;
+        self
+    }
+
+    /// Draws no delays and waits for nothing that only courtesy asks for: a deadline is as early as grants and the lease allow.
+    /// For a model checker, which tries itself what comes of calling later.
+    pub fn impatient(mut self, now: Mono) -> Self {
+        self.chance = Chance(None);
+        self.plan_campaign(now);
         self
     }
 
@@ -273,6 +291,24 @@ impl Lease {
             (!self.is_voter() && author != Term::ZERO && self.members.may_be_up(author.node)).then_some(author);
         let term = by_grant.or(by_hearsay).or(by_record)?;
         (term.node != self.me).then_some((term.node, term))
+    }
+
+    /// The highest ballot that this node promised as a voter.
+    pub fn promised(&self) -> Term {
+        self.durable.promised
+    }
+
+    /// The ballot that it stands for, proposes or holds under.
+    pub fn ballot(&self) -> Option<Term> {
+        self.role.ballot()
+    }
+
+    /// The ballot under which it proposes, whether or not that gave it the lease.
+    pub fn proposes(&self) -> Option<Term> {
+        match &self.role {
+            Role::Leading(leading) => Some(leading.ballot),
+            _ => None,
+        }
     }
 
     pub fn electorate(&self) -> &Electorate {
@@ -341,14 +377,13 @@ impl Lease {
         }
         self.adopt(electorate);
         self.save(true);
-        #[cfg(test)]
-        if self.without == Some(sim::Rule::StepDown) {
+        if is_planted(Bug::NoStepDown) {
             return;
         }
         self.step_down(now);
         // Somebody led when this was written and most likely still does: let its renewal arrive first.
         if self.is_voter() && self.durable.electorate.voters.len() > 1 {
-            self.plan_campaign(now + self.timing.acceptor);
+            self.plan_campaign(now + self.courtesy(self.timing.acceptor));
         }
     }
 
@@ -442,7 +477,7 @@ impl Lease {
     }
 
     fn draw(&mut self) -> u64 {
-        self.rng.random()
+        self.chance.0.as_mut().map_or(0, |rng| rng.random())
     }
 
     /// The other voters.
@@ -450,9 +485,14 @@ impl Lease {
         self.durable.electorate.voters.iter().copied().filter(|n| *n != self.me).collect()
     }
 
+    /// A wait that spares the others work, or a candidate the company of another: no law rests on it.
+    fn courtesy(&self, wait: Duration) -> Duration {
+        if self.chance.0.is_some() { wait } else { Duration::ZERO }
+    }
+
     fn jitter(&mut self, up_to: Duration) -> Duration {
         let micros = u64::try_from(up_to.as_micros()).unwrap_or(u64::MAX);
-        Duration::from_micros(self.rng.random_range(0..=micros))
+        Duration::from_micros(self.chance.0.as_mut().map_or(0, |rng| rng.random_range(0..=micros)))
     }
 }
 

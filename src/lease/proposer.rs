@@ -9,6 +9,7 @@ use super::{Lease, MAX_ROUND, Output, Timing};
 use crate::ids::NodeId;
 use crate::model::lease::{Electorate, ElectorateId};
 use crate::model::record::Term;
+use crate::plant::{Bug, is_planted};
 use crate::time::Mono;
 use crate::wire::message::LeaseMessage;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use std::time::Duration;
 /// Renewals under way at a time; more only if answers take longer than this many renewal periods.
 const MAX_ROUNDS_UNDER_WAY: usize = 8;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Role {
     Follower,
     Preparing(Preparing),
@@ -26,27 +27,27 @@ pub(super) enum Role {
 
 /// Asking for promises. Counted against the electorate that the campaign began with: if this node adopts
 /// another one the campaign ends.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Preparing {
     pub ballot: Term,
-    promised: BTreeSet<NodeId>,
-    asked_self: bool,
+    pub promised: BTreeSet<NodeId>,
+    pub asked_self: bool,
     /// Voters that refused because of a grant, and until when it lives.
-    granted_until: BTreeMap<NodeId, Mono>,
-    tries: u32,
+    pub granted_until: BTreeMap<NodeId, Mono>,
+    pub tries: u32,
     pub resend_at: Mono,
 }
 
 /// Promised by a majority: proposing, then holding.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Leading {
     pub ballot: Term,
     pub began: Mono,
-    seq: u64,
+    pub seq: u64,
     /// Proposals under way, by `seq`; all carry the current electorate.
-    rounds: BTreeMap<u64, Round>,
+    pub rounds: BTreeMap<u64, Round>,
     /// The end of the lease by the best round so far.
-    until: Option<Mono>,
+    pub until: Option<Mono>,
     /// The electorate last accepted by a majority of itself.
     pub committed: Option<ElectorateId>,
     /// The change of the electorate that waits for its majority.
@@ -55,19 +56,19 @@ pub(super) struct Leading {
     /// Who accepted a proposal of this term, and when last; voters and nodes that may become one.
     pub heard: BTreeMap<NodeId, Mono>,
     /// Refused because they promised a higher ballot, and will as long as this term lasts.
-    estranged: BTreeSet<NodeId>,
-    renew_at: Mono,
-    resend_at: Option<Mono>,
+    pub estranged: BTreeSet<NodeId>,
+    pub renew_at: Mono,
+    pub resend_at: Option<Mono>,
 }
 
-#[derive(Debug)]
-struct Round {
+#[derive(Debug, Clone)]
+pub(super) struct Round {
     /// Before the proposal left: no voter's grant began earlier.
-    began: Mono,
-    accepted: BTreeSet<NodeId>,
+    pub began: Mono,
+    pub accepted: BTreeSet<NodeId>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Change {
     pub since: Mono,
     /// The voters before it, in force still; `None` if it takes an earlier change back.
@@ -139,7 +140,7 @@ impl Lease {
         let rank = self.durable.electorate.voters.iter().filter(before_me).count();
         let slot = self.timing.slot();
         let rank = u32::try_from(rank).unwrap_or(u32::MAX).min(8);
-        slot * rank + self.jitter(slot * (1 << self.failures.min(4)))
+        self.courtesy(slot * rank) + self.jitter(slot * (1 << self.failures.min(4)))
     }
 
     /// Drops what this node had under way, the lease with it.
@@ -166,25 +167,18 @@ impl Lease {
 
     /// This node promised `ballot` to another: its own lower round is over (R7), and the other gets a chance.
     pub(super) fn yield_to(&mut self, ballot: Term, now: Mono) {
-        #[cfg(test)]
-        if self.without == Some(super::sim::Rule::StepDown) {
+        if is_planted(Bug::NoStepDown) {
             return;
         }
         if self.role.ballot().is_some_and(|own| own > ballot) {
             return;
         }
-        self.step_down(now + self.timing.resend() * 2);
-    }
-
-    #[cfg(test)]
-    pub(super) fn role_ballot(&self) -> Option<Term> {
-        self.role.ballot()
+        self.step_down(now + self.courtesy(self.timing.resend() * 2));
     }
 
     /// This node accepted a proposal of another, which has a majority's promises: nothing is left to do here.
     pub(super) fn follow(&mut self, ballot: Term, now: Mono) {
-        #[cfg(test)]
-        if self.without == Some(super::sim::Rule::StepDown) {
+        if is_planted(Bug::NoStepDown) {
             return;
         }
         self.failures = 0;
@@ -237,7 +231,7 @@ impl Lease {
 
     /// Asks those that haven't promised yet. More and more seldom; not before enough grants can have ended.
     pub(super) fn prepare_again(&mut self, now: Mono) {
-        let patience = self.timing.resend();
+        let patience = self.courtesy(self.timing.resend());
         let jitter = self.jitter(self.timing.slot());
         let others = self.others();
         let Role::Preparing(preparing) = &mut self.role else { return };
@@ -285,8 +279,7 @@ impl Lease {
     /// so that a change which an earlier holder left half done can't come back later.
     fn propose_first(&mut self, ballot: Term, now: Mono) {
         let id = ElectorateId { epoch: self.durable.electorate.id.epoch, term: ballot, version: 0 };
-        #[cfg(test)]
-        let id = if self.without == Some(super::sim::Rule::Restamp) { self.durable.electorate.id } else { id };
+        let id = if is_planted(Bug::NoRestamp) { self.durable.electorate.id } else { id };
         self.durable.electorate.id = id;
         self.save(true);
         self.role = Role::Leading(Leading {
@@ -392,13 +385,13 @@ impl Lease {
     /// failure. A new election, which the others' grants to this node let it win at once, brings them back.
     fn wants_higher_ballot(&self, now: Mono) -> bool {
         let Role::Leading(leading) = &self.role else { return false };
-        let settled = now >= leading.began + self.timing.acceptor;
+        let settled = now >= leading.began + self.courtesy(self.timing.acceptor);
         (settled && !leading.estranged.is_empty()) || leading.is_outbid(&self.durable.electorate)
     }
 
     /// A new round: the same ballot, a later `seq`, the lease counted from now.
     pub(super) fn propose(&mut self, now: Mono) {
-        let (renew, resend) = (self.timing.renew, self.timing.resend());
+        let (renew, resend) = (self.courtesy(self.timing.renew), self.courtesy(self.timing.resend()));
         let lone = self.durable.electorate.voters.len() == 1;
         let Some(leading) = self.leading() else { return };
         leading.seq += 1;
@@ -415,7 +408,7 @@ impl Lease {
 
     /// The same round to those that haven't answered; its lease still counts from when it began.
     fn propose_again(&mut self, now: Mono) {
-        let resend = self.timing.resend();
+        let resend = self.courtesy(self.timing.resend());
         let voters = self.durable.electorate.voters.clone();
         let Some(leading) = self.leading() else { return };
         let Some((_, round)) = leading.rounds.last_key_value() else {

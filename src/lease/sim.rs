@@ -6,9 +6,11 @@
 
 use super::{Durable, Lease, Output, Timing, Upkeep};
 use crate::ids::NodeId;
+use crate::law::majorities_meet;
 use crate::model::lease::{Electorate, ElectorateId};
 use crate::model::node::Liveness;
 use crate::model::record::Term;
+use crate::plant::{Bug, is_planted};
 use crate::time::Mono;
 use crate::wire::message::LeaseMessage;
 use rand::rngs::ChaCha8Rng;
@@ -18,24 +20,6 @@ use std::time::Duration;
 
 pub const MS: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;
-
-/// Rules that can be left out, to see that the checker misses them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
-    // Left out in the code.
-    RefuseWhileGranted,
-    RefuseOldElectorates,
-    StepDown,
-    Restamp,
-    OneChangeAtATime,
-    // Left out by the world.
-    BootWait,
-    Margin,
-    /// Asking what was promised before voting in a later life.
-    Doubt,
-    DurablePromise,
-    PersistBeforeSend,
-}
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Weather {
@@ -140,20 +124,12 @@ impl Checker {
     }
 }
 
-/// No majority of `a` is disjoint from any majority of `b`.
-pub fn majorities_meet(a: &BTreeSet<NodeId>, b: &BTreeSet<NodeId>) -> bool {
-    let shared = a.intersection(b).count();
-    let needed = |x: &BTreeSet<NodeId>| (x.len() / 2 + 1).saturating_sub(x.len() - shared);
-    needed(a) + needed(b) > shared
-}
-
 pub struct World {
     pub now: u64,
     pub rng: ChaCha8Rng,
     pub nodes: Vec<Node>,
     pub weather: Weather,
     pub check: Checker,
-    pub without: Option<Rule>,
     pub timing: Timing,
     pub upkeep: Upkeep,
     /// Membership tells lies.
@@ -205,7 +181,6 @@ impl World {
             nodes,
             weather: Weather::default(),
             check: Checker::default(),
-            without: None,
             timing: timing(),
             upkeep: Upkeep::default(),
             rumours: false,
@@ -236,7 +211,7 @@ impl World {
 
     pub fn start(&mut self, index: usize) {
         let (seed, offset) = (self.rng.random(), self.rng.random_range(0..1_000 * SECOND));
-        let (now, without, timing, upkeep) = (self.now, self.without, self.timing, self.upkeep);
+        let (now, timing, upkeep) = (self.now, self.timing, self.upkeep);
         let node = &mut self.nodes[index];
         if node.lease.is_some() {
             return;
@@ -244,25 +219,9 @@ impl World {
         let first_life = node.life == 0;
         node.life += 1;
         (node.booted, node.booted_local) = (now, offset);
-        if without == Some(Rule::DurablePromise) {
-            node.disk.promised = Term::ZERO;
-        }
-        let mut lease =
-            Lease::new(node.id, timing, node.disk.clone(), first_life, seed, Mono(offset)).with_upkeep(upkeep);
-        lease.without = without;
-        if matches!(without, Some(Rule::Doubt | Rule::BootWait | Rule::DurablePromise | Rule::PersistBeforeSend)) {
-            lease.doubt = None;
-            lease.plan_campaign(Mono(offset));
-        }
-        if without == Some(Rule::BootWait) {
-            lease.grant = None;
-            lease.plan_campaign(Mono(offset));
-        }
-        if without == Some(Rule::Margin) {
-            lease.timing.holder = timing.acceptor * 12 / 10;
-        }
-        node.lease = Some(lease);
-        self.look(index);
+        let lease = Lease::new(node.id, timing, node.disk.clone(), first_life, seed, Mono(offset));
+        node.lease = Some(lease.with_upkeep(upkeep));
+        self.settle(index);
         self.look_later();
     }
 
@@ -386,7 +345,7 @@ impl World {
                     self.nodes[index].gate.push_back(Output::Persist(durable));
                 }
                 Output::Send { to, message } => {
-                    if self.without == Some(Rule::PersistBeforeSend) || self.nodes[index].gate.is_empty() {
+                    if is_planted(Bug::AckBeforeFsync) || self.nodes[index].gate.is_empty() {
                         self.transmit(index, to, message);
                     } else {
                         self.nodes[index].gate.push_back(Output::Send { to, message });

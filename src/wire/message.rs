@@ -130,7 +130,7 @@ pub enum MemberState {
 }
 
 /// The lease protocol, "QL": PaxosLease (Trencseni, Gazso, Reinhardt 2012) with durable promises and a versioned electorate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LeaseMessage {
     Prepare {
         ballot: Term,

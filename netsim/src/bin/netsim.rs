@@ -84,6 +84,8 @@ enum Command {
         #[command(flatten)]
         what: What,
     },
+    /// The lease's own code in every order of events that a bound allows
+    Model(netsim::model::cli::Cli),
     /// Real nodes on this machine, and chaos on them
     Lab(netsim::lab::cli::Cli),
 }
@@ -163,6 +165,12 @@ fn main() -> Result<()> {
                 None => print!("{text}"),
             }
             Ok(())
+        }
+        Command::Model(model) => {
+            if let Some(name) = &model.plant {
+                plant(name)?;
+            }
+            finish(netsim::model::cli::run(&model)?)
         }
         Command::Lab(lab) => netsim::lab::cli::run(lab),
         Command::Show { plan, what } => {

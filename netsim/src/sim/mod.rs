@@ -6,7 +6,7 @@ mod clock;
 mod disk;
 mod engine;
 mod faults;
-mod hash;
+pub(crate) mod hash;
 mod mesh;
 mod net;
 mod operator;
