@@ -15,7 +15,8 @@
 //! - `cli`: a client of the API
 //!
 //! Everything but `shell` and `cli` builds with `--no-default-features`, without tokio, quinn or bollard:
-//! that is what the simulator links, and how the compiler proves that decisions touch nothing.
+//! that is what the simulator links, and how the compiler proves that decisions touch nothing. The simulator uses [`core`]
+//! alone; only its model checker drives a part by itself, [`lease`].
 #![forbid(unsafe_code)]
 
 // So that suites shared with integration tests name this crate as those do.

@@ -30,12 +30,15 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn start(scenario: &Scenario, node: usize, disk: Durable, first_life: bool, now: Mono) -> Self {
+    /// `life`: how many restarts there were, of anybody; what a life asks is told apart from what earlier ones asked.
+    pub fn start(scenario: &Scenario, node: usize, disk: Durable, life: u8, now: Mono) -> Self {
         let id = node_id(node);
         let views = &scenario.views[node];
         let live: BTreeMap<NodeId, Liveness> =
             views.iter().enumerate().map(|(other, state)| (node_id(other), *state)).collect();
-        let mut lease = Lease::new(id, scenario.timing, disk.clone(), first_life, 0, now).with_upkeep(scenario.upkeep);
+        let seed = u64::from(life);
+        let mut lease =
+            Lease::new(id, scenario.timing, disk.clone(), life == 0, seed, now).with_upkeep(scenario.upkeep);
         lease.allow_changes(scenario.changes);
         lease.set_live(&live, now);
         // Last, so that the first campaign is planned by what it sees.
@@ -56,7 +59,8 @@ impl Peer {
         let mut hasher = Digest::default();
         self.lease.outline(now, STEP, &mut hasher);
         self.lease.held(now).hash(&mut hasher);
-        (self.disk.promised, self.disk.electorate.id, self.disk.round_used).hash(&mut hasher);
+        let Durable { promised, electorate, round_used, floor, put_back } = &self.disk;
+        (promised, electorate.id, round_used, floor, put_back).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -125,6 +129,11 @@ impl fmt::Display for Told<'_> {
             }
             LeaseMessage::Accepted { ballot, seq } => write!(f, "accepted {} #{seq}", term(*ballot)),
             LeaseMessage::Release { ballot } => write!(f, "release {}", term(*ballot)),
+            LeaseMessage::Recall { .. } => write!(f, "what is promised?"),
+            LeaseMessage::Recalled { promised, electorate, sure, .. } => {
+                let doubts = if *sure { "" } else { ", itself in doubt" };
+                write!(f, "promised {} under {}{doubts}", term(*promised), told(electorate))
+            }
         }
     }
 }
@@ -169,7 +178,7 @@ pub struct State {
 impl State {
     pub fn first(scenario: &Scenario) -> Self {
         let disk = Durable::new(scenario.first.clone());
-        let peers = (0..scenario.nodes).map(|n| Arc::new(Peer::start(scenario, n, disk.clone(), true, DAWN)));
+        let peers = (0..scenario.nodes).map(|n| Arc::new(Peer::start(scenario, n, disk.clone(), 0, DAWN)));
         Self {
             nodes: peers.collect(),
             letters: Vec::new(),

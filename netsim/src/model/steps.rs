@@ -45,7 +45,7 @@ impl Model for World {
         let deaths = if state.spent.restarts < bounds.restarts { MOST_WRITES } else { 0 };
         let ends = || std::iter::once(None).chain((0..deaths).map(Some));
         for (node, peer) in state.nodes.iter().enumerate() {
-            let may = node < bounds.candidates || peer.lease.ballot().is_some();
+            let may = node < bounds.candidates || peer.lease.ballot().is_some() || peer.lease.is_in_doubt();
             if may && peer.lease.deadline().is_some_and(|at| at <= peer.now) {
                 actions.extend(ends().map(|dies| Action::Wake { node, dies }));
             }
@@ -189,7 +189,7 @@ impl World {
         let peer = &state.nodes[node];
         state.spent.restarts += 1;
         state.spent.held_before_a_restart |= state.holders.last().is_some();
-        let started = Peer::start(&self.scenario, node, peer.disk.clone(), false, peer.now);
+        let started = Peer::start(&self.scenario, node, peer.disk.clone(), state.spent.restarts, peer.now);
         state.nodes[node] = Arc::new(started);
     }
 
