@@ -2,6 +2,7 @@
 //! a random node asked every second; acknowledgements counted for the writes that operators wait for.
 
 use super::*;
+use crate::membership::MembersPart;
 use crate::model::record::Record;
 use crate::store::Delta;
 use rand::seq::IteratorRandom;
@@ -18,9 +19,14 @@ impl Core {
                 return;
             }
         };
+        self.membership.heard_from(from, now.mono);
         match message {
             Message::Gossip(packet) => self.membership.handle_gossip(from, &packet, now.mono),
             Message::Members { members, reply } => self.membership.handle_members(from, members, reply, now.mono),
+            Message::MembersHash { buckets } => self.membership.handle_members_hash(from, &buckets, now.mono),
+            Message::MembersPart { of, buckets, members, reply } => {
+                self.membership.handle_members_part(from, MembersPart { of, buckets, members, reply }, now.mono);
+            }
             Message::Leaving { for_good } => self.membership.handle_leaving(from, for_good, now.mono),
             Message::Ask { nonce, digest, in_return } => self.store.handle_ask(from, nonce, &digest, in_return, now),
             Message::Delta { nonce, base, records, upto, more } => {

@@ -5,7 +5,7 @@ use crate::ids::NodeId;
 use crate::model::lease::Electorate;
 use crate::model::record::{Record, Term};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// author -> highest sequence number up to which nothing is missing.
@@ -15,7 +15,9 @@ pub type Digest = BTreeMap<NodeId, u64>;
 pub enum Message {
     /// A foca packet.
     Gossip(Vec<u8>),
-    /// The sender's whole member table; `reply` asks for the receiver's in turn.
+    /// The sender's whole member table; `reply` asks for the receiver's in turn. The receiver's own entry and the sender's
+    /// alone: how the sender sees the receiver, who answers with its own. A third node's entry alone: with `reply`, "I
+    /// suspect it, can you reach it?", and without, what came of that.
     Members {
         members: Vec<MemberEntry>,
         reply: bool,
@@ -60,6 +62,19 @@ pub enum Message {
     },
 
     Lease(LeaseMessage),
+
+    /// The sender's member table in short, one hash for each of so many buckets: the receiver shows, and asks for, those
+    /// in which its own differs.
+    MembersHash {
+        buckets: Vec<u32>,
+    },
+    /// All that the sender holds in these of `of` buckets; `reply` asks for what the receiver holds in them.
+    MembersPart {
+        of: u8,
+        buckets: BTreeSet<u8>,
+        members: Vec<MemberEntry>,
+        reply: bool,
+    },
 }
 
 /// One member as membership knows it.
