@@ -91,6 +91,8 @@ impl Core {
             removed: BTreeSet::new(),
             muted_until: None,
             members_persisted: Vec::new(),
+            passing: replication::Passing::default(),
+            greeted: (now.mono, 0),
             next_exchange: now.mono + EXCHANGE_EVERY,
             next_tidy: now.mono + TIDY_EVERY,
             stopping: None,

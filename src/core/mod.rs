@@ -81,6 +81,9 @@ pub struct Core {
     /// A disk that was put back may have forgotten promises: until then this node votes on nothing.
     muted_until: Option<Mono>,
     members_persisted: Vec<u8>,
+    passing: replication::Passing,
+    /// How many nodes that had come up were compared with within the second that began then.
+    greeted: (Mono, usize),
     next_exchange: Mono,
     next_tidy: Mono,
     stopping: Option<Mono>,
@@ -103,7 +106,13 @@ impl Core {
     /// The next instant at which [`Event::Wake`] is due.
     pub fn deadline(&self) -> Option<Mono> {
         let parts = [self.membership.deadline(), self.lease.deadline(), self.worker.deadline(), self.outbox.deadline()];
-        let own = [Some(self.next_exchange), Some(self.next_tidy), self.stopping, self.withdrawals.deadline()];
+        let own = [
+            Some(self.next_exchange),
+            Some(self.next_tidy),
+            self.stopping,
+            self.withdrawals.deadline(),
+            self.passing.at,
+        ];
         let leader = self.leading.as_ref().and_then(leader::Leading::deadline);
         let pending = self.pending.iter().map(|p| p.next_look(self.last_now)).min();
         parts.into_iter().chain(own).flatten().chain(leader).chain(pending).min()
@@ -162,6 +171,7 @@ impl Core {
             self.next_tidy = now.mono + TIDY_EVERY;
             self.tidy(now);
         }
+        self.pass_on_what_came(now);
         self.resend_withdrawals(now);
         let cleared = self.removed.contains(&self.me) && self.worker.is_idle();
         if self
@@ -240,7 +250,9 @@ impl Core {
         match to {
             Liveness::Alive if !was_up => {
                 self.notice(Notice::NodeUp(node));
-                self.ask(node);
+                if self.greets(now) {
+                    self.ask(node);
+                }
             }
             Liveness::Away | Liveness::Down => {
                 self.withdrawals.node_gone(node);
