@@ -14,6 +14,7 @@ pub mod plan;
 pub mod probes;
 pub(crate) mod rng;
 pub mod run;
+pub mod scale;
 pub mod shrink;
 mod spec;
 pub mod trace;
