@@ -88,6 +88,8 @@ impl Core {
             routes: routing::Routes::new(me),
             removed: BTreeSet::new(),
             members_persisted: Vec::new(),
+            passing: replication::Passing::default(),
+            greeted: (now.mono, 0),
             next_exchange: now.mono + EXCHANGE_EVERY,
             next_tidy: now.mono + TIDY_EVERY,
             stopping: None,

@@ -55,9 +55,9 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            probe_period: Duration::from_millis(700),
-            probe_rtt: Duration::from_millis(300),
-            suspect_to_down: Duration::from_millis(1_800),
+            probe_period: Duration::from_millis(450),
+            probe_rtt: Duration::from_millis(200),
+            suspect_to_down: Duration::from_millis(1_400),
             lease_acceptor: Duration::from_millis(3_000),
             lease_holder: Duration::from_millis(2_700),
             lease_renew: Duration::from_millis(750),

@@ -16,6 +16,8 @@ const PLAN_DEBOUNCE: Duration = Duration::from_millis(5);
 /// The revisions of a removed service are kept for so long: a change made elsewhere meanwhile may win over the removal,
 /// and refers to one of them.
 const REVISIONS_OUTLIVE: Duration = Duration::from_secs(60 * 60);
+/// Planning looks at every task: after a plan the holder does other things for so long per task.
+const REST_PER_TASK: Duration = Duration::from_micros(4);
 
 pub(super) struct Leading {
     term: Term,
@@ -24,6 +26,8 @@ pub(super) struct Leading {
     caught_up_with: BTreeSet<NodeId>,
     ask_at: Option<Mono>,
     plan_at: Option<Mono>,
+    /// No plan before then.
+    rest_until: Mono,
     /// What a majority of the voters must hold before the electorate may change again: else what an earlier majority
     /// acknowledged could be left with a minority of the later one.
     baseline: Option<Digest>,
@@ -31,6 +35,10 @@ pub(super) struct Leading {
 }
 
 impl Leading {
+    pub(super) fn is_ready(&self) -> bool {
+        self.ask_at.is_none()
+    }
+
     pub(super) fn deadline(&self) -> Option<Mono> {
         [self.ask_at, self.plan_at].into_iter().flatten().min()
     }
@@ -46,6 +54,7 @@ impl Core {
             caught_up_with: BTreeSet::new(),
             ask_at: Some(now.mono),
             plan_at: None,
+            rest_until: Mono(0),
             baseline: None,
             memory: Memory::default(),
         });
@@ -60,7 +69,7 @@ impl Core {
     pub(super) fn plan_soon(&mut self, services: impl IntoIterator<Item = ServiceId>) {
         if let Some(leading) = &mut self.leading {
             services.into_iter().for_each(|service| leading.memory.stir(service));
-            let soon = Mono(0);
+            let soon = leading.rest_until;
             leading.plan_at = Some(leading.plan_at.map_or(soon, |at| at.min(soon)));
         }
     }
@@ -157,10 +166,14 @@ impl Core {
     fn plan(&mut self, leading: &mut Leading, now: Now) -> bool {
         let nodes = self.node_infos();
         let mut rng = ChaCha8Rng::seed_from_u64(self.rng.random());
-        let plan = {
+        let (plan, tasks) = {
             let view = self.planning_view(&nodes);
-            service::plan(&view, &mut leading.memory, now, &mut || TaskId::from_u128(rng.random()))
+            let tasks: usize = view.services.values().map(|state| state.tasks.len()).sum();
+            let plan = service::plan(&view, &mut leading.memory, now, &mut || TaskId::from_u128(rng.random()));
+            let tasks = tasks + plan.changes.len();
+            (plan, tasks)
         };
+        leading.rest_until = now.mono + REST_PER_TASK * u32::try_from(tasks).unwrap_or(u32::MAX);
         leading.plan_at = plan.wake.map(|wake| wake.max(now.mono + PLAN_DEBOUNCE));
         let mut changes = Vec::with_capacity(plan.changes.len());
         let mut forgotten = Vec::new();

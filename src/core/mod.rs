@@ -79,6 +79,9 @@ pub struct Core {
     routes: routing::Routes,
     removed: BTreeSet<NodeId>,
     members_persisted: Vec<u8>,
+    passing: replication::Passing,
+    /// How many nodes that had come up were compared with within the second that began then.
+    greeted: (Mono, usize),
     next_exchange: Mono,
     next_tidy: Mono,
     stopping: Option<Mono>,
@@ -93,7 +96,13 @@ impl Core {
     /// The next instant at which [`Event::Wake`] is due.
     pub fn deadline(&self) -> Option<Mono> {
         let parts = [self.membership.deadline(), self.lease.deadline(), self.worker.deadline(), self.outbox.deadline()];
-        let own = [Some(self.next_exchange), Some(self.next_tidy), self.stopping, self.withdrawals.deadline()];
+        let own = [
+            Some(self.next_exchange),
+            Some(self.next_tidy),
+            self.stopping,
+            self.withdrawals.deadline(),
+            self.passing.at,
+        ];
         let leader = self.leading.as_ref().and_then(leader::Leading::deadline);
         let pending = self.pending.iter().map(|p| p.next_look(self.last_now)).min();
         parts.into_iter().chain(own).flatten().chain(leader).chain(pending).min()
@@ -149,6 +158,7 @@ impl Core {
             self.next_tidy = now.mono + TIDY_EVERY;
             self.tidy(now);
         }
+        self.pass_on_what_came(now);
         self.resend_withdrawals(now);
         let cleared = self.removed.contains(&self.me) && self.worker.is_idle();
         if self
@@ -229,7 +239,9 @@ impl Core {
                 self.notice(Notice::NodeUp(node));
                 // Maybe in a new life, on an older disk: what it said before counts no more.
                 self.store.forget_peer(node);
-                self.store.compare(node);
+                if self.greets(now) {
+                    self.store.compare(node);
+                }
             }
             Liveness::Away | Liveness::Down => {
                 self.withdrawals.node_gone(node);

@@ -2,9 +2,17 @@
 //! a random node asked every second; acknowledgements counted for the writes that operators wait for.
 
 use super::*;
+use crate::membership::MembersPart;
 use crate::model::record::Record;
 use crate::store::Delta;
+use rand::RngExt;
 use rand::seq::IteratorRandom;
+
+/// New records of others are passed on so soon after they came.
+const PASS_ON_AFTER: Duration = Duration::from_millis(5);
+/// So many nodes of a big cluster compare with one that has come up, about, and one node with so many.
+const GREETERS: usize = 4;
+const GREETINGS_PER_SECOND: usize = 4;
 
 impl Core {
     pub(super) fn handle_message(&mut self, from: NodeId, bytes: &[u8], now: Now) {
@@ -18,9 +26,14 @@ impl Core {
                 return;
             }
         };
+        self.membership.heard_from(from, now.mono);
         match message {
             Message::Gossip(packet) => self.membership.handle_gossip(from, &packet, now.mono),
             Message::Members { members, reply } => self.membership.handle_members(from, members, reply, now.mono),
+            Message::MembersHash { buckets } => self.membership.handle_members_hash(from, &buckets, now.mono),
+            Message::MembersPart { of, buckets, members, reply } => {
+                self.membership.handle_members_part(from, MembersPart { of, buckets, members, reply }, now.mono);
+            }
             Message::Leaving { for_good } => self.membership.handle_leaving(from, for_good, now.mono),
             Message::Compare { hash } => self.store.handle_compare(from, hash),
             Message::Same { hash } => self.store.handle_same(from, hash),
@@ -36,7 +49,7 @@ impl Core {
             }
             Message::Push { records } => {
                 let fresh = self.store.handle_push(from, records, now);
-                self.pass_on(from, fresh);
+                self.pass_on(fresh, now);
             }
             Message::PushAck { held } => self.store.handle_push_ack(from, &held),
             Message::SeenAsk { author, seq } => self.handle_seen_ask(from, author, seq),
@@ -86,15 +99,35 @@ impl Core {
         self.push_to(&targets, records);
     }
 
-    /// In a big cluster what is new here is passed on, once.
-    fn pass_on(&mut self, from: NodeId, records: Vec<Record>) {
-        let live: Vec<NodeId> = self.reachable().filter(|n| *n != from).collect();
-        if records.is_empty() || live.len() < limits::PUSH_TO_ALL_NODES {
+    /// In a big cluster what is new here is passed on, once, together with what comes in the same moment.
+    fn pass_on(&mut self, records: Vec<Record>, now: Now) {
+        if records.is_empty() || self.membership.live_count() <= limits::PUSH_TO_ALL_NODES {
             return;
         }
+        self.passing.at.get_or_insert(now.mono + PASS_ON_AFTER);
+        self.passing.records.extend(records);
+    }
+
+    pub(super) fn pass_on_what_came(&mut self, now: Now) {
+        if self.passing.at.take_if(|at| *at <= now.mono).is_none() {
+            return;
+        }
+        let records = std::mem::take(&mut self.passing.records);
+        let live: Vec<NodeId> = self.reachable().collect();
         let few = fan_out(live.len());
         let targets = live.into_iter().sample(&mut self.rng, few).into_iter().collect();
         self.push_to(&targets, records);
+    }
+
+    /// A node has come up: whether to compare with it at once. In a big cluster a few do, and nobody with all of many.
+    pub(super) fn greets(&mut self, now: Now) -> bool {
+        let live = self.membership.live_count();
+        let chosen = live <= limits::PUSH_TO_ALL_NODES || self.rng.random_range(0..live) < GREETERS;
+        if now.mono.since(self.greeted.0) >= Duration::from_secs(1) {
+            self.greeted = (now.mono, 0);
+        }
+        self.greeted.1 += usize::from(chosen);
+        chosen && (live <= limits::PUSH_TO_ALL_NODES || self.greeted.1 <= GREETINGS_PER_SECOND)
     }
 
     fn push_to(&mut self, targets: &BTreeSet<NodeId>, records: Vec<Record>) {
@@ -113,7 +146,14 @@ impl Core {
     }
 }
 
-/// About two times ln n: with one passing on at first sight, all but a few of n nodes hear of it; the rest pull.
+/// What is passed on by a node of a big cluster, and when.
+#[derive(Default)]
+pub(super) struct Passing {
+    pub at: Option<Mono>,
+    records: Vec<Record>,
+}
+
+/// ln n: with each passing on at first sight, all but about one of n nodes hear of it; the rest pull.
 fn fan_out(nodes: usize) -> usize {
-    (2.0 * (nodes.max(2) as f64).ln()).ceil() as usize
+    (nodes.max(2) as f64).ln().ceil() as usize
 }

@@ -32,6 +32,11 @@ impl Core {
         self.lease.is_in_doubt()
     }
 
+    /// It holds the lease at this instant and has read what a majority of the voters holds: what it plans is in force.
+    pub fn decides(&self, now: Mono) -> bool {
+        self.lease.held(now).is_some() && self.leading.as_ref().is_some_and(leader::Leading::is_ready)
+    }
+
     pub fn electorate(&self) -> &Electorate {
         self.lease.electorate()
     }

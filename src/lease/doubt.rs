@@ -75,6 +75,11 @@ impl Lease {
         self.doubt.is_some()
     }
 
+    /// What it asks, in doubt: whose answers it waits for.
+    pub fn asks(&self) -> Option<u64> {
+        self.doubt.as_ref().map(|doubt| doubt.nonce)
+    }
+
     /// Peers hold writes that this node forgot. If it trusted its disk it does so no more.
     pub fn disk_was_put_back(&mut self, now: Mono) {
         if std::mem::take(&mut self.trusts_its_disk) {

@@ -2,17 +2,14 @@
 //!
 //! - **Announce for ever.** Foca stops when nobody is left, and never tries the dead. Every few seconds some of the
 //!   nodes that we don't see alive are announced to; faster while we are alone and young.
-//! - **Push-pull.** Rumours die out with a long tail, so whole tables are exchanged with a random live node every few
-//!   seconds, and at once with a node that comes up.
+//! - **Push-pull.** Rumours die out with a long tail, so tables are compared with a random live node every few
+//!   seconds (`sync.rs`), and shown whole at once to a node that comes up.
 //! - **Start over.** When everybody seems dead, or somebody tells us that we are, the error is ours: the network cut us
 //!   off, or we stood still. What we hold about the death of others is then worthless, and if we kept it each of them would
 //!   have to renew itself, too. A fresh foca under a raised bump keeps those that live and takes the rest as candidates.
-//! - **Accuse.** A dead connection or another's word is a hint, not a proof: the node is asked for a sign of life, and
-//!   only its silence makes it suspect, with all the time to refute that foca gives to its own suspects.
 
 use super::identity::{self, Identity, Member as FocaMember};
-use super::timers::Pending;
-use super::{Membership, Output, Swim};
+use super::{Membership, Output, Scope, Swim};
 use crate::ids::NodeId;
 use crate::model::node::Liveness;
 use crate::plant::{Bug, is_planted};
@@ -28,10 +25,14 @@ const ANNOUNCE_PERIOD_ALONE: Duration = Duration::from_secs(1);
 const YOUTH: Duration = Duration::from_secs(10);
 const ANNOUNCES_PER_TICK: usize = 32;
 const EXCHANGE_PERIOD: Duration = Duration::from_secs(5);
+/// For [`YOUTH`] after a start, when many may have started with us.
+const EXCHANGE_PERIOD_YOUNG: Duration = Duration::from_millis(700);
 /// Tables sent unasked to nodes that come up.
 const MEETINGS_PER_SECOND: u32 = 4;
 /// Old suspects reminded per exchange.
 const REMINDERS_PER_TICK: usize = 8;
+/// A suspicion this many times as old as the shortest verdict has lost its accuser.
+const STUCK_AFTER: u32 = 4;
 /// Two agents under one id would bury each other without end; this makes it slow.
 const RENEW_GAP: Duration = Duration::from_millis(200);
 
@@ -52,7 +53,7 @@ impl Schedule {
     pub fn new(now: Mono) -> Self {
         Self {
             announce_at: now,
-            exchange_at: now + EXCHANGE_PERIOD,
+            exchange_at: now + EXCHANGE_PERIOD_YOUNG,
             young_until: now + YOUTH,
             hopeful_first: true,
             renewed_at: None,
@@ -115,7 +116,7 @@ impl Membership {
         }
         for (_, identity) in lost.into_iter().take(ANNOUNCES_PER_TICK) {
             let wanted = self.swim.announce(identity);
-            self.settle(wanted, false, None);
+            self.settle(wanted, Scope::Nobody, None);
         }
         let alone = self.swim.active_count() == 0 && self.now < self.schedule.young_until;
         let period = if alone { ANNOUNCE_PERIOD_ALONE } else { ANNOUNCE_PERIOD };
@@ -123,12 +124,14 @@ impl Membership {
     }
 
     fn exchange_with_one(&mut self) {
-        self.schedule.exchange_at = self.now + jittered(EXCHANGE_PERIOD, &mut self.rng);
+        let young = self.now < self.schedule.young_until;
+        let period = if young { EXCHANGE_PERIOD_YOUNG } else { EXCHANGE_PERIOD };
+        self.schedule.exchange_at = self.now + jittered(period, &mut self.rng);
         // Also the moment to catch any difference that went unnoticed.
-        self.compare(None);
+        self.compare(None, None);
         self.remind_old_suspects();
         if let Some(node) = self.random_live() {
-            self.tell(node, self.spoken(), true);
+            self.offer_table(node);
         }
     }
 
@@ -138,7 +141,7 @@ impl Membership {
 
     /// A suspect whose accuser died or whose refutation was lost would stay one for ever: only the accuser has the timer.
     fn remind_old_suspects(&mut self) {
-        let old = 2 * self.config.suspect_to_down;
+        let old = STUCK_AFTER * self.config.suspect_to_down;
         let suspects = self.table.iter().filter(|(_, known)| known.liveness == Liveness::Suspect);
         let stuck = suspects.filter(|(_, known)| self.now.since(known.since) > old).map(|(node, _)| node);
         let stuck: Vec<NodeId> = stuck.take(REMINDERS_PER_TICK).collect();
@@ -152,30 +155,6 @@ impl Membership {
         if self.schedule.may_meet(self.now) {
             self.tell(node, self.spoken(), true);
         }
-    }
-
-    /// A connection to it died. If it stays silent for two round trips it is accused.
-    pub fn hint_unreachable(&mut self, node: NodeId, now: Mono) {
-        if !self.enter(now) || self.table.liveness(node) != Some(Liveness::Alive) || !self.checks.insert(node) {
-            return;
-        }
-        self.timers.put(Pending::Check(node), 2 * self.config.probe_rtt, now);
-        self.tell_of_itself(node, true);
-        if let Some(identity) = self.swim.find(node).map(|member| member.id().clone()) {
-            let wanted = self.swim.announce(identity);
-            self.settle(wanted, false, None);
-        }
-    }
-
-    /// Makes a live member suspect, as a failed probe would.
-    pub(super) fn accuse(&mut self, node: NodeId) {
-        let Some(member) = self.swim.find(node).filter(|member| member.state() != foca::State::Down) else { return };
-        let suspect = FocaMember::new(member.id().clone(), member.incarnation(), foca::State::Suspect);
-        let verdict = self.swim.verdict_on(&suspect);
-        self.timers.put(Pending::Foca(verdict), self.config.suspect_to_down, self.now);
-        let wanted = self.swim.apply(vec![suspect], true);
-        self.settle(wanted, true, None);
-        self.tell_of_itself(node, true);
     }
 
     /// Starts over as a new life of this node.
@@ -197,10 +176,12 @@ impl Membership {
 
         let carried = self.carried_over();
         self.timers.drop_focas();
+        self.docket.dismiss();
+        self.table.forget_held();
         let seed = self.seed.wrapping_add(bump.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         self.swim = Swim::new(self.me.clone(), self.config, seed);
         let wanted = self.swim.apply(carried, false);
-        self.settle(wanted, true, None);
+        self.settle(wanted, Scope::All, None);
         self.introduce_ourselves(told_by);
     }
 
@@ -224,7 +205,7 @@ impl Membership {
             self.schedule.young_until = self.now + YOUTH;
         } else {
             let wanted = self.swim.gossip();
-            self.settle(wanted, false, None);
+            self.settle(wanted, Scope::Nobody, None);
         }
         if let Some(node) = told_by.filter(|node| self.concerns_another(*node)).or_else(|| self.random_live()) {
             self.tell(node, self.spoken(), true);

@@ -8,14 +8,18 @@
 //! Laws: a member is named by its stable id, never by foca's identity, so a restart noticed early is no event. Nothing
 //! is believed about ourselves; a rumour that we are suspect, down or further on is answered by a higher incarnation
 //! or a higher bump. Another node's *word* that somebody is down makes him suspect here, never down at once, so
-//! that two halves which meet again don't bury each other. See `heal.rs` for what happens when we were cut off, and
-//! `timers.rs` for what happens when we were stalled.
+//! that two halves which meet again don't bury each other. See `suspicion.rs` for how a doubt becomes a verdict, `heal.rs`
+//! for what happens when we were cut off, and `timers.rs` for what happens when we were stalled.
 
 mod heal;
 mod identity;
 #[cfg(test)]
 mod sim;
+mod suspicion;
+#[cfg(test)]
+mod sweeps;
 mod swim;
+mod sync;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -28,17 +32,19 @@ use crate::time::Mono;
 use crate::wire::message::{MemberEntry, MemberState, Message};
 use heal::Schedule;
 use identity::{Identity, Member as FocaMember};
+use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
-use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
+use suspicion::Docket;
 use swim::{Swim, Wanted};
+pub use sync::MembersPart;
 use table::{Change, Table};
 use timers::{Pending, Timers};
 
-/// How many of those who hear a rumour of suspicion ask the suspect themselves, on average.
-const WITNESSES: u32 = 4;
+/// News are passed on so soon after they came: together with what comes in the same moment.
+const SPREAD_AFTER: Duration = Duration::from_millis(10);
 
 /// The timing of the failure detector. A crash shows after about two probe periods and `suspect_to_down`.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +53,8 @@ pub struct Config {
     pub probe_period: Duration,
     /// A high percentile of the round trip; a probe that takes longer is tried through three others.
     pub probe_rtt: Duration,
-    /// What a suspect has to refute. Shorter than the usual stall of a process, and stalls look like crashes.
+    /// What a suspect has to refute once others have asked it in vain, too; an accuser alone waits longer. Shorter than
+    /// the usual stall of a process, and stalls look like crashes.
     pub suspect_to_down: Duration,
 }
 
@@ -83,6 +90,13 @@ pub enum Output {
     },
 }
 
+/// Whose state an input may have changed without foca's reporting it.
+enum Scope {
+    Nobody,
+    These(Vec<NodeId>),
+    All,
+}
+
 pub struct Membership {
     me: Identity,
     config: Config,
@@ -94,8 +108,8 @@ pub struct Membership {
     timers: Timers,
     table: Table,
     removed: BTreeSet<NodeId>,
-    /// Asked for a sign of life and silent since.
-    checks: BTreeSet<NodeId>,
+    docket: Docket,
+    spread_at: Option<Mono>,
     schedule: Schedule,
     left: bool,
     rejected: u64,
@@ -116,7 +130,8 @@ impl Membership {
             timers: Timers::default(),
             table: Table::default(),
             removed: BTreeSet::new(),
-            checks: BTreeSet::new(),
+            docket: Docket::new(now),
+            spread_at: None,
             schedule: Schedule::new(now),
             left: false,
             rejected: 0,
@@ -215,95 +230,48 @@ impl Membership {
             // Our disk forgot a life of ours, or another table was poisoned: go above it in one step, not by climbing.
             self.renew(header.dst.bump.saturating_add(1), Some(from));
         }
-        let telling = peek.updates > 0 || self.table.liveness(from) != Some(Liveness::Alive);
-        let (wanted, rumours) = if self.table.len() + usize::from(peek.updates) < MAX_MEMBERS {
-            (self.swim.packet(packet), None)
+        let known = self.table.get(from);
+        let as_known = known.is_some_and(|k| k.liveness == Liveness::Alive && k.bump == header.src.bump);
+        let mut scope = if as_known { Vec::new() } else { vec![from] };
+        let rumours = peek.rumours();
+        let (kept, all) = self.sift(&rumours);
+        let wanted = if all {
+            scope.extend(rumours.iter().map(|member| member.id().node));
+            self.swim.packet(packet)
         } else if self.admit(&FocaMember::alive(header.src.clone())) {
-            let rumours = peek.rumours().into_iter().filter(|member| self.admit(member)).collect();
-            (self.swim.packet(peek.bare()), Some(rumours))
+            self.swim.packet(peek.bare())
         } else {
             return self.reject();
         };
-        self.settle(wanted, telling, Some(from));
-        if let Some(rumours) = rumours {
-            let wanted = self.swim.apply(rumours, true);
-            self.settle(wanted, true, None);
+        self.settle(wanted, Scope::These(scope), Some(from));
+        if !all && self.table.liveness(from).is_some_and(|liveness| liveness < Liveness::Away) {
+            let kept: Vec<FocaMember> = kept.into_iter().filter(|member| self.admit(member)).collect();
+            let about = kept.iter().map(|member| member.id().node).collect();
+            let wanted = self.swim.apply(kept, true);
+            self.settle(wanted, Scope::These(about), None);
         }
         if header.dst.bump < self.me.bump && header.message != foca::Message::Announce {
             // It talks to a life of ours that is over, and would take its silence for death.
             let wanted = self.swim.announce(header.src.clone());
-            self.settle(wanted, false, None);
+            self.settle(wanted, Scope::Nobody, None);
         }
     }
 
-    pub fn handle_members(&mut self, from: NodeId, members: Vec<MemberEntry>, reply: bool, now: Mono) {
-        if !self.enter(now) || !self.concerns_another(from) {
-            return;
-        }
-        if members.len() > MAX_MEMBERS {
-            return self.reject();
-        }
-        self.heard(from);
-        let asks_for_us_alone =
-            matches!(members.as_slice(), [us, asker] if us.node == self.me.node && asker.node == from);
-        let mut news = self.take_what_concerns_us(&members, from);
-        let mut accused = Vec::new();
-        for entry in &members {
-            let stale = self.table.get(entry.node).is_some_and(|known| known.bump > entry.bump);
-            if stale || !self.concerns_another(entry.node) {
-                continue;
+    /// The rumours that may be taken as they are, and whether these are all.
+    fn sift(&mut self, rumours: &[FocaMember]) -> (Vec<FocaMember>, bool) {
+        let mut kept = Vec::new();
+        for member in rumours {
+            let (id, state) = (member.id(), member.state());
+            if *id == self.me && state == foca::State::Suspect && member.incarnation() >= self.swim.incarnation() {
+                self.was_suspected();
             }
-            if entry.state == MemberState::Down && self.lives_on_our_word(entry) {
-                accused.push(entry.node);
-                continue;
-            }
-            let member = identity::from_entry(entry);
-            if entry.bump > identity::MAX_BUMP || !self.admit(&member) {
-                self.rejected += 1;
-            } else {
-                news.push(member);
+            let told = state != foca::State::Down || id.node == self.me.node;
+            if told || self.believes_in_the_death_of(id.node, id.bump) {
+                kept.push(member.clone());
             }
         }
-        let wanted = self.swim.apply(news, true);
-        self.settle(wanted, true, None);
-        for node in accused {
-            self.accuse(node);
-        }
-        if asks_for_us_alone && reply {
-            self.tell(from, vec![self.own_entry()], false);
-        } else if reply {
-            self.tell(from, self.spoken(), false);
-        } else if self.table.liveness(from).is_some_and(|liveness| liveness >= Liveness::Away) {
-            // It doesn't know that we hold it for dead, and is the only one who can change that.
-            self.tell_of_itself(from, false);
-        }
-    }
-
-    /// Answers a suspicion, outdoes a verdict. Returns what foca is to hear about us.
-    fn take_what_concerns_us(&mut self, members: &[MemberEntry], from: NodeId) -> Vec<FocaMember> {
-        let mut suspected = None;
-        let mut highest = self.me.bump;
-        let mut dead = false;
-        for entry in members.iter().filter(|entry| entry.node == self.me.node && entry.bump <= identity::MAX_BUMP) {
-            if entry.bump > highest {
-                (highest, dead) = (entry.bump, true);
-            } else if entry.bump == self.me.bump && entry.state == MemberState::Down {
-                dead = true;
-            } else if entry.bump == self.me.bump && entry.state == MemberState::Suspect {
-                suspected = Some(FocaMember::new(self.me.clone(), entry.incarnation, foca::State::Suspect));
-            }
-        }
-        if dead {
-            self.renew(highest.saturating_add(1), Some(from));
-            return Vec::new();
-        }
-        suspected.into_iter().collect()
-    }
-
-    /// The same life that another calls down has not been found dead by us.
-    fn lives_on_our_word(&self, entry: &MemberEntry) -> bool {
-        self.table.liveness(entry.node).is_some_and(|liveness| liveness < Liveness::Away)
-            && self.table.get(entry.node).is_some_and(|known| known.bump == entry.bump)
+        let all = kept.len() == rumours.len() && self.table.len() + rumours.len() < MAX_MEMBERS;
+        (kept, all)
     }
 
     /// Graceful: away for the restart grace, or down at once.
@@ -311,7 +279,7 @@ impl Membership {
         if !self.enter(now) || !self.concerns_another(from) {
             return;
         }
-        self.checks.remove(&from);
+        self.docket.drop_all_about(from);
         let change = match self.table.liveness(from) {
             Some(_) if for_good => self.table.set_down(from, now),
             Some(Liveness::Alive | Liveness::Suspect) => self.table.set_away(from, now + RESTART_GRACE, now),
@@ -321,7 +289,7 @@ impl Membership {
         // Not spread when it means to return: whoever missed the goodbye had better not know before the detector does.
         let over = self.swim.find(from).map(|member| FocaMember::down(member.id().clone()));
         let wanted = self.swim.apply(over.into_iter().collect(), for_good);
-        self.settle(wanted, true, None);
+        self.settle(wanted, Scope::These(vec![from]), None);
     }
 
     /// Forgotten for good by an operator: never announced to, never alive again whatever rumours say.
@@ -329,14 +297,14 @@ impl Membership {
         if node == self.me.node || !self.removed.insert(node) {
             return;
         }
-        self.checks.remove(&node);
+        self.docket.drop_all_about(node);
         if let Some(known) = self.table.remove(node)
             && known.liveness != Liveness::Down
         {
             self.out.push_back(Output::Changed { node, from: Some(known.liveness), to: Liveness::Down });
         }
         let wanted = self.swim.apply(vec![FocaMember::down(Identity::tombstone(node))], false);
-        self.settle(wanted, true, None);
+        self.settle(wanted, Scope::These(vec![node]), None);
     }
 
     /// Says goodbye to all who live. Afterwards nothing is sent and nothing is heard.
@@ -357,7 +325,7 @@ impl Membership {
         if self.left {
             return None;
         }
-        let mine = [self.timers.deadline(), self.table.next_grace_end()];
+        let mine = [self.timers.deadline(), self.table.next_grace_end(), self.spread_at];
         mine.into_iter().flatten().chain(self.schedule.deadline()).min()
     }
 
@@ -367,23 +335,30 @@ impl Membership {
         }
         while let Some(pending) = self.timers.pop_due(now) {
             match pending {
-                Pending::Foca(timer) if self.swim.is_moot(&timer) => {}
-                Pending::Foca(timer) => {
-                    let wanted = self.swim.timer(timer);
-                    self.settle(wanted, false, None);
-                }
-                Pending::Check(node) => {
-                    if self.checks.remove(&node) {
-                        self.accuse(node);
-                    }
-                }
+                Pending::Foca(timer) => self.handle_focas(timer),
+                Pending::Check(node) => self.end_check(node),
+                Pending::Verdict(node) => self.reach_verdict(node),
+                Pending::Remind(node) => self.remind(node),
             }
         }
         while let Some(node) = self.table.overdue(now) {
             let change = self.table.set_down(node, now);
             self.report(change, None);
         }
+        if self.spread_at.take_if(|at| *at <= now).is_some() && self.swim.has_news() {
+            let wanted = self.swim.gossip();
+            self.settle(wanted, Scope::Nobody, None);
+        }
         self.keep_schedule();
+    }
+
+    fn handle_focas(&mut self, timer: identity::Timer) {
+        let probe = matches!(timer, identity::Timer::ProbeRandomMember(_));
+        let wanted = self.swim.timer(timer);
+        if probe {
+            self.judge_ourselves(wanted.timers.iter().any(|(_, timer)| swim::is_verdict(timer)));
+        }
+        self.settle(wanted, Scope::Nobody, None);
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -409,8 +384,11 @@ impl Membership {
         self.rejected += 1;
     }
 
-    fn heard(&mut self, node: NodeId) {
-        self.checks.remove(&node);
+    /// A message that isn't ours to read came from this member: it lives.
+    pub fn heard_from(&mut self, from: NodeId, now: Mono) {
+        if self.enter(now) && self.concerns_another(from) {
+            self.heard(from);
+        }
     }
 
     /// Whether there is room for it. The longest dead makes room for a live stranger.
@@ -428,14 +406,13 @@ impl Membership {
         {
             self.table.remove(dead);
             let wanted = self.swim.forget_down(dead);
-            self.settle(wanted, false, None);
+            self.settle(wanted, Scope::Nobody, None);
         }
         self.table.candidate(member.id(), false, self.now)
     }
 
-    /// Carries out what foca wants. `telling`: the input may have changed states that foca doesn't report;
-    /// `heard`: whom it came from, if a member spoke for itself.
-    fn settle(&mut self, wanted: Wanted, telling: bool, heard: Option<NodeId>) {
+    /// Carries out what foca wants. `heard`: whom the input came from, if a member spoke for itself.
+    fn settle(&mut self, wanted: Wanted, scope: Scope, heard: Option<NodeId>) {
         if wanted.failed {
             self.rejected += 1;
         }
@@ -445,18 +422,34 @@ impl Membership {
                 self.out.push_back(Output::Send { to: to.node, addr: to.addr, message, datagram: true });
             }
         }
+        let mut changed = wanted.changed;
         let mut suspects = Vec::new();
         for (after, timer) in wanted.timers {
-            if let identity::Timer::ChangeSuspectToDown { member_id, .. } = &timer {
-                suspects.push(member_id.node);
+            match &timer {
+                identity::Timer::ChangeSuspectToDown { member_id, .. } => {
+                    changed.push(member_id.node);
+                    suspects.push((member_id.node, timer));
+                    continue;
+                }
+                identity::Timer::ProbeRandomMember(_) | identity::Timer::SendIndirectProbe { .. } => {
+                    self.timers.put(Pending::Foca(timer), after * self.docket.patience(), self.now);
+                }
+                _ => self.timers.put(Pending::Foca(timer), after, self.now),
             }
-            self.timers.put(Pending::Foca(timer), after, self.now);
         }
-        if telling || wanted.changed || !suspects.is_empty() {
-            self.compare(heard);
+        match scope {
+            Scope::All => self.compare(None, heard),
+            Scope::Nobody if changed.is_empty() => {}
+            Scope::Nobody => self.compare(Some(changed), heard),
+            Scope::These(nodes) => {
+                changed.extend(nodes);
+                if !changed.is_empty() {
+                    self.compare(Some(changed), heard);
+                }
+            }
         }
-        for node in suspects {
-            self.tell_of_itself(node, true);
+        for (node, verdict) in suspects {
+            self.open(node, verdict);
         }
         if wanted.idle {
             self.table.hope();
@@ -466,11 +459,20 @@ impl Membership {
         }
     }
 
-    /// Brings our table in step with foca's list, whatever the reason for the difference.
-    fn compare(&mut self, heard: Option<NodeId>) {
+    /// Brings our table in step with foca's list, whatever the reason for the difference; `about` whom, if not all.
+    fn compare(&mut self, about: Option<Vec<NodeId>>, heard: Option<NodeId>) {
+        let about: Option<BTreeSet<NodeId>> = about.map(|nodes| nodes.into_iter().collect());
+        let mut left = about.as_ref().map_or(usize::MAX, BTreeSet::len);
         let mut changes = Vec::new();
         for member in self.swim.members() {
             let identity = member.id();
+            if left == 0 {
+                break;
+            }
+            if about.as_ref().is_some_and(|about| !about.contains(&identity.node)) {
+                continue;
+            }
+            left -= 1;
             if identity.node == self.me.node || self.removed.contains(&identity.node) {
                 continue;
             }
@@ -479,6 +481,9 @@ impl Membership {
             if moved {
                 self.out.push_back(Output::AddrChanged { node: identity.node, addr: identity.addr });
             }
+        }
+        if !changes.is_empty() && self.spread_at.is_none() {
+            self.spread_at = Some(self.now + SPREAD_AFTER);
         }
         for change in changes {
             self.report(Some(change), heard);
@@ -491,20 +496,18 @@ impl Membership {
         self.out.push_back(Output::Changed { node, from, to });
         match to {
             Liveness::Alive if from != Some(Liveness::Suspect) && heard == Some(node) => self.meet(node),
-            Liveness::Suspect => {
-                let live = u32::try_from(self.table.live()).unwrap_or(u32::MAX).max(1);
-                if self.rng.random_range(0..live) < WITNESSES {
-                    self.tell_of_itself(node, true);
-                }
-            }
+            Liveness::Suspect => self.look_into(node),
             _ => {}
         }
     }
 
     fn tell(&mut self, to: NodeId, members: Vec<MemberEntry>, reply: bool) {
+        self.tell_message(to, Message::Members { members, reply }, false);
+    }
+
+    fn tell_message(&mut self, to: NodeId, message: Message, datagram: bool) {
         let Some(known) = self.table.get(to) else { return };
-        let message = Message::Members { members, reply };
-        self.out.push_back(Output::Send { to, addr: known.addr, message, datagram: false });
+        self.out.push_back(Output::Send { to, addr: known.addr, message, datagram });
     }
 
     /// Tells a node how we see it, over a stream, which loss can't stop. A suspect refutes, one held for dead

@@ -47,6 +47,7 @@ pub struct Sim {
     /// Nodes on different sides don't hear each other.
     pub side: Vec<u8>,
     pub packets: u64,
+    pub bytes: u64,
     events: BTreeMap<(Mono, u64), (usize, Event)>,
     serial: u64,
     rng: ChaCha8Rng,
@@ -84,6 +85,7 @@ impl Sim {
             loss: 0.0,
             side: Vec::new(),
             packets: 0,
+            bytes: 0,
             events: BTreeMap::new(),
             serial: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -214,6 +216,11 @@ impl Sim {
                     Message::Members { members, reply } => {
                         node.membership.handle_members(id(from), members, reply, at);
                     }
+                    Message::MembersHash { buckets } => node.membership.handle_members_hash(id(from), &buckets, at),
+                    Message::MembersPart { of, buckets, members, reply } => {
+                        let part = super::MembersPart { of, buckets, members, reply };
+                        node.membership.handle_members_part(id(from), part, at);
+                    }
                     Message::Leaving { for_good } => node.membership.handle_leaving(id(from), for_good, at),
                     _ => unreachable!(),
                 }
@@ -251,8 +258,8 @@ impl Sim {
         if let Some(deadline) = node.membership.deadline()
             && node.next_wake.is_none_or(|wake| wake > deadline)
         {
-            node.next_wake = Some(deadline);
             let at = deadline.max(self.now);
+            node.next_wake = Some(at);
             self.push(at, i, Event::Wake);
         }
     }
@@ -260,6 +267,7 @@ impl Sim {
     fn send(&mut self, from: usize, to: usize, message: &Message, datagram: bool) {
         let bytes = codec::encode(message);
         self.packets += 1;
+        self.bytes += bytes.len() as u64;
         let mut delay = Duration::from_micros(self.rng.random_range(200..1_500));
         if datagram {
             assert!(bytes.len() <= 1_160, "does not fit a datagram");

@@ -16,7 +16,7 @@ use std::time::Duration;
 const GOSSIP_PERIOD: Duration = Duration::from_millis(200);
 const THREE: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// Small clusters repeat a rumour more often than foca's formula says: it costs nothing there, and they have few paths.
-const MIN_TRANSMISSIONS: NonZeroU8 = NonZeroU8::new(5).unwrap();
+const MIN_TRANSMISSIONS: NonZeroU8 = NonZeroU8::new(8).unwrap();
 const PACKET_BYTES: NonZeroUsize = NonZeroUsize::new(MAX_GOSSIP_PACKET_BYTES).unwrap();
 
 /// What one call to foca brought up.
@@ -24,8 +24,8 @@ const PACKET_BYTES: NonZeroUsize = NonZeroUsize::new(MAX_GOSSIP_PACKET_BYTES).un
 pub(super) struct Wanted {
     pub sends: Vec<(Identity, Vec<u8>)>,
     pub timers: Vec<(Duration, Timer)>,
-    /// The member list changed in a way that foca reports.
-    pub changed: bool,
+    /// Members that foca reports a change of.
+    pub changed: Vec<NodeId>,
     /// Nobody is left alive: it is us who were cut off.
     pub idle: bool,
     /// The others hold us for down.
@@ -37,7 +37,9 @@ pub(super) struct Wanted {
 impl foca::Runtime<Identity> for Wanted {
     fn notify(&mut self, notification: Notification<'_, Identity>) {
         match notification {
-            Notification::MemberUp(_) | Notification::MemberDown(_) | Notification::Rename(..) => self.changed = true,
+            Notification::MemberUp(id) | Notification::MemberDown(id) | Notification::Rename(_, id) => {
+                self.changed.push(id.node);
+            }
             Notification::Idle => self.idle = true,
             Notification::Defunct => self.defunct = true,
             // Rejoin can't happen: our identity doesn't renew itself.
@@ -103,6 +105,11 @@ impl Swim {
         self.call(|foca, wanted| foca.announce(to, wanted))
     }
 
+    /// There are rumours to spread.
+    pub fn has_news(&self) -> bool {
+        self.foca.updates_backlog() > 0
+    }
+
     pub fn gossip(&mut self) -> Wanted {
         self.call(|foca, wanted| foca.gossip(wanted))
     }
@@ -162,6 +169,10 @@ impl Swim {
             self.size = size;
         }
     }
+}
+
+pub(super) fn is_verdict(timer: &Timer) -> bool {
+    matches!(timer, Timer::ChangeSuspectToDown { .. })
 }
 
 fn token_of(timer: &Timer) -> Option<foca::TimerToken> {

@@ -1,11 +1,12 @@
 //! Every other node we know, by its stable id: where it is and how it lives, in our words. Foca's list is one source
 //! of it; graceful goodbyes, candidates from the last life and an operator's removal are the others. Bounded.
 
-use super::identity::{Identity, Member};
+use super::identity::{Identity, Member, to_entry};
 use crate::ids::NodeId;
 use crate::limits::MAX_MEMBERS;
 use crate::model::node::Liveness;
 use crate::time::Mono;
+use crate::wire::message::{MemberEntry, MemberState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -18,6 +19,12 @@ pub(super) struct Known {
     pub since: Mono,
     /// Not heard in this life of ours, but it lived when last known: announced to before the long dead.
     pub hopeful: bool,
+    /// When it last spoke to us itself, in the detector's time.
+    pub heard: Option<Mono>,
+    /// It was asked for a sign of life and has given none since.
+    pub mute: bool,
+    /// As foca holds it in the life `bump`, where it does.
+    held: Option<(u16, MemberState)>,
     away_until: Option<Mono>,
 }
 
@@ -71,12 +78,42 @@ impl Table {
             liveness: Liveness::Down,
             since: now,
             hopeful,
+            heard: None,
+            mute: false,
+            held: None,
             away_until: None,
         });
         if identity.bump > known.bump && !is_live(known.liveness) {
-            (known.addr, known.bump) = (identity.addr, identity.bump);
+            (known.addr, known.bump, known.held) = (identity.addr, identity.bump, None);
         }
         true
+    }
+
+    /// foca was told exactly this, and would learn nothing.
+    pub fn holds(&self, entry: &MemberEntry) -> bool {
+        let Some(known) = self.known.get(&entry.node) else { return false };
+        known.bump == entry.bump
+            && known.addr == entry.addr
+            && known.held.is_some_and(|(incarnation, state)| {
+                state == entry.state && (incarnation == entry.incarnation || state == MemberState::Down)
+            })
+    }
+
+    /// foca starts over and has forgotten all.
+    pub fn forget_held(&mut self) {
+        self.known.values_mut().for_each(|known| known.held = None);
+    }
+
+    pub fn hear(&mut self, node: NodeId, now: Mono) {
+        if let Some(known) = self.known.get_mut(&node) {
+            (known.heard, known.mute) = (Some(now), false);
+        }
+    }
+
+    pub fn found_mute(&mut self, node: NodeId) {
+        if let Some(known) = self.known.get_mut(&node) {
+            known.mute = true;
+        }
     }
 
     /// The node that has been down the longest, which has to make room for a live one.
@@ -103,6 +140,8 @@ impl Table {
         if identity.bump >= known.bump {
             moved = before.is_some() && known.addr != identity.addr;
             (known.addr, known.bump) = (identity.addr, identity.bump);
+            let entry = to_entry(member);
+            known.held = Some((entry.incarnation, entry.state));
         }
         if before == Some(to) && to != Liveness::Down {
             return (None, moved);

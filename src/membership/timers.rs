@@ -19,8 +19,12 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pending {
     Foca(Timer),
-    /// The node was asked for a sign of life; accuse it if it gave none.
+    /// The node was asked for a sign of life: whether it gave one shows now.
     Check(NodeId),
+    /// A verdict on a suspect may be due.
+    Verdict(NodeId),
+    /// A suspect is told again.
+    Remind(NodeId),
 }
 
 impl Pending {
@@ -29,9 +33,10 @@ impl Pending {
         match self {
             Pending::Foca(Timer::SendIndirectProbe { .. }) => 0,
             Pending::Foca(Timer::ProbeRandomMember(_)) => 1,
-            Pending::Foca(Timer::ChangeSuspectToDown { .. }) => 2,
             Pending::Foca(_) => 3,
             Pending::Check(_) => 4,
+            Pending::Remind(_) => 5,
+            Pending::Verdict(_) => 6,
         }
     }
 }
@@ -51,6 +56,11 @@ impl Timers {
     pub fn put(&mut self, what: Pending, after: Duration, now: Mono) {
         self.arrivals += 1;
         self.queue.insert(((now - self.frozen) + after, what.rank(), self.arrivals), what);
+    }
+
+    /// The detector's time, which stands still while this node does.
+    pub fn clock(&self, now: Mono) -> Mono {
+        now - self.frozen
     }
 
     pub fn deadline(&self) -> Option<Mono> {
@@ -78,7 +88,7 @@ impl Timers {
 
     /// A new foca starts: the timers of the old one mean nothing to it.
     pub fn drop_focas(&mut self) {
-        self.queue.retain(|_, what| matches!(what, Pending::Check(_)));
+        self.queue.retain(|_, what| !matches!(what, Pending::Foca(_)));
     }
 
     pub fn clear(&mut self) {

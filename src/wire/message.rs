@@ -5,7 +5,7 @@ use crate::ids::NodeId;
 use crate::model::lease::Electorate;
 use crate::model::record::{Log, Record, Term};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// log -> the number up to which nothing of it is missing.
@@ -31,7 +31,9 @@ pub enum Scope {
 pub enum Message {
     /// A foca packet.
     Gossip(Vec<u8>),
-    /// The sender's whole member table; `reply` asks for the receiver's in turn.
+    /// The sender's whole member table; `reply` asks for the receiver's in turn. The receiver's own entry and the sender's
+    /// alone: how the sender sees the receiver, who answers with its own. A third node's entry alone: with `reply`, "I
+    /// suspect it, can you reach it?", and without, what came of that.
     Members {
         members: Vec<MemberEntry>,
         reply: bool,
@@ -107,6 +109,19 @@ pub enum Message {
     /// The sender holds, durably, everything of these logs up to these numbers.
     PushAck {
         held: Digest,
+    },
+
+    /// The sender's member table in short, one hash for each of so many buckets: the receiver shows, and asks for, those
+    /// in which its own differs.
+    MembersHash {
+        buckets: Vec<u32>,
+    },
+    /// All that the sender holds in these of `of` buckets; `reply` asks for what the receiver holds in them.
+    MembersPart {
+        of: u8,
+        buckets: BTreeSet<u8>,
+        members: Vec<MemberEntry>,
+        reply: bool,
     },
 }
 

@@ -6,6 +6,7 @@ use netsim::sim::chaos::{self, Profile, Size};
 use netsim::sim::plan::Plan;
 use netsim::sim::probes::Probes;
 use netsim::sim::run::{Outcome, Tell, run};
+use netsim::sim::scale;
 use netsim::sim::shrink::shrink;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -86,6 +87,30 @@ enum Command {
     },
     /// The lease's own code in every order of events that a bound allows
     Model(netsim::model::cli::Cli),
+    /// Figures of big clusters, as a table
+    Scale {
+        /// Sizes of clusters
+        #[arg(long, value_delimiter = ',', default_value = "100,1000")]
+        nodes: Vec<usize>,
+        /// Only these: rest, update, detect, peace, stalls, halves, holder, place
+        #[arg(long, value_delimiter = ',')]
+        rows: Vec<String>,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Node-hours without a crash at each loss
+        #[arg(long, default_value_t = 20.0)]
+        hours: f64,
+        #[arg(long, default_value_t = 20)]
+        crashes: usize,
+        /// Crashes of the lease holder
+        #[arg(long, default_value_t = 20)]
+        holders: usize,
+        /// Packets lost, in permille, for crashes and peace
+        #[arg(long, value_delimiter = ',', default_value = "0,10,50,100")]
+        losses: Vec<u32>,
+        #[arg(long)]
+        json: bool,
+    },
     /// Real nodes on this machine, and chaos on them
     Lab(netsim::lab::cli::Cli),
 }
@@ -172,12 +197,42 @@ fn main() -> Result<()> {
             }
             finish(netsim::model::cli::run(&model)?)
         }
+        Command::Scale { nodes, rows, seed, hours, crashes, holders, losses, json } => {
+            measure(&nodes, &scale::Options { seed, rows, hours, crashes, holders, losses }, json)
+        }
         Command::Lab(lab) => netsim::lab::cli::run(lab),
         Command::Show { plan, what } => {
             print!("{}", plan_of(&plan, &what)?.to_toml()?);
             Ok(())
         }
     }
+}
+
+fn measure(sizes: &[usize], options: &scale::Options, json: bool) -> Result<()> {
+    if let Some(row) = options.rows.iter().find(|row| !scale::ROWS.contains(&row.as_str())) {
+        bail!("no row {row:?}; there are {}", scale::ROWS.join(", "));
+    }
+    let mut all = Vec::new();
+    for nodes in sizes {
+        let began = cpu_seconds();
+        let mut tell = |f: &scale::Figure| {
+            eprintln!("{:>7.1} CPU-s  {} nodes, {}: {}", cpu_seconds() - began, f.nodes, f.row, f.text);
+        };
+        if options.rows.is_empty() || options.rows.iter().any(|row| row != "place") {
+            all.extend(scale::measure(*nodes, options, &mut tell));
+        }
+        if options.rows.is_empty() || options.rows.iter().any(|row| row == "place") {
+            let figure = scale::place(*nodes, cpu_seconds).context("a core does not boot")?;
+            tell(&figure);
+            all.push(figure);
+        }
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    } else {
+        print!("{}", scale::table(&all));
+    }
+    finish(all.iter().all(|figure| figure.row != "VIOLATION"))
 }
 
 fn finish(good: bool) -> Result<()> {

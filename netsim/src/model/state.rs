@@ -204,6 +204,7 @@ impl State {
     ///   to one that has its majority say nothing new.
     /// - No promise and no electorate on a disk goes back (a law here): what lies below can only be refused, or be no news.
     ///   Refusals are letters too: where they may arrive, what causes them may.
+    /// - Who is in doubt takes answers to its own question only, and no two lives ask the same one.
     pub fn is_spent(&self, letter: &Letter, refusals: bool) -> bool {
         let peer = &self.nodes[letter.to];
         let (lease, disk) = (&peer.lease, &peer.disk);
@@ -217,13 +218,15 @@ impl State {
                 !refusals && *ballot < lease.promised().min(disk.promised)
             }
             LeaseMessage::Newer { electorate } => electorate.id <= lease.electorate().id.min(disk.electorate.id),
+            LeaseMessage::Recall { nonce } => self.nodes[letter.from].lease.asks() != Some(*nonce),
+            LeaseMessage::Recalled { nonce, .. } => lease.asks() != Some(*nonce),
             LeaseMessage::Held { .. } | LeaseMessage::Release { .. } => false,
         }
     }
 
     pub fn forget_spent(&mut self, node: usize, refusals: bool) {
         let mut letters = std::mem::take(&mut self.letters);
-        letters.retain(|letter| letter.to != node || !self.is_spent(letter, refusals));
+        letters.retain(|letter| (letter.to != node && letter.from != node) || !self.is_spent(letter, refusals));
         self.letters = letters;
     }
 

@@ -15,6 +15,7 @@ pub mod probes;
 pub mod rig;
 pub(crate) mod rng;
 pub mod run;
+pub mod scale;
 pub mod shrink;
 mod spec;
 pub mod trace;

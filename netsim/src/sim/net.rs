@@ -3,6 +3,7 @@
 //! they arrive, dies after a silence, and may be half open after the other side has died.
 
 use super::rng::Rng;
+use super::scale::gauge::{self, Traffic};
 use super::world::{Ev, MS, SECOND, World};
 use peer::core::face::Event;
 use std::rc::Rc;
@@ -48,12 +49,22 @@ pub struct Net {
     pub extra_us: u64,
     pub sent: u64,
     pub bytes: u64,
+    pub(super) traffic: Traffic,
 }
 
 impl Net {
     pub fn new(nodes: usize, seed: u64, loss_permille: u32) -> Self {
         let links = (0..nodes * nodes).map(|_| Link::default()).collect();
-        Self { nodes, links, rng: Rng::of(seed, "net"), loss_permille, extra_us: 0, sent: 0, bytes: 0 }
+        Self {
+            nodes,
+            links,
+            rng: Rng::of(seed, "net"),
+            loss_permille,
+            extra_us: 0,
+            sent: 0,
+            bytes: 0,
+            traffic: Traffic::default(),
+        }
     }
 
     fn link(&mut self, from: usize, to: usize) -> &mut Link {
@@ -83,6 +94,7 @@ impl World {
     pub fn send(&mut self, from: usize, to: usize, datagram: bool, bytes: Vec<u8>) {
         self.net.sent += 1;
         self.net.bytes += bytes.len() as u64;
+        gauge::count(&mut self.net.traffic, &bytes);
         if self.nodes[from].banned.contains(&self.nodes[to].id) {
             return;
         }

@@ -13,6 +13,7 @@ use super::operator::Asked;
 use super::plan::Plan;
 use super::probes::Probes;
 use super::rng::Rng;
+use super::scale::gauge::Gauge;
 use super::trace::Trace;
 use peer::core::Core;
 use peer::core::face::*;
@@ -183,10 +184,33 @@ pub struct World {
     /// In place of the cores: what they would have been told. See [`super::rig`].
     pub tap: Option<Vec<(usize, Event)>>,
     pub violation: Option<Violation>,
+    /// Only when figures are taken.
+    pub(super) gauge: Option<Gauge>,
 }
 
 impl World {
     pub fn new(plan: Plan) -> Self {
+        let gap = if plan.nodes <= 10 { 250 * MS } else { 10 * MS };
+        let mut world = Self::made(plan);
+        for node in 0..world.nodes.len() {
+            world.push_at(node as u64 * gap, Ev::Start { node });
+        }
+        world.begin();
+        world
+    }
+
+    /// A world to take figures of: all but the founder start together, at `after`.
+    pub(super) fn measured(plan: Plan, after: u64) -> Self {
+        let mut world = Self::made(plan);
+        for node in 0..world.nodes.len() {
+            world.push_at(if node == 0 { 0 } else { after }, Ev::Start { node });
+        }
+        world.gauge = Some(Gauge::default());
+        world.begin();
+        world
+    }
+
+    fn made(plan: Plan) -> Self {
         let seed = plan.seed;
         let mut rng = Rng::of(seed, "world");
         let rewinds = plan.faults.iter().any(|f| matches!(f.fault, super::plan::Fault::Rewind { .. }));
@@ -222,7 +246,7 @@ impl World {
             })
             .collect();
         let by_id = nodes.iter().enumerate().map(|(n, node)| (node.id, n)).collect();
-        let mut world = Self {
+        Self {
             now: 0,
             cluster: ClusterId::from_u128(rng.draw_u128()),
             heap: BinaryHeap::new(),
@@ -248,17 +272,12 @@ impl World {
             done: false,
             tap: None,
             violation: None,
+            gauge: None,
             plan,
-        };
-        world.begin();
-        world
+        }
     }
 
     fn begin(&mut self) {
-        let gap = if self.nodes.len() <= 10 { 250 * MS } else { 10 * MS };
-        for node in 0..self.nodes.len() {
-            self.push_at(node as u64 * gap, Ev::Start { node });
-        }
         for n in 0..self.plan.ops.len() {
             self.push_at(self.plan.ops[n].at_ms * MS, Ev::Op(n));
         }
@@ -292,6 +311,16 @@ impl World {
         self.now = at;
         self.step(ev);
         true
+    }
+
+    /// All that happens up to this instant.
+    pub(super) fn run_to(&mut self, end: u64) {
+        while self.violation.is_none() && self.heap.peek().is_some_and(|entry| entry.at <= end) {
+            let Some(Entry { at, ev, .. }) = self.heap.pop() else { break };
+            self.now = at;
+            self.step(ev);
+        }
+        self.now = end;
     }
 
     /// Whose process it takes to handle this.
@@ -515,6 +544,7 @@ impl World {
         }
         self.schedule_wake(n);
         self.check_after(n);
+        self.gauge_after(n);
     }
 
     fn carry_out(&mut self, n: usize, effect: Effect) {
@@ -590,6 +620,9 @@ impl World {
                 Notice::Warning(text) => format!("warns: {text}"),
             };
             self.trace.say(self.now, Some(n), || text);
+        }
+        if let (Notice::NodeDown(node), Some(gauge)) = (&notice, &mut self.gauge) {
+            gauge.downs.push((self.now, n, *node));
         }
         match notice {
             Notice::Removed => self.nodes[n].told_removed = true,

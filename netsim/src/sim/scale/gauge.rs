@@ -1,0 +1,88 @@
+//! What a world notes down for the figures: who took whom for down and when, when a version of a key reached each node,
+//! and what travelled, by the kind of message.
+
+use crate::sim::world::World;
+use peer::ids::NodeId;
+use peer::model::record::{Hlc, Key, Term};
+use peer::wire::codec;
+use peer::wire::message::{LeaseMessage, Message};
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+#[derive(Debug, Default)]
+pub struct Gauge {
+    /// When, by whom, about whom.
+    pub downs: Vec<(u64, usize, NodeId)>,
+    watched: Option<(Key, Hlc)>,
+    /// When each node came to hold it.
+    pub reached: Vec<Option<u64>>,
+}
+
+/// What a message is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    Members,
+    Records,
+    Lease,
+}
+
+/// Messages and bytes of membership, of records, and of the lease.
+pub type Traffic = [(u64, u64); 3];
+
+pub fn count(traffic: &mut Traffic, bytes: &[u8]) {
+    let (messages, total) = &mut traffic[about(bytes) as usize];
+    *messages += 1;
+    *total += bytes.len() as u64;
+}
+
+/// By the variant of the message, which stands behind the format and the version.
+fn about(bytes: &[u8]) -> About {
+    static TAGS: OnceLock<Vec<(u8, About)>> = OnceLock::new();
+    let tags = TAGS.get_or_init(|| {
+        let ballot = Term { round: 0, node: NodeId::from_u128(0) };
+        let of_members = [
+            Message::Gossip(Vec::new()),
+            Message::Members { members: Vec::new(), reply: false },
+            Message::Leaving { for_good: false },
+            Message::MembersHash { buckets: Vec::new() },
+            Message::MembersPart { of: 1, buckets: BTreeSet::new(), members: Vec::new(), reply: false },
+        ];
+        let tag = |message: &Message| codec::encode(message).get(2).copied().unwrap_or_default();
+        let mut tags: Vec<(u8, About)> = of_members.iter().map(|m| (tag(m), About::Members)).collect();
+        tags.push((tag(&Message::Lease(LeaseMessage::Release { ballot })), About::Lease));
+        tags
+    });
+    let found = tags.iter().find(|(tag, _)| Some(tag) == bytes.get(2));
+    found.map_or(About::Records, |(_, about)| *about)
+}
+
+impl World {
+    pub(in crate::sim) fn gauge_after(&mut self, n: usize) {
+        let (now, nodes) = (self.now, self.nodes.len());
+        let Some(gauge) = &mut self.gauge else { return };
+        let Some((key, version)) = &gauge.watched else { return };
+        gauge.reached.resize(nodes, None);
+        if gauge.reached[n].is_none()
+            && self.nodes[n].core.as_ref().and_then(|c| c.store().index(key)).is_some_and(|held| held >= *version)
+        {
+            gauge.reached[n] = Some(now);
+        }
+    }
+
+    /// From now on it is noted when each node holds this version or a later one.
+    pub(super) fn watch(&mut self, key: Key, version: Hlc) {
+        if let Some(gauge) = &mut self.gauge {
+            gauge.reached.clear();
+            gauge.watched = Some((key, version));
+        }
+        for n in 0..self.nodes.len() {
+            self.gauge_after(n);
+        }
+    }
+
+    pub(super) fn watch_nothing(&mut self) {
+        if let Some(gauge) = &mut self.gauge {
+            gauge.watched = None;
+        }
+    }
+}
