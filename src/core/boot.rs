@@ -89,6 +89,7 @@ impl Core {
             withdrawals: withdraw::Withdrawals::default(),
             routes: Routes { version: 0, applied: 0, table: Arc::default(), dirty: true },
             removed: BTreeSet::new(),
+            turned_away_by: BTreeSet::new(),
             muted_until: None,
             members_persisted: Vec::new(),
             next_exchange: now.mono + EXCHANGE_EVERY,

@@ -78,6 +78,8 @@ pub struct Core {
     withdrawals: withdraw::Withdrawals,
     routes: Routes,
     removed: BTreeSet<NodeId>,
+    /// Members that say that this node was removed: they hold the record that says so.
+    turned_away_by: BTreeSet<NodeId>,
     /// A disk that was put back may have forgotten promises: until then this node votes on nothing.
     muted_until: Option<Mono>,
     members_persisted: Vec<u8>,
@@ -125,6 +127,7 @@ impl Core {
         match event {
             Event::Message { from, bytes } => self.handle_message(from, &bytes, now),
             Event::LinkLost { node } => self.membership.hint_unreachable(node, now.mono),
+            Event::TurnedAway { by } => self.handle_turned_away(by, now),
             Event::Wake => {}
             Event::Persisted(id) => self.outbox.persisted(id),
             Event::PersistFailed { id, why } => {
@@ -474,18 +477,13 @@ impl Core {
 
     /// A node that an operator removed is no member any more, here and at once.
     fn check_removal(&mut self, node: NodeId, now: Now) {
-        if !self.policy(node).removed || !self.removed.insert(node) {
+        if !self.policy(node).removed {
             return;
         }
         if node == self.me {
-            self.notice(Notice::Removed);
-            self.lease.release(now.mono);
-            // Nobody will route to its containers or look after them any more: they end with its membership.
-            let mine: Vec<TaskId> = self.store.tasks().filter(|t| t.node == Some(node)).map(|t| t.id).collect();
-            for task in mine {
-                self.worker.forget(task, now);
-            }
-            self.stopping.get_or_insert(now.mono + REMOVAL_LIMIT);
+            return self.end_membership(now);
+        }
+        if !self.removed.insert(node) {
             return;
         }
         self.membership.remove(node);
@@ -494,6 +492,32 @@ impl Core {
         self.liveness_dirty = true;
         self.outbox.push_now(Effect::Ban(self.removed.clone()));
         self.inherit_electorate(now);
+    }
+
+    /// A removed node is shut out at once, so it mostly hears of its removal like this and not by the record. (One member
+    /// that lies could as well write that record.)
+    fn handle_turned_away(&mut self, by: NodeId, now: Now) {
+        if self.removed.contains(&by) {
+            return;
+        }
+        self.turned_away_by.insert(by);
+        self.end_membership(now);
+    }
+
+    /// This node was removed. Nobody will route to its containers or look after them any more: they end with its
+    /// membership, and then the agent does.
+    fn end_membership(&mut self, now: Now) {
+        if !self.removed.insert(self.me) {
+            return;
+        }
+        self.notice(Notice::Removed);
+        self.lease.release(now.mono);
+        let mine: Vec<TaskId> = self.store.tasks().filter(|t| t.node == Some(self.me)).map(|t| t.id).collect();
+        for task in mine {
+            self.worker.forget(task, now);
+        }
+        self.worker.abandon(now);
+        self.stopping.get_or_insert(now.mono + REMOVAL_LIMIT);
     }
 
     /// When every voter was removed for good (a two-node cluster whose sole voter left), nobody is left who could

@@ -141,11 +141,15 @@ impl Core {
         }
     }
 
+    /// What removed this node is the last that it writes: who turns it away for that has it all.
+    fn is_held_by(&self, node: NodeId, seq: u64) -> bool {
+        self.store.peer_holds(node, self.me, seq) || self.turned_away_by.contains(&node)
+    }
+
     /// The voters, and this node, that hold our writes up to `seq`.
     fn holders(&self, seq: u64, durable_here: bool) -> BTreeSet<NodeId> {
         let voters = self.lease.electorate().voters.iter().copied();
-        let mut holders: BTreeSet<NodeId> =
-            voters.filter(|v| *v != self.me && self.store.peer_holds(*v, self.me, seq)).collect();
+        let mut holders: BTreeSet<NodeId> = voters.filter(|v| *v != self.me && self.is_held_by(*v, seq)).collect();
         if durable_here {
             holders.insert(self.me);
         }
@@ -154,7 +158,7 @@ impl Core {
 
     pub(super) fn held_by(&self, seq: u64) -> String {
         let nodes = self.liveness().len();
-        let others = self.membership.members().filter(|m| self.store.peer_holds(m.node, self.me, seq)).count();
+        let others = self.membership.members().filter(|m| self.is_held_by(m.node, seq)).count();
         format!("pending: held by {} of {nodes} nodes; spreads when they return", others + 1)
     }
 

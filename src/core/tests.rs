@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::face::{Boot, FirstBoot, Reply, Request, RequestId, Timing};
 use crate::ids::ClusterId;
+use crate::model::container::{ContainerState, EngineEvent, EngineOp, Health, ObservedContainer, OpId};
 use crate::model::node::Availability;
 use crate::time::Wall;
 use std::collections::BTreeMap;
@@ -19,6 +20,8 @@ struct Alone {
     writes: Vec<(PersistId, Vec<Vec<u8>>)>,
     replies: Vec<(RequestId, Reply)>,
     warnings: Vec<String>,
+    ops: Vec<(OpId, EngineOp)>,
+    stopped: bool,
     sent: usize,
 }
 
@@ -44,7 +47,8 @@ impl Alone {
         let mono = Mono(1_000_000);
         let core = Core::boot(boot, Now { mono, wall: Wall(1_000) }).unwrap();
         let (writes, replies, warnings) = (Vec::new(), Vec::new(), Vec::new());
-        let mut alone = Self { core, mono, disk: true, writes, replies, warnings, sent: 0 };
+        let mut alone =
+            Self { core, mono, disk: true, writes, replies, warnings, ops: Vec::new(), stopped: false, sent: 0 };
         alone.drain();
         for _ in 0..200 {
             if alone.core.cluster().holder.is_some() {
@@ -74,6 +78,8 @@ impl Alone {
                 Effect::Reply { id, reply } => self.replies.push((id, reply)),
                 Effect::Notice(face::Notice::Warning(text)) => self.warnings.push(text),
                 Effect::Send { .. } => self.sent += 1,
+                Effect::Engine { op, what } => self.ops.push((op, what)),
+                Effect::Stopped => self.stopped = true,
                 _ => {}
             }
         }
@@ -164,4 +170,58 @@ fn a_refused_request_changes_nothing() {
         [(_, Err(face::Refused::Invalid(_))), (_, Err(face::Refused::OutOfSequence))]
     ));
     assert_eq!(alone.core.changes(), changes);
+}
+
+/// The others shut a removed node out at once, so the record of its removal rarely gets here: the refusal must do. Its
+/// containers once ran on without an owner.
+#[test]
+fn a_node_that_is_turned_away_as_removed_stops_its_containers_and_then_ends() {
+    let mut alone = Alone::founded();
+    let container = ObservedContainer {
+        name: "web.1.x".into(),
+        id: "c1".into(),
+        task: TaskId::from_u128(9),
+        attempt: 0,
+        state: ContainerState::Running { health: Health::None },
+        pid: None,
+        address: None,
+    };
+    alone.feed(Event::Engine(EngineEvent::Reachable(EngineInfo::default())));
+    alone.feed(Event::Engine(EngineEvent::Observed(vec![container])));
+    assert_eq!(alone.ops, [], "what it knows nothing of is left alone");
+    alone.feed(Event::TurnedAway { by: NodeId::from_u128(2) });
+    alone.create(1);
+    assert!(matches!(&alone.replies[..], [(_, Err(face::Refused::Unavailable(_)))]), "{:?}", alone.replies);
+    let mut asked = Vec::new();
+    // Its connections have the grace to end.
+    for _ in 0..20 {
+        assert!(!alone.stopped);
+        alone.wait(Duration::from_secs(1));
+        for (op, what) in std::mem::take(&mut alone.ops) {
+            match what {
+                EngineOp::Stop { name, .. } => asked.push(("stop", name)),
+                EngineOp::Remove { name } => asked.push(("remove", name)),
+                EngineOp::List => {}
+                other => panic!("{other:?}"),
+            }
+            alone.feed(Event::Engine(EngineEvent::Done { op, result: Ok(()) }));
+        }
+        if asked.len() == 2 {
+            break;
+        }
+    }
+    assert_eq!(asked, [("stop", "web.1.x".to_owned()), ("remove", "web.1.x".to_owned())]);
+    alone.feed(Event::Engine(EngineEvent::Observed(Vec::new())));
+    alone.wait(Duration::from_secs(1));
+    assert!(alone.stopped, "{:?}", alone.ops);
+}
+
+#[test]
+fn an_engine_that_never_answers_does_not_keep_a_removed_node_for_ever() {
+    let mut alone = Alone::founded();
+    alone.feed(Event::TurnedAway { by: NodeId::from_u128(2) });
+    alone.wait(Duration::from_secs(1));
+    assert!(!alone.stopped);
+    alone.wait(REMOVAL_LIMIT);
+    assert!(alone.stopped);
 }

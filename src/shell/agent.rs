@@ -389,8 +389,8 @@ impl Driver {
             NetEvent::LinkLost { node } => self.feed(Event::LinkLost { node }),
             NetEvent::Tunnel { from, send, recv } => self.take_stream(from, send, recv),
             NetEvent::Refused { by, removed: true, why } => {
-                tracing::error!(%by, why, "this node was removed from the cluster: it needs a fresh data directory to join again");
-                self.ended = Some(Ended::Removed);
+                tracing::warn!(%by, "a node turns us away: {why}");
+                self.feed(Event::TurnedAway { by });
             }
             NetEvent::Refused { by, removed: false, why } => {
                 tracing::warn!(%by, why, "a node does not take our connection")
@@ -475,7 +475,9 @@ impl Driver {
             Notice::RolloutState { service, state, message } => tracing::info!(%service, state, message, "rollout"),
             Notice::Removed => {
                 self.removed = true;
-                tracing::error!("this node was removed from the cluster");
+                tracing::error!(
+                    "this node was removed from the cluster: its containers are stopped; to join again it needs a fresh data directory"
+                );
             }
             Notice::Warning(text) => tracing::warn!("{text}"),
         }
