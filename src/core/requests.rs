@@ -308,29 +308,33 @@ impl Core {
         wanted: &[PublishedPort],
         had: &[PublishedPort],
     ) -> Result<Vec<PublishedPort>, Refused> {
-        let others = self.store.services().filter(|s| s.id != id);
-        let mut taken: BTreeMap<(spec::Protocol, u16), &str> = BTreeMap::new();
-        for service in others {
-            let ingress = service.ports.iter().filter(|p| p.mode == PublishMode::Ingress);
-            taken.extend(ingress.map(|p| ((p.protocol, p.published), service.name.as_str())));
-        }
+        let others = || self.store.services().filter(|s| s.id != id);
         let mut ports = wanted.to_vec();
-        for port in ports.iter().filter(|p| p.mode == PublishMode::Ingress && p.published != 0) {
-            if let Some(other) = taken.get(&(port.protocol, port.published)) {
-                let text = format!(
-                    "EndpointSpec.Ports: port '{}' is already in use by service '{other}' as an ingress port",
-                    port.published
-                );
-                return Err(Refused::Invalid(text));
+        for port in ports.iter().filter(|p| p.published != 0) {
+            let same = |p: &&PublishedPort| (p.protocol, p.published) == (port.protocol, port.published);
+            // On one node two services may each have it in host mode: that is the placement's to see to.
+            let meets = |p: &&PublishedPort| p.mode == PublishMode::Ingress || port.mode == PublishMode::Ingress;
+            let of = |s: &Service| s.ports.iter().filter(same).find(meets).map(|p| p.mode);
+            if let Some((other, mode)) = others().find_map(|s| Some((s, of(s)?))) {
+                let how = match mode {
+                    PublishMode::Ingress => "an ingress port",
+                    PublishMode::Host => "a host-published port",
+                };
+                return Err(Refused::Invalid(format!(
+                    "EndpointSpec.Ports: port '{}' is already in use by service '{}' ({}) as {how}",
+                    port.published, other.name, other.id
+                )));
             }
         }
+        let taken: BTreeSet<(spec::Protocol, u16)> =
+            others().flat_map(|s| &s.ports).map(|p| (p.protocol, p.published)).collect();
         let fixed: Vec<(spec::Protocol, u16)> = ports.iter().map(|p| (p.protocol, p.published)).collect();
         let mut chosen: BTreeSet<(spec::Protocol, u16)> = fixed.into_iter().collect();
         for port in ports.iter_mut().filter(|p| p.mode == PublishMode::Ingress && p.published == 0) {
             let same =
                 |p: &&PublishedPort| p.mode == port.mode && p.protocol == port.protocol && p.target == port.target;
             let before = had.iter().find(same).map(|p| p.published);
-            let free = |n: &u16| !taken.contains_key(&(port.protocol, *n)) && !chosen.contains(&(port.protocol, *n));
+            let free = |n: &u16| !taken.contains(&(port.protocol, *n)) && !chosen.contains(&(port.protocol, *n));
             let number = before.into_iter().chain(DYNAMIC_PORTS).find(free);
             port.published = number.ok_or_else(|| Refused::Conflict("no free port left in 30000-32767".to_owned()))?;
             chosen.insert((port.protocol, port.published));
@@ -417,7 +421,20 @@ impl Core {
 }
 
 fn parse(spec_json: &str) -> Result<(ServiceSpec, Vec<String>), Refused> {
-    spec::parse_with_warnings(spec_json).map_err(|error| Refused::Invalid(error.to_string()))
+    let (spec, warnings) = spec::parse_with_warnings(spec_json).map_err(|error| Refused::Invalid(error.to_string()))?;
+    check_ports(&spec)?;
+    Ok((spec, warnings))
+}
+
+/// What has no data plane is refused here and not in the spec's own check: records of such services must still load.
+fn check_ports(spec: &ServiceSpec) -> Result<(), Refused> {
+    let unserved = |p: &&PublishedPort| p.mode == PublishMode::Ingress && p.protocol != spec::Protocol::Tcp;
+    let Some(port) = spec.ports.iter().find(unserved) else { return Ok(()) };
+    let protocol = port.protocol.as_str();
+    Err(Refused::Invalid(format!(
+        "EndpointSpec.Ports: {protocol} ports in ingress mode are not supported yet ({}/{protocol}): publish it with mode=host",
+        port.target
+    )))
 }
 
 fn no_previous(name: &str) -> Refused {

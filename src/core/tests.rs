@@ -95,6 +95,23 @@ impl Alone {
         self.feed(Event::Request { id: RequestId(id), request });
     }
 
+    fn ask(&mut self, request: Request) -> Reply {
+        self.feed(Event::Request { id: RequestId(99), request });
+        let at = self.replies.iter().position(|(id, _)| *id == RequestId(99)).expect("it is answered at once");
+        self.replies.remove(at).1
+    }
+
+    /// A service that publishes one port, as `number/protocol/mode`.
+    fn publish(&mut self, name: &str, port: &str) -> Reply {
+        let [published, protocol, mode] = port.split('/').collect::<Vec<_>>()[..] else { panic!("{port}") };
+        let port = format!(
+            r#"{{"Protocol": "{protocol}", "TargetPort": 5000, "PublishedPort": {published}, "PublishMode": "{mode}"}}"#
+        );
+        let spec_json =
+            SPEC.replace("web", name).replacen('{', &format!(r#"{{"EndpointSpec": {{"Ports": [{port}]}}, "#), 1);
+        self.ask(Request::CreateService { spec_json, auth: None })
+    }
+
     fn persisted(&mut self) {
         for (id, _) in std::mem::take(&mut self.writes) {
             self.feed(Event::Persisted(id));
@@ -224,4 +241,40 @@ fn an_engine_that_never_answers_does_not_keep_a_removed_node_for_ever() {
     assert!(!alone.stopped);
     alone.wait(REMOVAL_LIMIT);
     assert!(alone.stopped);
+}
+
+/// A UDP port was once accepted and never answered.
+#[test]
+fn what_the_mesh_does_not_carry_is_refused_by_name_but_still_loads() {
+    let mut alone = Alone::founded();
+    for protocol in ["udp", "sctp"] {
+        let refused = alone.publish("dns", &format!("53/{protocol}/ingress")).unwrap_err().to_string();
+        assert!(refused.contains(&format!("{protocol} ports in ingress mode are not supported yet")), "{refused}");
+        assert!(refused.contains("mode=host"), "{refused}");
+        let name = format!("dns-{protocol}");
+        alone.publish(&name, &format!("53/{protocol}/host")).unwrap();
+    }
+    let stored = SPEC.replacen('{', r#"{"EndpointSpec": {"Ports": [{"Protocol": "udp", "TargetPort": 53}]}, "#, 1);
+    assert!(spec::parse(&stored).is_ok(), "one that was taken by an earlier version");
+}
+
+/// The two would take it from each other on every node that runs a task.
+#[test]
+fn a_port_in_host_mode_and_one_in_ingress_mode_do_not_meet() {
+    let mut alone = Alone::founded();
+    let first = alone.publish("a", "9901/tcp/host").unwrap().id;
+    let refused = alone.publish("b", "9901/tcp/ingress").unwrap_err();
+    let says = format!("port '9901' is already in use by service 'a' ({first}) as a host-published port");
+    assert!(matches!(&refused, face::Refused::Invalid(why) if why.contains(&says)), "{refused}");
+    alone.publish("c", "9901/tcp/host").expect("where it goes on one node is for the placement");
+    alone.publish("d", "9902/tcp/ingress").unwrap();
+    for mode in ["host", "ingress"] {
+        let refused = alone.publish("e", &format!("9902/tcp/{mode}")).unwrap_err().to_string();
+        assert!(refused.contains("in use by service 'd'") && refused.contains("as an ingress port"), "{refused}");
+    }
+    // Nor is a number chosen that another has in host mode.
+    alone.publish("f", "30000/tcp/host").unwrap();
+    alone.publish("g", "0/tcp/ingress").unwrap();
+    let chosen = alone.core.services().into_iter().find(|s| s.service.name == "g").unwrap().service.ports[0].published;
+    assert_eq!(chosen, 30_001);
 }
