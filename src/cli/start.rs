@@ -5,7 +5,7 @@ use super::client::{own_data_dir, own_socket, socket_of};
 use super::error::{CliError, wants_colours};
 use super::service::pair;
 use crate::model::node::Availability;
-use crate::shell::agent::{Dashboard, Ended, EngineChoice, Join, StartOptions};
+use crate::shell::agent::{Dashboard, Ended, EngineChoice, Join, StartError, StartOptions};
 use clap::Args;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -115,7 +115,11 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 
 /// The whole chain of causes in one line.
 pub fn failed(error: anyhow::Error) -> CliError {
-    CliError::new(format!("{error:#}"))
+    let failed = CliError::new(format!("{error:#}"));
+    match error.downcast_ref::<StartError>() {
+        Some(error) => failed.hint(error.hint),
+        None => failed,
+    }
 }
 
 /// PEER_LOG says how much, in the syntax of RUST_LOG. Under systemd the journal has the time already.

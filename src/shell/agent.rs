@@ -4,6 +4,8 @@
 
 mod first;
 mod options;
+#[cfg(test)]
+mod tests;
 
 pub use options::{AgentConfig, Dashboard, EngineChoice, Join, StartOptions};
 
@@ -50,11 +52,21 @@ pub struct Agent {
     pub addr: SocketAddr,
     /// This was the node's very first start.
     pub first_start: bool,
+    /// With this start it founded its cluster.
+    pub founded: bool,
     /// What a person opens to see the cluster.
     pub page: Option<String>,
     net: Net,
     stop: CancellationToken,
     task: JoinHandle<Ended>,
+}
+
+/// Why it doesn't start, where something else than another try helps.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct StartError {
+    pub why: String,
+    pub hint: &'static str,
 }
 
 /// Why an agent came to its end.
@@ -71,13 +83,36 @@ impl Agent {
         let clock = Clock::new();
         let dir = DataDir::open(&config.data_dir)?;
         let start = first::identity(&dir, &config, clock.now().wall).await?;
+        let (first_start, path) = (start.first_start, dir.path().to_owned());
+        let started = Self::start_in(dir, start, clock, config, engine).await;
+        if started.is_err() && first_start {
+            // Nobody knows of this node yet: what was to be its first start can still be another.
+            first::undo(&path);
+        }
+        started
+    }
+
+    async fn start_in(
+        dir: DataDir,
+        start: first::Start,
+        clock: Clock,
+        config: AgentConfig,
+        engine: AnyEngine,
+    ) -> anyhow::Result<Self> {
         let identity = Arc::new(start.identity);
         let (disk_events, disk_queue) = mpsc::unbounded_channel();
         let report = move |event| drop(disk_events.send(event));
+        if !start.first_start {
+            first::check_state(&dir)?;
+        }
         let (disk, durable) = Disk::open(dir.state_path(), report)?;
         let addr = start.addr;
         let first =
             if start.first.is_none() && durable.is_empty() { first::again(&dir, &config)? } else { start.first };
+        if first.is_none() {
+            first::is_over(&dir)?;
+        }
+        let (first_start, founded) = (first.is_some(), first.as_ref().is_some_and(|first| first.members.is_none()));
         let promised = Core::lease_on_disk(&durable).map_or(Term::ZERO, |lease| lease.promised);
         let boot = Boot {
             cluster: identity.cluster(),
@@ -142,6 +177,7 @@ impl Agent {
             next_request: 0,
             ended: None,
             removed: false,
+            first_life: first_start,
             counters,
             disk_events: disk_queue,
             net_events,
@@ -154,8 +190,8 @@ impl Agent {
             dir,
         };
         let task = tokio::spawn(driver.run());
-        let (node, first_start) = (identity.node(), start.first_start);
-        Ok(Self { handle, node, identity, addr, first_start, page: link, net: kept, stop, task })
+        let node = identity.node();
+        Ok(Self { handle, node, identity, addr, first_start, founded, page: link, net: kept, stop, task })
     }
 
     /// Graceful: hands the lease over, says goodbye, leaves the containers running.
@@ -197,10 +233,9 @@ pub async fn run(config: AgentConfig, told: impl Future<Output = ()>) -> anyhow:
         EngineChoice::Demo => AnyEngine::parse("demo", &config.hostname),
     };
     let socket = config.socket.clone();
-    let founds = config.join.is_none();
     let mut agent = Agent::start(config, engine.map_err(anyhow::Error::msg)?).await?;
     tracing::info!(node = %agent.node, addr = %agent.addr, socket = %socket.display(), "this node is up");
-    if agent.first_start && founds {
+    if agent.founded {
         println!("A new cluster of one node, {}, is up.\n", agent.addr);
         println!("To add a node, run on it:\n");
         println!("    peer start --join {} --token {}\n", agent.addr, agent.token().await?);
@@ -329,6 +364,8 @@ struct Driver {
     next_request: u64,
     ended: Option<Ended>,
     removed: bool,
+    /// Nothing of this node is durable yet.
+    first_life: bool,
     counters: Arc<Counters>,
     disk_events: mpsc::UnboundedReceiver<DiskEvent>,
     net_events: mpsc::Receiver<NetEvent>,
@@ -376,6 +413,12 @@ impl Driver {
     }
 
     fn on_disk(&mut self, event: DiskEvent) {
+        if self.first_life && matches!(event, DiskEvent::Done(_)) {
+            self.first_life = false;
+            if let Err(error) = first::is_over(&self.dir) {
+                tracing::warn!(%error, "can't clear up after the first start");
+            }
+        }
         self.feed(match event {
             DiskEvent::Done(id) => Event::Persisted(id),
             DiskEvent::Failed { id, why } => Event::PersistFailed { id, why },
