@@ -61,9 +61,9 @@ pub struct StartArgs {
     /// Label the node, at its first start
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
-    /// The node's availability at its first start
-    #[arg(long, value_name = "active|pause|drain", default_value = "active")]
-    availability: String,
+    /// The node's availability, at its first start [default: active]
+    #[arg(long, value_name = "active|pause|drain")]
+    availability: Option<String>,
     /// Serve the cluster page and the metrics here, or nowhere [default: 127.0.0.1:7373, or a free port]
     #[arg(long, value_name = "IP[:PORT]|none")]
     dashboard: Option<String>,
@@ -162,7 +162,7 @@ impl StartArgs {
         let default_socket = (around.socket)(&data_dir);
         let socket = self.socket.as_deref().map(socket_path).transpose()?;
         check_socket(socket.as_ref().unwrap_or(&default_socket))?;
-        let availability = self.availability.parse::<Availability>();
+        let availability = |text: &str| text.parse::<Availability>().map_err(|why| wrong("--availability", text, &why));
         Ok(StartOptions {
             listen: self.listen_addr.as_deref().map(|text| address("--listen-addr", text, DEFAULT_PORT)).transpose()?,
             advertise: self.advertise_addr.as_deref().map(advertise).transpose()?,
@@ -172,7 +172,7 @@ impl StartArgs {
             default_socket,
             hostname: self.hostname.as_deref().map(hostname).transpose()?,
             labels: self.labels()?,
-            availability: availability.map_err(|why| wrong("--availability", &self.availability, &why))?,
+            availability: self.availability.as_deref().map(availability).transpose()?,
             dashboard: self.dashboard.as_deref().map(dashboard).transpose()?,
             data_dir,
         })
@@ -279,7 +279,7 @@ fn address(flag: &str, text: &str, port: u16) -> Result<SocketAddr, CliError> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return if address.port() == 0 { Err(wrong(flag, text, "the port can't be 0")) } else { Ok(address) };
     }
-    if let Some(port) = text.strip_prefix(':') {
+    if let Some(port) = text.strip_prefix(':').filter(|_| text.parse::<IpAddr>().is_err()) {
         let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| wrong(flag, text, "want IP:PORT"))?;
         return Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
     }
@@ -381,7 +381,7 @@ mod tests {
         assert!(options.join.is_none() && options.hostname.is_none() && options.labels.is_empty());
         assert_eq!(options.data_dir, Path::new("/var/lib/peer"));
         assert_eq!(options.default_socket, Path::new("/var/lib/peer/peer.sock"));
-        assert_eq!(options.availability, Availability::Active);
+        assert_eq!(options.availability, None);
     }
 
     #[test]
@@ -400,7 +400,10 @@ mod tests {
             options.labels.into_iter().collect::<Vec<_>>(),
             [("ssd".into(), "".into()), ("zone".into(), "east".into())]
         );
-        assert_eq!(options.availability, Availability::Drain);
+        assert_eq!(options.availability, Some(Availability::Drain));
+        assert_eq!(advertise("::1").unwrap(), ("::1".parse().unwrap(), None));
+        assert_eq!(address("--listen-addr", "::1", 7373).unwrap(), "[::1]:7373".parse().unwrap());
+        assert_eq!(address("--listen-addr", ":7400", 7373).unwrap(), "0.0.0.0:7400".parse().unwrap());
         assert_eq!(advertise("10.0.0.2:9").unwrap(), ("10.0.0.2".parse().unwrap(), Some(9)));
         assert_eq!(engine("/run/docker.sock").unwrap(), EngineChoice::Docker("/run/docker.sock".into()));
     }
@@ -419,6 +422,7 @@ mod tests {
             ("--listen-addr 1.2.3.4:0", "--listen-addr"),
             ("--listen-addr :x", "--listen-addr"),
             ("--advertise-addr 0.0.0.0", "--advertise-addr"),
+            ("--advertise-addr ::", "--advertise-addr"),
             ("--engine tcp://10.0.0.1:2375", "--engine"),
             ("--engine podman", "--engine"),
             ("--hostname my_node!", "--hostname"),

@@ -127,6 +127,11 @@ impl Agent {
         };
         let core = Core::boot(boot, clock.now())
             .with_context(|| format!("{} is left as it was", dir.state_path().display()))?;
+        if !first_start
+            && let Some(unheeded) = core.node(identity.node()).and_then(|me| first::unheeded(&config, &me.policy))
+        {
+            tracing::warn!("{unheeded}");
+        }
         let mut trace = config.trace_file.as_deref().map(Trace::open).transpose()?;
         if let Some(trace) = &mut trace {
             trace.boot(&core, promised, clock.now());

@@ -6,6 +6,7 @@
 use super::{AgentConfig, Join, StartError};
 use crate::core::face::FirstBoot;
 use crate::limits::MAX_MESSAGE_BYTES;
+use crate::model::node::{Availability, NodePolicy};
 use crate::shell::identity::{DataDir, Identity, Token, random};
 use crate::shell::net::{self, DEFAULT_PORT};
 use crate::time::Wall;
@@ -71,7 +72,7 @@ fn boot(first: First, config: &AgentConfig) -> FirstBoot {
     FirstBoot {
         members: first.members,
         join_secret: first.join_secret,
-        availability: config.availability,
+        availability: config.availability.unwrap_or(Availability::Active),
         labels: config.labels.clone(),
     }
 }
@@ -83,6 +84,25 @@ pub(super) fn again(dir: &DataDir, config: &AgentConfig) -> anyhow::Result<Optio
     let first: First =
         codec::decode(&bytes, MAX_MESSAGE_BYTES).with_context(|| dir.path().join(FIRST_FILE).display().to_string())?;
     Ok(Some(boot(first, config)))
+}
+
+/// What was said of the node itself holds at its first start only, since then it may have been changed from any node: what
+/// of it differs now, in words, or nothing.
+pub(super) fn unheeded(config: &AgentConfig, policy: &NodePolicy) -> Option<String> {
+    let mut flags = Vec::new();
+    let mut update = Vec::new();
+    for (key, value) in config.labels.iter().filter(|(key, value)| policy.labels.get(*key) != Some(*value)) {
+        flags.push(format!("--label {key}={value}"));
+        update.push(format!("--label-add {key}={value}"));
+    }
+    if let Some(wanted) = config.availability.filter(|wanted| *wanted != policy.availability) {
+        flags.push(format!("--availability {}", wanted.as_str()));
+        update.push(format!("--availability {}", wanted.as_str()));
+    }
+    let (flags, update, name) = (flags.join(" "), update.join(" "), &config.hostname);
+    (!flags.is_empty()).then(|| {
+        format!("{flags} counts only at a node's first start, and is passed over; to change it: peer node update {update} {name}")
+    })
 }
 
 /// The first life's state is durable: from now on it must be there.

@@ -1,7 +1,7 @@
 //! Starts that must not be what they were: on directories that are another cluster's, half made, or not whole.
 
 use super::*;
-use crate::model::node::Availability;
+use crate::model::node::{Availability, NodePolicy};
 use crate::shell::engine::DemoEngine;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
@@ -19,7 +19,7 @@ fn config(dir: &Path) -> AgentConfig {
         socket: dir.join("peer.sock"),
         hostname: "one".into(),
         labels: BTreeMap::new(),
-        availability: Availability::Active,
+        availability: None,
         publish_on: HERE,
         dashboard: Dashboard::None,
         timing: crate::core::face::Timing::default(),
@@ -112,4 +112,23 @@ async fn a_first_start_cut_short_before_its_state_was_written_is_done_again() {
     assert!(agent.founded);
     assert_eq!(agent.node, first.identity.node());
     agent.stop().await;
+}
+
+#[test]
+fn flags_of_the_first_start_that_come_too_late_are_told() {
+    let said = AgentConfig {
+        labels: [("zone", "east"), ("ssd", "")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        availability: Some(Availability::Drain),
+        ..config(Path::new("/tmp"))
+    };
+    let mut policy = NodePolicy::new(NodeId::from_u128(1));
+    policy.labels.insert("ssd".into(), String::new());
+    let told = first::unheeded(&said, &policy).unwrap();
+    assert!(told.starts_with("--label zone=east --availability drain counts only at a node's first start"), "{told}");
+    assert!(told.ends_with("peer node update --label-add zone=east --availability drain one"), "{told}");
+    // A unit file may say what is so.
+    policy.labels.insert("zone".into(), "east".into());
+    policy.availability = Availability::Drain;
+    assert_eq!(first::unheeded(&said, &policy), None);
+    assert_eq!(first::unheeded(&config(Path::new("/tmp")), &policy), None);
 }
