@@ -208,7 +208,11 @@ impl Core {
             ports,
         };
         let record = Revision { service: id, id: revision, spec_json, registry_auth: auth, created: now.wall };
-        Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), revision_and_service(record, service)) })
+        // One of this name that was removed has the same id: its history is not this one's. (Until now its last tasks
+        // may have needed it; a task that knows its spec keeps it.)
+        let before: Changes = self.store.revisions(id).map(|r| (Key::Revision(id, r.id), None)).collect();
+        let changes = before.into_iter().chain(revision_and_service(record, service)).collect();
+        Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), changes) })
     }
 
     fn update_service(
@@ -268,7 +272,9 @@ impl Core {
             Some(to) => to,
             None => service.previous.filter(|p| *p != effective).ok_or_else(|| no_previous(&service.name))?,
         };
-        let Some(spec) = self.spec(id, target) else { return Err(no_previous(&service.name)) };
+        // What was read before may be known here still, though its record has gone.
+        let kept = self.store.revision(id, target).is_some();
+        let Some(spec) = self.spec(id, target).filter(|_| kept) else { return Err(no_previous(&service.name)) };
         self.check_references(&spec)?;
         service.ports = self.assign_ports(id, &spec.ports, &service.ports)?;
         service.previous = Some(effective);

@@ -278,3 +278,21 @@ fn a_port_in_host_mode_and_one_in_ingress_mode_do_not_meet() {
     let chosen = alone.core.services().into_iter().find(|s| s.service.name == "g").unwrap().service.ports[0].published;
     assert_eq!(chosen, 30_001);
 }
+
+/// `service rm`, then `create` of the same name: the removed one's revisions showed, and could be rolled back to.
+#[test]
+fn a_service_made_anew_under_an_old_name_has_no_history() {
+    let mut alone = Alone::founded();
+    let first = alone.publish("web", "9901/tcp/host").unwrap().id;
+    let service = first.parse().unwrap();
+    let before = alone.core.revisions(service)[0].revision.id;
+    alone.ask(Request::RemoveService { id: service }).unwrap();
+    assert_eq!(alone.publish("web", "9902/tcp/host").unwrap().id, first);
+    let revisions = alone.core.revisions(service);
+    assert_eq!(revisions.len(), 1, "{revisions:?}");
+    assert!(revisions[0].current && revisions[0].revision.spec_json.contains("9902"));
+    let rollback = Request::RollbackService { id: service, version: None, to: Some(before) };
+    assert!(matches!(alone.ask(rollback), Err(face::Refused::Invalid(_))));
+    alone.wait(Duration::from_secs(10));
+    assert_eq!(alone.core.revisions(service).len(), 1);
+}
