@@ -303,6 +303,15 @@ impl Core {
     }
 
     fn on_engine_state(&mut self, state: EngineState, info: Option<EngineInfo>, now: Now) {
+        match (&self.fact.engine, &state) {
+            (EngineState::Unreachable(_), EngineState::Ready) => {
+                self.notice(Notice::Warning("the engine answers again".to_owned()));
+            }
+            (old, EngineState::Unreachable(why)) if *old != state => self.notice(Notice::Warning(format!(
+                "the engine is unreachable: {why}; its containers are left as they are"
+            ))),
+            _ => {}
+        }
         self.fact.engine = state;
         if let Some(info) = info {
             self.fact.engine_version = info.version;
@@ -540,9 +549,28 @@ impl Core {
             MeshEvent::Applied { version } => self.routes.applied = self.routes.applied.max(version),
             MeshEvent::Drained { task } => self.worker.handle_drained(task, now),
             MeshEvent::Blocked(ports) => {
+                self.tell_blocked(&ports);
                 self.fact.blocked_ports = ports;
                 self.write_fact(now);
             }
+        }
+    }
+
+    fn tell_blocked(&mut self, ports: &BTreeMap<u16, String>) {
+        let named = |port: u16| {
+            let publishes = |s: &&crate::model::service::Service| s.ports.iter().any(|p| p.published == port);
+            match self.store.services().find(publishes) {
+                Some(service) => format!("port {port} of service {}", service.name),
+                None => format!("port {port}"),
+            }
+        };
+        let old = &self.fact.blocked_ports;
+        let blocked = ports.iter().filter(|(port, why)| old.get(*port) != Some(*why));
+        let blocked = blocked.map(|(port, why)| format!("{} can't be opened here: {why}", named(*port)));
+        let open = old.keys().filter(|port| !ports.contains_key(*port));
+        let open = open.map(|port| format!("{} is open now", named(*port)));
+        for text in blocked.chain(open).collect::<Vec<_>>() {
+            self.notice(Notice::Warning(text));
         }
     }
 

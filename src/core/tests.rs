@@ -296,3 +296,37 @@ fn a_service_made_anew_under_an_old_name_has_no_history() {
     alone.wait(Duration::from_secs(10));
     assert_eq!(alone.core.revisions(service).len(), 1);
 }
+
+#[test]
+fn an_engine_that_goes_and_comes_back_is_told_once_each() {
+    let mut alone = Alone::founded();
+    let gone = || Event::Engine(EngineEvent::Unreachable("connection refused".into()));
+    let back = || Event::Engine(EngineEvent::Reachable(EngineInfo::default()));
+    for event in [gone(), gone(), back(), back(), gone()] {
+        alone.feed(event);
+    }
+    let gone = "the engine is unreachable: connection refused; its containers are left as they are";
+    assert_eq!(alone.warnings, [gone, "the engine answers again", gone]);
+}
+
+/// It showed in `node inspect` alone.
+#[test]
+fn a_published_port_that_can_not_be_opened_is_told_with_its_service() {
+    let mut alone = Alone::founded();
+    alone.publish("web", "7373/tcp/ingress").unwrap();
+    let blocked = |ports: &[u16]| {
+        let why = |port: &u16| (*port, "address in use".to_owned());
+        Event::Mesh(MeshEvent::Blocked(ports.iter().map(why).collect()))
+    };
+    for event in [blocked(&[7373]), blocked(&[7373, 80]), blocked(&[80])] {
+        alone.feed(event);
+    }
+    assert_eq!(
+        alone.warnings,
+        [
+            "port 7373 of service web can't be opened here: address in use",
+            "port 80 can't be opened here: address in use",
+            "port 7373 of service web is open now",
+        ]
+    );
+}
