@@ -90,6 +90,8 @@ pub fn start(args: StartArgs) -> Result<(), CliError> {
 fn over(ended: Ended) -> Result<(), CliError> {
     match ended {
         Ended::Stopped => Ok(()),
+        // Nor is there anything to complain of.
+        Ended::Left => Err(CliError::removed("")),
         // The unit file must not start such a node over and over: it knows it by the exit code.
         Ended::Removed => Err(CliError::removed(
             "this node was removed from the cluster; to use it again, start it with --join and a fresh --data-dir",
@@ -319,7 +321,7 @@ fn check_host(text: &str) -> Result<(), CliError> {
     match () {
         () if text.contains("://") => bad("want HOST or HOST:PORT, without a scheme"),
         () if host.is_empty() => bad("want HOST or HOST:PORT"),
-        () if !port.parse::<u16>().is_ok_and(|port| port > 0) => bad("the port must be a number up to 65535"),
+        () if !port.parse::<u16>().is_ok_and(|port| port > 0) => bad("the port must be a number from 1 to 65535"),
         () if !host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) => bad("not the name of a host"),
         () => Ok(()),
     }
@@ -411,6 +413,8 @@ mod tests {
     #[test]
     fn a_node_that_was_removed_is_told_apart() {
         assert_eq!(over(Ended::Removed).unwrap_err().code(), 3);
+        let left = over(Ended::Left).unwrap_err();
+        assert_eq!((left.code(), left.message()), (3, ""), "a unit file must not start it again");
         assert!(over(Ended::Stopped).is_ok());
         assert_eq!(failed(anyhow::anyhow!("disk full")).code(), 1);
     }
@@ -432,6 +436,7 @@ mod tests {
             ("--socket tcp://x", "--socket"),
             ("--join http://x --token PEERTKN-1-a-b", "--join"),
             ("--join host:99999 --token PEERTKN-1-a-b", "--join"),
+            ("--join host:0 --token PEERTKN-1-a-b", "--join"),
             ("--join host", "--join"),
             ("--token PEERTKN-1-a-b", "--token"),
             ("--join host --token SWMTKN-1-a-b", "--token"),

@@ -375,8 +375,12 @@ impl Core {
         self.known_node(id)?;
         let down = id != self.me && self.membership.member(id).is_none_or(|m| m.liveness == Liveness::Down);
         if !down && !force {
+            let name = match self.store.get(&Key::NodeFact(id)) {
+                Some(Value::NodeFact(fact)) if !fact.hostname.is_empty() => fact.hostname.clone(),
+                _ => id.to_string(),
+            };
             return Err(Refused::Invalid(format!(
-                "node {id} is not down and can't be removed: stop its agent first, or use --force"
+                "node {name} is not down and can't be removed: stop its agent first, or use --force"
             )));
         }
         let policy = NodePolicy { removed: true, ..self.policy(id) };

@@ -75,6 +75,8 @@ pub enum Ended {
     Stopped,
     /// The node was removed from the cluster.
     Removed,
+    /// It was removed because somebody asked it to leave.
+    Left,
 }
 
 impl Agent {
@@ -171,6 +173,7 @@ impl Agent {
         });
         let kept = net.clone();
         let driver = Driver {
+            node: identity.node(),
             core,
             clock,
             net,
@@ -182,6 +185,7 @@ impl Agent {
             next_request: 0,
             ended: None,
             removed: false,
+            leaves: false,
             first_life: first_start,
             counters,
             disk_events: disk_queue,
@@ -358,6 +362,7 @@ impl Tunnels for NetTunnels {
 
 /// The loop and what it drives.
 struct Driver {
+    node: NodeId,
     core: Core,
     clock: Clock,
     net: Net,
@@ -369,6 +374,8 @@ struct Driver {
     next_request: u64,
     ended: Option<Ended>,
     removed: bool,
+    /// It was asked here to remove itself.
+    leaves: bool,
     /// Nothing of this node is durable yet.
     first_life: bool,
     counters: Arc<Counters>,
@@ -467,6 +474,7 @@ impl Driver {
                 self.next_request += 1;
                 let id = RequestId(self.next_request);
                 self.replies.insert(id, reply);
+                self.leaves |= matches!(request, Request::RemoveNode { id, .. } if id == self.node);
                 self.feed(Event::Request { id, request });
             }
         }
@@ -496,7 +504,11 @@ impl Driver {
                 Effect::Ban(nodes) => self.ban(&nodes),
                 Effect::Notice(notice) => self.log(notice),
                 Effect::Stopped => {
-                    self.ended = Some(if self.removed { Ended::Removed } else { Ended::Stopped });
+                    self.ended = Some(match (self.removed, self.leaves) {
+                        (false, _) => Ended::Stopped,
+                        (true, false) => Ended::Removed,
+                        (true, true) => Ended::Left,
+                    });
                 }
             }
         }
@@ -523,6 +535,9 @@ impl Driver {
             Notice::RolloutState { service, state, message } => tracing::info!(%service, state, message, "rollout"),
             Notice::Removed => {
                 self.removed = true;
+                if self.leaves {
+                    return tracing::info!("this node leaves the cluster: its containers are stopped");
+                }
                 tracing::error!(
                     "this node was removed from the cluster: its containers are stopped; to join again it needs a fresh data directory"
                 );

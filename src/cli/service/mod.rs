@@ -95,7 +95,7 @@ pub struct Rollback {
     #[arg(value_name = "SERVICE")]
     service: String,
     /// The revision's number
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, value_name = "REVISION", value_parser = values::count::<u32>)]
     to: Option<u32>,
     #[command(flatten)]
     waiting: Waiting,
@@ -308,8 +308,10 @@ async fn roll_back(
     parameters.extend(to.as_deref().map(|to| ("to", to)));
     let path = with_query(&format!("/peer/services/{}/rollback", escaped(id)), &parameters);
     let answer = client.post(&path, None).await.map_err(|error| {
+        // What there is of services doesn't help with a revision that isn't there.
+        let of_revision = to.is_some() && error.is_not_found();
         let error = CliError::from(error);
-        if error.hint_text().is_some() {
+        if error.hint_text().is_some() && !of_revision {
             error
         } else {
             error.hint(format!("see the kept revisions with: peer service history {service}"))

@@ -319,6 +319,7 @@ async fn rollbacks_name_their_revision() {
     assert_eq!(agent.asked().last().unwrap(), "POST /peer/services/abc/rollback?version=9");
     let error = ran(&agent, &["rollback", "-d", "--to", "7", "web"]).await.0.unwrap_err();
     assert_eq!(error.message(), "service web has no revision 7 (kept: 1, 2)");
+    assert_eq!(error.hint_text(), Some("see the kept revisions with: peer service history web"));
     let mixed = ran(&agent, &["update", "--rollback", "--force", "web"]).await.0.unwrap_err();
     assert_eq!(mixed.message(), "other flags may not be combined with --rollback");
 }

@@ -114,6 +114,18 @@ async fn a_first_start_cut_short_before_its_state_was_written_is_done_again() {
     agent.stop().await;
 }
 
+/// It was an error in the log, and "removed", for who had asked for just that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_asked_to_leave_ends_without_complaint() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = start(&config(dir.path())).await.unwrap();
+    let request = Request::RemoveNode { id: agent.node, force: true };
+    // It may end before it has answered.
+    let _ = agent.handle.request(request).await;
+    let ended = tokio::time::timeout(Duration::from_secs(40), agent.ended()).await;
+    assert_eq!(ended.expect("nothing is left to stop"), Ended::Left);
+}
+
 #[test]
 fn flags_of_the_first_start_that_come_too_late_are_told() {
     let said = AgentConfig {
