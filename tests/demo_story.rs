@@ -5,6 +5,7 @@
 use peer::core::Core;
 use peer::core::face::{Accepted, Refused, Request};
 use peer::ids::{ServiceId, TaskId};
+use peer::model::container::Owner;
 use peer::model::node::{Availability, Liveness};
 use peer::model::rollout::RolloutState;
 use peer::model::task::TaskPhase;
@@ -365,13 +366,24 @@ async fn a_graceful_restart_moves_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_node_is_shut_out() {
     let mut story = Story::start(3).await;
+    story.create("demo/greeter:1", 6).await;
+    story.until_serving(0, "demo/greeter:1", 6).await;
     let removed = story.demo.agent(2).unwrap().node;
+    let owner = Owner { cluster: story.demo.agent(2).unwrap().identity.cluster(), node: removed };
+    assert!(!story.demo.engine.containers(owner).is_empty());
     let refused = story.request(0, Request::RemoveNode { id: removed, force: false }).await;
     assert!(matches!(refused, Err(Refused::Invalid(ref why)) if why.contains("is not down")), "{refused:?}");
     story.request(0, Request::RemoveNode { id: removed, force: true }).await.unwrap();
     let mut gone = story.demo.agents[2].take().unwrap();
     let ended = timeout(PATIENCE, gone.ended()).await.expect("the removed agent ends by itself");
     assert_eq!(ended, peer::shell::agent::Ended::Removed);
+    assert_eq!(story.demo.engine.containers(owner), [], "its containers end with its membership");
+    story.until_serving(0, "demo/greeter:1", 6).await;
+    story
+        .until(0, "nothing is told of what ran there", move |core| {
+            core.tasks().iter().all(|t| t.task.node != Some(removed))
+        })
+        .await;
     story.until(1, "two nodes are left", |core| core.nodes().len() == 2).await;
     // With its old certificate it gets nothing more.
     if story.demo.restart(2).await.is_ok() {

@@ -8,15 +8,15 @@ use peer::ids::NodeId;
 use peer::limits::MAX_MESSAGE_BYTES;
 use peer::shell::clock::wall;
 use peer::shell::identity::{Identity, NodeName, Pem, certs};
-use peer::shell::net::{Net, NetConfig, NetEvent};
+use peer::shell::net::{NetConfig, NetEvent};
 use peer::time::Wall;
 use peer::wire::codec;
 use quinn::{ConnectionError, VarInt};
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 const MEMBER: &[u8] = b"peer/1";
 
@@ -294,6 +294,19 @@ async fn a_banned_node_loses_its_connections_and_gets_no_new_one() {
     assert!(a.net.open_tunnel(b.id(), b.addr).await.unwrap_err().why.contains("removed"));
     assert_eq!(a.net.connections(b.id()), 0);
     a.heard_only(&friend).await;
+}
+
+/// It has containers to stop, and may have nothing to say for a while.
+#[tokio::test]
+async fn a_banned_node_is_told_why_by_what_closes_its_connection() {
+    let founder = founder();
+    let (mut a, mut b) = (start(&founder), start(&member_of(&founder)));
+    b.send(&a, "hello", false);
+    assert_eq!(a.text_from(&b).await, "hello");
+    a.net.ban(&set(b.id()));
+    b.link_lost(a.id()).await;
+    let (by, removed, _) = b.refused().await;
+    assert_eq!((by, removed), (a.id(), true));
 }
 
 #[tokio::test]

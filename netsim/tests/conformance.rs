@@ -31,10 +31,9 @@ impl engine::Subject for SimEngine {
 
     fn next(&mut self) -> EngineEvent {
         loop {
-            match self.rig.next(0).expect("an event of the engine") {
-                Event::Engine(event) => return event,
-                // The core's own, which is not on trial.
-                _ => {}
+            // What else comes is the core's own, which is not on trial.
+            if let Event::Engine(event) = self.rig.next(0).expect("an event of the engine") {
+                return event;
             }
         }
     }

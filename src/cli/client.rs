@@ -3,9 +3,9 @@
 
 use super::error::CliError;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::fmt::Write;
@@ -13,6 +13,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 
 /// Ten thousand tasks with a large spec each stay below it.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
@@ -124,14 +125,34 @@ impl Client {
         auth: Option<&str>,
         limit: Duration,
     ) -> Answer<String> {
-        tokio::time::timeout(limit, self.exchange(method, path, body, auth)).await.unwrap_or_else(|_| {
-            let error = CliError::new(format!("the agent didn't answer within {} s", limit.as_secs()))
-                .hint("look at its log: journalctl -u peer");
-            Err(ApiError::Unreachable { error, sent: true })
-        })
+        let exchange = self.exchange(method, path, body, auth);
+        tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(too_slow(limit)))
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>, auth: Option<&str>) -> Answer<String> {
+    /// An answer that comes bit by bit, and may never end.
+    pub async fn stream(&self, path: &str) -> Answer<Stream> {
+        let opening = self.open(Method::GET, path, None, None);
+        let opened = tokio::time::timeout(TIMEOUT, opening).await.unwrap_or_else(|_| Err(too_slow(TIMEOUT)));
+        let (response, connection) = opened?;
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let framed = kind == Some("application/vnd.docker.multiplexed-stream");
+        let status = response.status();
+        let mut stream = Stream { body: response.into_body(), framed, connection };
+        if status.is_success() {
+            return Ok(stream);
+        }
+        let collected = Limited::new(&mut stream.body, MAX_ANSWER_BYTES).collect().await;
+        let bytes = collected.map_err(|error| ApiError::Garbled(error.to_string()))?.to_bytes();
+        Err(refusal(status, &String::from_utf8_lossy(&bytes)))
+    }
+
+    async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        auth: Option<&str>,
+    ) -> Answer<(Response<Incoming>, JoinHandle<hyper::Result<()>>)> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| ApiError::Unreachable { error: no_agent(&self.socket, &error), sent: false })?;
@@ -140,19 +161,58 @@ impl Client {
         // Ends with the exchange; its error reaches us through the sender.
         let connection = tokio::spawn(connection);
         let response = sender.send_request(request(method, path, body, auth)?).await.map_err(|error| broken(&error))?;
+        Ok((response, connection))
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>, auth: Option<&str>) -> Answer<String> {
+        let (response, connection) = self.open(method, path, body, auth).await?;
         let status = response.status();
         let collected = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
         connection.abort();
         let bytes = collected.map_err(|error| ApiError::Garbled(error.to_string()))?.to_bytes();
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        if status.is_success() {
-            return Ok(text);
-        }
-        let said = serde_json::from_str::<Value>(&text).ok();
-        let message = said.as_ref().and_then(|said| said.get("message")).and_then(Value::as_str);
-        let message = message.map_or_else(|| format!("the agent answered {status}"), str::to_owned);
-        Err(ApiError::Refused { status: status.as_u16(), message })
+        if status.is_success() { Ok(text) } else { Err(refusal(status, &text)) }
     }
+}
+
+/// The body of an answer as it comes.
+pub struct Stream {
+    body: Incoming,
+    framed: bool,
+    connection: JoinHandle<hyper::Result<()>>,
+}
+
+impl Stream {
+    /// In docker's frames, which tell stdout and stderr apart.
+    pub fn is_framed(&self) -> bool {
+        self.framed
+    }
+
+    pub async fn next(&mut self) -> Answer<Option<Bytes>> {
+        loop {
+            match self.body.frame().await.transpose().map_err(|error| broken(&error))? {
+                None => return Ok(None),
+                Some(frame) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        return Ok(Some(bytes));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+fn refusal(status: StatusCode, text: &str) -> ApiError {
+    let said = serde_json::from_str::<Value>(text).ok();
+    let message = said.as_ref().and_then(|said| said.get("message")).and_then(Value::as_str);
+    let message = message.map_or_else(|| format!("the agent answered {status}"), str::to_owned);
+    ApiError::Refused { status: status.as_u16(), message }
 }
 
 fn request(method: Method, path: &str, body: Option<&Value>, auth: Option<&str>) -> Answer<Request<Full<Bytes>>> {
@@ -177,6 +237,12 @@ fn parsed(text: &str) -> Answer {
         return Ok(Value::Null);
     }
     serde_json::from_str(text).map_err(|error| ApiError::Garbled(error.to_string()))
+}
+
+fn too_slow(limit: Duration) -> ApiError {
+    let error = CliError::new(format!("the agent didn't answer within {} s", limit.as_secs()))
+        .hint("look at its log: journalctl -u peer");
+    ApiError::Unreachable { error, sent: true }
 }
 
 fn broken(error: &hyper::Error) -> ApiError {

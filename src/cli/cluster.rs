@@ -153,7 +153,20 @@ fn page(status: &Value, now: jiff::Timestamp) -> String {
         ("Voters", voters.join(", ")),
         (
             "Nodes",
-            format!("{} ({} ready, {} down)", count("/Nodes/Total"), count("/Nodes/Ready"), count("/Nodes/Down")),
+            match count("/Nodes/Away") {
+                0 => format!(
+                    "{} ({} ready, {} down)",
+                    count("/Nodes/Total"),
+                    count("/Nodes/Ready"),
+                    count("/Nodes/Down")
+                ),
+                away => format!(
+                    "{} ({} ready, {away} stopped, {} down)",
+                    count("/Nodes/Total"),
+                    count("/Nodes/Ready"),
+                    count("/Nodes/Down")
+                ),
+            },
         ),
         ("Services", count("/Services").to_string()),
         ("Tasks", format!("{} ({} here)", count("/Tasks"), count("/TasksHere"))),
@@ -184,8 +197,12 @@ fn voter(voter: &Value) -> String {
 
 async fn recover(args: &RecoverArgs, client: &Client, console: &mut Console) -> Result<(), CliError> {
     let status = client.get("/peer/status").await?;
+    if flag(&status, "/Quorum") {
+        return Err(CliError::new("a majority of the voters is alive: there is nothing to recover"));
+    }
     let voters: Vec<String> = list(&status, "/Voters").iter().map(voter).collect();
-    let live = number(&status, "/Nodes/Total").saturating_sub(number(&status, "/Nodes/Down"));
+    let gone = number(&status, "/Nodes/Down") + number(&status, "/Nodes/Away");
+    let live = number(&status, "/Nodes/Total").saturating_sub(gone);
     console.note(&format!(
         "The voters of cluster {} are: {}\nA new electorate will be formed from the {live} of {} nodes that this node ({}) sees alive now.\n\
          The old voters' votes count no more; when they return they join as followers, and writes that only they had may be lost.",
@@ -194,9 +211,6 @@ async fn recover(args: &RecoverArgs, client: &Client, console: &mut Console) -> 
         number(&status, "/Nodes/Total"),
         text(&status, "/Node/Hostname"),
     ));
-    if flag(&status, "/Quorum") {
-        console.warn("a majority of the voters is alive: there is nothing to recover");
-    }
     if !args.yes && !console.confirm("Form the new electorate?")? {
         return Err(CliError::new("nothing was changed"));
     }
@@ -260,5 +274,31 @@ mod tests {
             err.text()
         );
         assert_eq!(agent.asked().last().unwrap(), "POST /peer/recover");
+    }
+
+    #[tokio::test]
+    async fn with_a_majority_alive_there_is_nothing_to_recover_and_that_is_said_once() {
+        let agent = FakeAgent::start(|_| {
+            let mut status = shown();
+            status["Quorum"] = true.into();
+            (200, status)
+        });
+        let (mut console, out, err) = console(false);
+        let error = recover(&RecoverArgs { yes: true }, &agent.client(), &mut console).await.unwrap_err();
+        assert!(error.message().contains("nothing to recover"), "{error}");
+        assert_eq!((out.text().as_str(), err.text().as_str()), ("", ""));
+        assert_eq!(agent.asked(), ["GET /peer/status"]);
+    }
+
+    #[tokio::test]
+    async fn nodes_that_were_stopped_are_counted_apart() {
+        let agent = FakeAgent::start(|_| {
+            let mut status = shown();
+            status["Nodes"] = json!({ "Total": 5, "Ready": 2, "Away": 1, "Down": 2 });
+            (200, status)
+        });
+        let (mut console, out, _) = console(false);
+        status(&StatusArgs { format: None }, &agent.client(), &mut console).await.unwrap();
+        assert!(out.text().contains("Nodes:      5 (2 ready, 1 stopped, 2 down)\n"), "{}", out.text());
     }
 }

@@ -64,6 +64,11 @@ impl Console {
         let _ = writeln!(self.err, "{text}");
     }
 
+    /// What somebody else said on their stderr.
+    pub fn print_to_err(&mut self, text: &str) {
+        let _ = self.err.write_all(text.as_bytes());
+    }
+
     pub fn warn(&mut self, text: &str) {
         let label = if self.colours { "\x1b[1;33mwarning:\x1b[0m" } else { "warning:" };
         let _ = writeln!(self.err, "{label} {text}");

@@ -28,8 +28,8 @@ pub struct LeaveArgs {
     timeout: Option<Nanos>,
 }
 
-/// The agent needs a moment to end after it was removed.
-const END_TIMEOUT: Duration = Duration::from_secs(10);
+/// The agent ends when the containers that are left here have been stopped, and after half a minute in any case.
+const END_TIMEOUT: Duration = Duration::from_secs(40);
 
 pub async fn leave(args: &LeaveArgs, client: &Client, console: &mut Console) -> Result<(), CliError> {
     let status = client.get("/peer/status").await?;

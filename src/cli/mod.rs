@@ -32,6 +32,7 @@ mod testing;
 pub use error::CliError;
 
 use clap::builder::ValueParser;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use client::Client;
 use console::Console;
@@ -148,7 +149,9 @@ fn with_any_values(command: clap::Command) -> clap::Command {
 /// The innermost command that was given one says it.
 fn host(matches: &ArgMatches) -> Option<String> {
     let inner = matches.subcommand().and_then(|(_, inner)| host(inner));
-    inner.or_else(|| matches.try_get_one::<String>(HOST).ok().flatten().cloned())
+    // A variable that is empty is one that isn't set.
+    let unset = |said: &String| said.is_empty() && matches.value_source(HOST) == Some(ValueSource::EnvVariable);
+    inner.or_else(|| matches.try_get_one::<String>(HOST).ok().flatten().filter(|said| !unset(said)).cloned())
 }
 
 #[cfg(test)]
@@ -192,6 +195,19 @@ mod tests {
         assert_eq!(spec["Mode"]["Replicated"]["Replicas"], 5);
         assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["Env"], serde_json::json!(["A=1", "B=2"]));
         assert_eq!(parsed("peer service ls -H unix:///a -H unix:///b").unwrap().1.as_deref(), Some("unix:///b"));
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_told_in_words() {
+        for line in [
+            "peer service create --replicas abc nginx",
+            "peer service create --replicas -1 nginx",
+            "peer service update --update-parallelism -1 web",
+            "peer service rollback --to abc web",
+        ] {
+            let error = parsed(line).unwrap_err().to_string();
+            assert!(error.contains("want a whole number, 0 or more"), "{line}: {error}");
+        }
     }
 
     #[test]

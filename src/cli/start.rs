@@ -5,7 +5,7 @@ use super::client::{own_data_dir, own_socket, socket_of};
 use super::error::{CliError, wants_colours};
 use super::service::pair;
 use crate::model::node::Availability;
-use crate::shell::agent::{Dashboard, Ended, EngineChoice, Join, StartOptions};
+use crate::shell::agent::{Dashboard, Ended, EngineChoice, Join, StartError, StartOptions};
 use clap::Args;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -61,9 +61,9 @@ pub struct StartArgs {
     /// Label the node, at its first start
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
-    /// The node's availability at its first start
-    #[arg(long, value_name = "active|pause|drain", default_value = "active")]
-    availability: String,
+    /// The node's availability, at its first start [default: active]
+    #[arg(long, value_name = "active|pause|drain")]
+    availability: Option<String>,
     /// Serve the cluster page and the metrics here, or nowhere [default: 127.0.0.1:7373, or a free port]
     #[arg(long, value_name = "IP[:PORT]|none")]
     dashboard: Option<String>,
@@ -90,6 +90,8 @@ pub fn start(args: StartArgs) -> Result<(), CliError> {
 fn over(ended: Ended) -> Result<(), CliError> {
     match ended {
         Ended::Stopped => Ok(()),
+        // Nor is there anything to complain of.
+        Ended::Left => Err(CliError::removed("")),
         // The unit file must not start such a node over and over: it knows it by the exit code.
         Ended::Removed => Err(CliError::removed(
             "this node was removed from the cluster; to use it again, start it with --join and a fresh --data-dir",
@@ -115,7 +117,11 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 
 /// The whole chain of causes in one line.
 pub fn failed(error: anyhow::Error) -> CliError {
-    CliError::new(format!("{error:#}"))
+    let failed = CliError::new(format!("{error:#}"));
+    match error.downcast_ref::<StartError>() {
+        Some(error) => failed.hint(error.hint),
+        None => failed,
+    }
 }
 
 /// PEER_LOG says how much, in the syntax of RUST_LOG. Under systemd the journal has the time already.
@@ -158,7 +164,7 @@ impl StartArgs {
         let default_socket = (around.socket)(&data_dir);
         let socket = self.socket.as_deref().map(socket_path).transpose()?;
         check_socket(socket.as_ref().unwrap_or(&default_socket))?;
-        let availability = self.availability.parse::<Availability>();
+        let availability = |text: &str| text.parse::<Availability>().map_err(|why| wrong("--availability", text, &why));
         Ok(StartOptions {
             listen: self.listen_addr.as_deref().map(|text| address("--listen-addr", text, DEFAULT_PORT)).transpose()?,
             advertise: self.advertise_addr.as_deref().map(advertise).transpose()?,
@@ -168,7 +174,7 @@ impl StartArgs {
             default_socket,
             hostname: self.hostname.as_deref().map(hostname).transpose()?,
             labels: self.labels()?,
-            availability: availability.map_err(|why| wrong("--availability", &self.availability, &why))?,
+            availability: self.availability.as_deref().map(availability).transpose()?,
             dashboard: self.dashboard.as_deref().map(dashboard).transpose()?,
             data_dir,
         })
@@ -275,7 +281,7 @@ fn address(flag: &str, text: &str, port: u16) -> Result<SocketAddr, CliError> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return if address.port() == 0 { Err(wrong(flag, text, "the port can't be 0")) } else { Ok(address) };
     }
-    if let Some(port) = text.strip_prefix(':') {
+    if let Some(port) = text.strip_prefix(':').filter(|_| text.parse::<IpAddr>().is_err()) {
         let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| wrong(flag, text, "want IP:PORT"))?;
         return Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
     }
@@ -315,7 +321,7 @@ fn check_host(text: &str) -> Result<(), CliError> {
     match () {
         () if text.contains("://") => bad("want HOST or HOST:PORT, without a scheme"),
         () if host.is_empty() => bad("want HOST or HOST:PORT"),
-        () if !port.parse::<u16>().is_ok_and(|port| port > 0) => bad("the port must be a number up to 65535"),
+        () if !port.parse::<u16>().is_ok_and(|port| port > 0) => bad("the port must be a number from 1 to 65535"),
         () if !host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) => bad("not the name of a host"),
         () => Ok(()),
     }
@@ -377,7 +383,7 @@ mod tests {
         assert!(options.join.is_none() && options.hostname.is_none() && options.labels.is_empty());
         assert_eq!(options.data_dir, Path::new("/var/lib/peer"));
         assert_eq!(options.default_socket, Path::new("/var/lib/peer/peer.sock"));
-        assert_eq!(options.availability, Availability::Active);
+        assert_eq!(options.availability, None);
     }
 
     #[test]
@@ -396,7 +402,10 @@ mod tests {
             options.labels.into_iter().collect::<Vec<_>>(),
             [("ssd".into(), "".into()), ("zone".into(), "east".into())]
         );
-        assert_eq!(options.availability, Availability::Drain);
+        assert_eq!(options.availability, Some(Availability::Drain));
+        assert_eq!(advertise("::1").unwrap(), ("::1".parse().unwrap(), None));
+        assert_eq!(address("--listen-addr", "::1", 7373).unwrap(), "[::1]:7373".parse().unwrap());
+        assert_eq!(address("--listen-addr", ":7400", 7373).unwrap(), "0.0.0.0:7400".parse().unwrap());
         assert_eq!(advertise("10.0.0.2:9").unwrap(), ("10.0.0.2".parse().unwrap(), Some(9)));
         assert_eq!(engine("/run/docker.sock").unwrap(), EngineChoice::Docker("/run/docker.sock".into()));
     }
@@ -404,6 +413,8 @@ mod tests {
     #[test]
     fn a_node_that_was_removed_is_told_apart() {
         assert_eq!(over(Ended::Removed).unwrap_err().code(), 3);
+        let left = over(Ended::Left).unwrap_err();
+        assert_eq!((left.code(), left.message()), (3, ""), "a unit file must not start it again");
         assert!(over(Ended::Stopped).is_ok());
         assert_eq!(failed(anyhow::anyhow!("disk full")).code(), 1);
     }
@@ -415,6 +426,7 @@ mod tests {
             ("--listen-addr 1.2.3.4:0", "--listen-addr"),
             ("--listen-addr :x", "--listen-addr"),
             ("--advertise-addr 0.0.0.0", "--advertise-addr"),
+            ("--advertise-addr ::", "--advertise-addr"),
             ("--engine tcp://10.0.0.1:2375", "--engine"),
             ("--engine podman", "--engine"),
             ("--hostname my_node!", "--hostname"),
@@ -424,6 +436,7 @@ mod tests {
             ("--socket tcp://x", "--socket"),
             ("--join http://x --token PEERTKN-1-a-b", "--join"),
             ("--join host:99999 --token PEERTKN-1-a-b", "--join"),
+            ("--join host:0 --token PEERTKN-1-a-b", "--join"),
             ("--join host", "--join"),
             ("--token PEERTKN-1-a-b", "--token"),
             ("--join host --token SWMTKN-1-a-b", "--token"),

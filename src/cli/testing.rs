@@ -83,8 +83,23 @@ async fn respond<F: FnMut(Asked) -> (u16, Value)>(
     };
     log.lock().unwrap().push(format!("{} {}", asked.method, asked.path));
     let (status, value) = (answer.lock().unwrap())(asked);
-    let response = hyper::Response::builder().status(status).header("content-type", "application/json");
-    Ok(response.body(Full::new(Bytes::from(value.to_string()))).unwrap())
+    let framed = value.get(FRAMES).and_then(Value::as_array);
+    let (kind, body) = match framed {
+        Some(bytes) => {
+            let bytes = bytes.iter().map(|byte| u8::try_from(byte.as_u64().unwrap()).unwrap()).collect();
+            ("application/vnd.docker.multiplexed-stream", bytes)
+        }
+        None => ("application/json", value.to_string().into_bytes()),
+    };
+    let response = hyper::Response::builder().status(status).header("content-type", kind);
+    Ok(response.body(Full::new(Bytes::from(body))).unwrap())
+}
+
+const FRAMES: &str = "frames of docker's multiplexed stream";
+
+/// An answer that is these bytes and no JSON.
+pub fn frames(bytes: &[u8]) -> Value {
+    serde_json::json!({ FRAMES: bytes })
 }
 
 fn decoded(text: &str) -> String {

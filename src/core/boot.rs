@@ -87,6 +87,7 @@ impl Core {
             withdrawals: withdraw::Withdrawals::default(),
             routes: routing::Routes::new(me),
             removed: BTreeSet::new(),
+            turned_away_by: BTreeSet::new(),
             members_persisted: Vec::new(),
             passing: replication::Passing::default(),
             greeted: (now.mono, 0),

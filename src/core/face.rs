@@ -83,6 +83,11 @@ pub enum Event {
     LinkLost {
         node: NodeId,
     },
+    /// This member, proven by its connection, says that this node was removed from the cluster, and takes nothing
+    /// from it any more: the record of the removal may never get here.
+    TurnedAway {
+        by: NodeId,
+    },
     /// The instant that [`super::Core::deadline`] named has come.
     Wake,
     Persisted(PersistId),

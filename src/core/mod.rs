@@ -78,6 +78,8 @@ pub struct Core {
     withdrawals: withdraw::Withdrawals,
     routes: routing::Routes,
     removed: BTreeSet<NodeId>,
+    /// Members that say that this node was removed: they hold the record that says so.
+    turned_away_by: BTreeSet<NodeId>,
     members_persisted: Vec<u8>,
     passing: replication::Passing,
     /// How many nodes that had come up were compared with within the second that began then.
@@ -124,6 +126,7 @@ impl Core {
         match event {
             Event::Message { from, bytes } => self.handle_message(from, &bytes, now),
             Event::LinkLost { node } => self.membership.hint_unreachable(node, now.mono),
+            Event::TurnedAway { by } => self.handle_turned_away(by, now),
             Event::Wake => {}
             Event::Persisted(id) => self.outbox.persisted(id),
             Event::PersistFailed { id, why } => {
@@ -304,6 +307,15 @@ impl Core {
     }
 
     fn on_engine_state(&mut self, state: EngineState, info: Option<EngineInfo>, now: Now) {
+        match (&self.fact.engine, &state) {
+            (EngineState::Unreachable(_), EngineState::Ready) => {
+                self.notice(Notice::Warning("the engine answers again".to_owned()));
+            }
+            (old, EngineState::Unreachable(why)) if *old != state => self.notice(Notice::Warning(format!(
+                "the engine is unreachable: {why}; its containers are left as they are"
+            ))),
+            _ => {}
+        }
         self.fact.engine = state;
         if let Some(info) = info {
             self.fact.engine_version = info.version;
@@ -485,18 +497,13 @@ impl Core {
 
     /// A node that an operator removed is no member any more, here and at once.
     fn check_removal(&mut self, node: NodeId, now: Now) {
-        if !self.policy(node).removed || !self.removed.insert(node) {
+        if !self.policy(node).removed {
             return;
         }
         if node == self.me {
-            self.notice(Notice::Removed);
-            self.lease.release(now.mono);
-            // Nobody will route to its containers or look after them any more: they end with its membership.
-            let mine: Vec<TaskId> = self.store.tasks().filter(|t| t.node == Some(node)).map(|t| t.id).collect();
-            for task in mine {
-                self.worker.forget(task, now);
-            }
-            self.stopping.get_or_insert(now.mono + REMOVAL_LIMIT);
+            return self.end_membership(now);
+        }
+        if !self.removed.insert(node) {
             return;
         }
         self.membership.remove(node);
@@ -505,6 +512,32 @@ impl Core {
         self.liveness_dirty = true;
         self.outbox.push_now(Effect::Ban(self.removed.clone()));
         self.inherit_electorate(now);
+    }
+
+    /// A removed node is shut out at once, so it mostly hears of its removal like this and not by the record. (One member
+    /// that lies could as well write that record.)
+    fn handle_turned_away(&mut self, by: NodeId, now: Now) {
+        if self.removed.contains(&by) {
+            return;
+        }
+        self.turned_away_by.insert(by);
+        self.end_membership(now);
+    }
+
+    /// This node was removed. Nobody will route to its containers or look after them any more: they end with its
+    /// membership, and then the agent does.
+    fn end_membership(&mut self, now: Now) {
+        if !self.removed.insert(self.me) {
+            return;
+        }
+        self.notice(Notice::Removed);
+        self.lease.release(now.mono);
+        let mine: Vec<TaskId> = self.store.tasks().filter(|t| t.node == Some(self.me)).map(|t| t.id).collect();
+        for task in mine {
+            self.worker.forget(task, now);
+        }
+        self.worker.abandon(now);
+        self.stopping.get_or_insert(now.mono + REMOVAL_LIMIT);
     }
 
     /// When every voter was removed for good (a two-node cluster whose sole voter left), nobody is left who could
@@ -527,9 +560,28 @@ impl Core {
             MeshEvent::Applied { version } => self.routes.applied = self.routes.applied.max(version),
             MeshEvent::Drained { task } => self.worker.handle_drained(task, now),
             MeshEvent::Blocked(ports) => {
+                self.tell_blocked(&ports);
                 self.fact.blocked_ports = ports;
                 self.write_fact(now);
             }
+        }
+    }
+
+    fn tell_blocked(&mut self, ports: &BTreeMap<u16, String>) {
+        let named = |port: u16| {
+            let publishes = |s: &&crate::model::service::Service| s.ports.iter().any(|p| p.published == port);
+            match self.store.services().find(publishes) {
+                Some(service) => format!("port {port} of service {}", service.name),
+                None => format!("port {port}"),
+            }
+        };
+        let old = &self.fact.blocked_ports;
+        let blocked = ports.iter().filter(|(port, why)| old.get(*port) != Some(*why));
+        let blocked = blocked.map(|(port, why)| format!("{} can't be opened here: {why}", named(*port)));
+        let open = old.keys().filter(|port| !ports.contains_key(*port));
+        let open = open.map(|port| format!("{} is open now", named(*port)));
+        for text in blocked.chain(open).collect::<Vec<_>>() {
+            self.notice(Notice::Warning(text));
         }
     }
 

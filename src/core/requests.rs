@@ -141,11 +141,15 @@ impl Core {
         }
     }
 
+    /// What removed this node is the last that it writes: who turns it away for that has it all.
+    fn is_held_by(&self, node: NodeId, seq: u64) -> bool {
+        self.store.peer_holds(node, self.me, seq) || self.turned_away_by.contains(&node)
+    }
+
     /// The voters, and this node, that hold our writes up to `seq`.
     fn holders(&self, seq: u64, durable_here: bool) -> BTreeSet<NodeId> {
         let voters = self.lease.electorate().voters.iter().copied();
-        let mut holders: BTreeSet<NodeId> =
-            voters.filter(|v| *v != self.me && self.store.peer_holds(*v, self.me, seq)).collect();
+        let mut holders: BTreeSet<NodeId> = voters.filter(|v| *v != self.me && self.is_held_by(*v, seq)).collect();
         if durable_here {
             holders.insert(self.me);
         }
@@ -154,7 +158,7 @@ impl Core {
 
     pub(super) fn held_by(&self, seq: u64) -> String {
         let nodes = self.liveness().len();
-        let others = self.membership.members().filter(|m| self.store.peer_holds(m.node, self.me, seq)).count();
+        let others = self.membership.members().filter(|m| self.is_held_by(m.node, seq)).count();
         format!("pending: held by {} of {nodes} nodes; spreads when they return", others + 1)
     }
 
@@ -204,7 +208,11 @@ impl Core {
             ports,
         };
         let record = Revision { service: id, id: revision, spec_json, registry_auth: auth, created: now.wall };
-        Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), revision_and_service(record, service)) })
+        // One of this name that was removed has the same id: its history is not this one's. (Until now its last tasks
+        // may have needed it; a task that knows its spec keeps it.)
+        let before: Changes = self.store.revisions(id).map(|r| (Key::Revision(id, r.id), None)).collect();
+        let changes = before.into_iter().chain(revision_and_service(record, service)).collect();
+        Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), changes) })
     }
 
     fn update_service(
@@ -263,7 +271,9 @@ impl Core {
             Some(to) => to,
             None => service.previous.filter(|p| *p != effective).ok_or_else(|| no_previous(&service.name))?,
         };
-        let Some(spec) = self.spec(id, target) else { return Err(no_previous(&service.name)) };
+        // What was read before may be known here still, though its record has gone.
+        let kept = self.store.revision(id, target).is_some();
+        let Some(spec) = self.spec(id, target).filter(|_| kept) else { return Err(no_previous(&service.name)) };
         self.check_references(&spec)?;
         service.ports = self.assign_ports(id, &spec.ports, &service.ports)?;
         service.previous = Some(effective);
@@ -312,29 +322,33 @@ impl Core {
         wanted: &[PublishedPort],
         had: &[PublishedPort],
     ) -> Result<Vec<PublishedPort>, Refused> {
-        let others = self.store.services().filter(|s| s.id != id);
-        let mut taken: BTreeMap<(spec::Protocol, u16), &str> = BTreeMap::new();
-        for service in others {
-            let ingress = service.ports.iter().filter(|p| p.mode == PublishMode::Ingress);
-            taken.extend(ingress.map(|p| ((p.protocol, p.published), service.name.as_str())));
-        }
+        let others = || self.store.services().filter(|s| s.id != id);
         let mut ports = wanted.to_vec();
-        for port in ports.iter().filter(|p| p.mode == PublishMode::Ingress && p.published != 0) {
-            if let Some(other) = taken.get(&(port.protocol, port.published)) {
-                let text = format!(
-                    "EndpointSpec.Ports: port '{}' is already in use by service '{other}' as an ingress port",
-                    port.published
-                );
-                return Err(Refused::Invalid(text));
+        for port in ports.iter().filter(|p| p.published != 0) {
+            let same = |p: &&PublishedPort| (p.protocol, p.published) == (port.protocol, port.published);
+            // On one node two services may each have it in host mode: that is the placement's to see to.
+            let meets = |p: &&PublishedPort| p.mode == PublishMode::Ingress || port.mode == PublishMode::Ingress;
+            let of = |s: &Service| s.ports.iter().filter(same).find(meets).map(|p| p.mode);
+            if let Some((other, mode)) = others().find_map(|s| Some((s, of(s)?))) {
+                let how = match mode {
+                    PublishMode::Ingress => "an ingress port",
+                    PublishMode::Host => "a host-published port",
+                };
+                return Err(Refused::Invalid(format!(
+                    "EndpointSpec.Ports: port '{}' is already in use by service '{}' ({}) as {how}",
+                    port.published, other.name, other.id
+                )));
             }
         }
+        let taken: BTreeSet<(spec::Protocol, u16)> =
+            others().flat_map(|s| &s.ports).map(|p| (p.protocol, p.published)).collect();
         let fixed: Vec<(spec::Protocol, u16)> = ports.iter().map(|p| (p.protocol, p.published)).collect();
         let mut chosen: BTreeSet<(spec::Protocol, u16)> = fixed.into_iter().collect();
         for port in ports.iter_mut().filter(|p| p.mode == PublishMode::Ingress && p.published == 0) {
             let same =
                 |p: &&PublishedPort| p.mode == port.mode && p.protocol == port.protocol && p.target == port.target;
             let before = had.iter().find(same).map(|p| p.published);
-            let free = |n: &u16| !taken.contains_key(&(port.protocol, *n)) && !chosen.contains(&(port.protocol, *n));
+            let free = |n: &u16| !taken.contains(&(port.protocol, *n)) && !chosen.contains(&(port.protocol, *n));
             let number = before.into_iter().chain(DYNAMIC_PORTS).find(free);
             port.published = number.ok_or_else(|| Refused::Conflict("no free port left in 30000-32767".to_owned()))?;
             chosen.insert((port.protocol, port.published));
@@ -369,8 +383,12 @@ impl Core {
         self.known_node(id)?;
         let down = id != self.me && self.membership.member(id).is_none_or(|m| m.liveness == Liveness::Down);
         if !down && !force {
+            let name = match self.store.get(&Key::NodeFact(id)) {
+                Some(Value::NodeFact(fact)) if !fact.hostname.is_empty() => fact.hostname.clone(),
+                _ => id.to_string(),
+            };
             return Err(Refused::Invalid(format!(
-                "node {id} is not down and can't be removed: stop its agent first, or use --force"
+                "node {name} is not down and can't be removed: stop its agent first, or use --force"
             )));
         }
         let policy = NodePolicy { removed: true, ..self.policy(id) };
@@ -421,7 +439,20 @@ impl Core {
 }
 
 fn parse(spec_json: &str) -> Result<(ServiceSpec, Vec<String>), Refused> {
-    spec::parse_with_warnings(spec_json).map_err(|error| Refused::Invalid(error.to_string()))
+    let (spec, warnings) = spec::parse_with_warnings(spec_json).map_err(|error| Refused::Invalid(error.to_string()))?;
+    check_ports(&spec)?;
+    Ok((spec, warnings))
+}
+
+/// What has no data plane is refused here and not in the spec's own check: records of such services must still load.
+fn check_ports(spec: &ServiceSpec) -> Result<(), Refused> {
+    let unserved = |p: &&PublishedPort| p.mode == PublishMode::Ingress && p.protocol != spec::Protocol::Tcp;
+    let Some(port) = spec.ports.iter().find(unserved) else { return Ok(()) };
+    let protocol = port.protocol.as_str();
+    Err(Refused::Invalid(format!(
+        "EndpointSpec.Ports: {protocol} ports in ingress mode are not supported yet ({}/{protocol}): publish it with mode=host",
+        port.target
+    )))
 }
 
 fn no_previous(name: &str) -> Refused {

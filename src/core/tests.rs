@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::face::{Boot, FirstBoot, Reply, Request, RequestId, Timing};
 use crate::ids::ClusterId;
+use crate::model::container::{ContainerState, EngineEvent, EngineOp, Health, ObservedContainer, OpId};
 use crate::model::node::Availability;
 use crate::time::Wall;
 use std::collections::BTreeMap;
@@ -19,6 +20,8 @@ struct Alone {
     writes: Vec<(PersistId, Vec<Vec<u8>>)>,
     replies: Vec<(RequestId, Reply)>,
     warnings: Vec<String>,
+    ops: Vec<(OpId, EngineOp)>,
+    stopped: bool,
     sent: usize,
 }
 
@@ -44,7 +47,8 @@ impl Alone {
         let mono = Mono(1_000_000);
         let core = Core::boot(boot, Now { mono, wall: Wall(1_000) }).unwrap();
         let (writes, replies, warnings) = (Vec::new(), Vec::new(), Vec::new());
-        let mut alone = Self { core, mono, disk: true, writes, replies, warnings, sent: 0 };
+        let mut alone =
+            Self { core, mono, disk: true, writes, replies, warnings, ops: Vec::new(), stopped: false, sent: 0 };
         alone.drain();
         for _ in 0..200 {
             if alone.core.cluster().holder.is_some() {
@@ -74,6 +78,8 @@ impl Alone {
                 Effect::Reply { id, reply } => self.replies.push((id, reply)),
                 Effect::Notice(face::Notice::Warning(text)) => self.warnings.push(text),
                 Effect::Send { .. } => self.sent += 1,
+                Effect::Engine { op, what } => self.ops.push((op, what)),
+                Effect::Stopped => self.stopped = true,
                 _ => {}
             }
         }
@@ -87,6 +93,23 @@ impl Alone {
     fn create(&mut self, id: u64) {
         let request = Request::CreateService { spec_json: SPEC.into(), auth: None };
         self.feed(Event::Request { id: RequestId(id), request });
+    }
+
+    fn ask(&mut self, request: Request) -> Reply {
+        self.feed(Event::Request { id: RequestId(99), request });
+        let at = self.replies.iter().position(|(id, _)| *id == RequestId(99)).expect("it is answered at once");
+        self.replies.remove(at).1
+    }
+
+    /// A service that publishes one port, as `number/protocol/mode`.
+    fn publish(&mut self, name: &str, port: &str) -> Reply {
+        let [published, protocol, mode] = port.split('/').collect::<Vec<_>>()[..] else { panic!("{port}") };
+        let port = format!(
+            r#"{{"Protocol": "{protocol}", "TargetPort": 5000, "PublishedPort": {published}, "PublishMode": "{mode}"}}"#
+        );
+        let spec_json =
+            SPEC.replace("web", name).replacen('{', &format!(r#"{{"EndpointSpec": {{"Ports": [{port}]}}, "#), 1);
+        self.ask(Request::CreateService { spec_json, auth: None })
     }
 
     fn persisted(&mut self) {
@@ -164,4 +187,146 @@ fn a_refused_request_changes_nothing() {
         [(_, Err(face::Refused::Invalid(_))), (_, Err(face::Refused::OutOfSequence))]
     ));
     assert_eq!(alone.core.changes(), changes);
+}
+
+/// The others shut a removed node out at once, so the record of its removal rarely gets here: the refusal must do. Its
+/// containers once ran on without an owner.
+#[test]
+fn a_node_that_is_turned_away_as_removed_stops_its_containers_and_then_ends() {
+    let mut alone = Alone::founded();
+    let container = ObservedContainer {
+        name: "web.1.x".into(),
+        id: "c1".into(),
+        task: TaskId::from_u128(9),
+        attempt: 0,
+        state: ContainerState::Running { health: Health::None },
+        pid: None,
+        address: None,
+    };
+    alone.feed(Event::Engine(EngineEvent::Reachable(EngineInfo::default())));
+    alone.feed(Event::Engine(EngineEvent::Observed(vec![container])));
+    assert_eq!(alone.ops, [], "what it knows nothing of is left alone");
+    alone.feed(Event::TurnedAway { by: NodeId::from_u128(2) });
+    alone.create(1);
+    assert!(matches!(&alone.replies[..], [(_, Err(face::Refused::Unavailable(_)))]), "{:?}", alone.replies);
+    let mut asked = Vec::new();
+    // Its connections have the grace to end.
+    for _ in 0..20 {
+        assert!(!alone.stopped);
+        alone.wait(Duration::from_secs(1));
+        for (op, what) in std::mem::take(&mut alone.ops) {
+            match what {
+                EngineOp::Stop { name, .. } => asked.push(("stop", name)),
+                EngineOp::Remove { name } => asked.push(("remove", name)),
+                EngineOp::List => {}
+                other => panic!("{other:?}"),
+            }
+            alone.feed(Event::Engine(EngineEvent::Done { op, result: Ok(()) }));
+        }
+        if asked.len() == 2 {
+            break;
+        }
+    }
+    assert_eq!(asked, [("stop", "web.1.x".to_owned()), ("remove", "web.1.x".to_owned())]);
+    alone.feed(Event::Engine(EngineEvent::Observed(Vec::new())));
+    alone.wait(Duration::from_secs(1));
+    assert!(alone.stopped, "{:?}", alone.ops);
+}
+
+#[test]
+fn an_engine_that_never_answers_does_not_keep_a_removed_node_for_ever() {
+    let mut alone = Alone::founded();
+    alone.feed(Event::TurnedAway { by: NodeId::from_u128(2) });
+    alone.wait(Duration::from_secs(1));
+    assert!(!alone.stopped);
+    alone.wait(REMOVAL_LIMIT);
+    assert!(alone.stopped);
+}
+
+/// A UDP port was once accepted and never answered.
+#[test]
+fn what_the_mesh_does_not_carry_is_refused_by_name_but_still_loads() {
+    let mut alone = Alone::founded();
+    for protocol in ["udp", "sctp"] {
+        let refused = alone.publish("dns", &format!("53/{protocol}/ingress")).unwrap_err().to_string();
+        assert!(refused.contains(&format!("{protocol} ports in ingress mode are not supported yet")), "{refused}");
+        assert!(refused.contains("mode=host"), "{refused}");
+        let name = format!("dns-{protocol}");
+        alone.publish(&name, &format!("53/{protocol}/host")).unwrap();
+    }
+    let stored = SPEC.replacen('{', r#"{"EndpointSpec": {"Ports": [{"Protocol": "udp", "TargetPort": 53}]}, "#, 1);
+    assert!(spec::parse(&stored).is_ok(), "one that was taken by an earlier version");
+}
+
+/// The two would take it from each other on every node that runs a task.
+#[test]
+fn a_port_in_host_mode_and_one_in_ingress_mode_do_not_meet() {
+    let mut alone = Alone::founded();
+    let first = alone.publish("a", "9901/tcp/host").unwrap().id;
+    let refused = alone.publish("b", "9901/tcp/ingress").unwrap_err();
+    let says = format!("port '9901' is already in use by service 'a' ({first}) as a host-published port");
+    assert!(matches!(&refused, face::Refused::Invalid(why) if why.contains(&says)), "{refused}");
+    alone.publish("c", "9901/tcp/host").expect("where it goes on one node is for the placement");
+    alone.publish("d", "9902/tcp/ingress").unwrap();
+    for mode in ["host", "ingress"] {
+        let refused = alone.publish("e", &format!("9902/tcp/{mode}")).unwrap_err().to_string();
+        assert!(refused.contains("in use by service 'd'") && refused.contains("as an ingress port"), "{refused}");
+    }
+    // Nor is a number chosen that another has in host mode.
+    alone.publish("f", "30000/tcp/host").unwrap();
+    alone.publish("g", "0/tcp/ingress").unwrap();
+    let chosen = alone.core.services().into_iter().find(|s| s.service.name == "g").unwrap().service.ports[0].published;
+    assert_eq!(chosen, 30_001);
+}
+
+/// `service rm`, then `create` of the same name: the removed one's revisions showed, and could be rolled back to.
+#[test]
+fn a_service_made_anew_under_an_old_name_has_no_history() {
+    let mut alone = Alone::founded();
+    let first = alone.publish("web", "9901/tcp/host").unwrap().id;
+    let service = first.parse().unwrap();
+    let before = alone.core.revisions(service)[0].revision.id;
+    alone.ask(Request::RemoveService { id: service }).unwrap();
+    assert_eq!(alone.publish("web", "9902/tcp/host").unwrap().id, first);
+    let revisions = alone.core.revisions(service);
+    assert_eq!(revisions.len(), 1, "{revisions:?}");
+    assert!(revisions[0].current && revisions[0].revision.spec_json.contains("9902"));
+    let rollback = Request::RollbackService { id: service, version: None, to: Some(before) };
+    assert!(matches!(alone.ask(rollback), Err(face::Refused::Invalid(_))));
+    alone.wait(Duration::from_secs(10));
+    assert_eq!(alone.core.revisions(service).len(), 1);
+}
+
+#[test]
+fn an_engine_that_goes_and_comes_back_is_told_once_each() {
+    let mut alone = Alone::founded();
+    let gone = || Event::Engine(EngineEvent::Unreachable("connection refused".into()));
+    let back = || Event::Engine(EngineEvent::Reachable(EngineInfo::default()));
+    for event in [gone(), gone(), back(), back(), gone()] {
+        alone.feed(event);
+    }
+    let gone = "the engine is unreachable: connection refused; its containers are left as they are";
+    assert_eq!(alone.warnings, [gone, "the engine answers again", gone]);
+}
+
+/// It showed in `node inspect` alone.
+#[test]
+fn a_published_port_that_can_not_be_opened_is_told_with_its_service() {
+    let mut alone = Alone::founded();
+    alone.publish("web", "7373/tcp/ingress").unwrap();
+    let blocked = |ports: &[u16]| {
+        let why = |port: &u16| (*port, "address in use".to_owned());
+        Event::Mesh(MeshEvent::Blocked(ports.iter().map(why).collect()))
+    };
+    for event in [blocked(&[7373]), blocked(&[7373, 80]), blocked(&[80])] {
+        alone.feed(event);
+    }
+    assert_eq!(
+        alone.warnings,
+        [
+            "port 7373 of service web can't be opened here: address in use",
+            "port 80 can't be opened here: address in use",
+            "port 7373 of service web is open now",
+        ]
+    );
 }

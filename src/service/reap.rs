@@ -31,7 +31,10 @@ impl ServicePlan<'_> {
             if !is_gone(task, status, self.nodes, memory, self.now.mono) {
                 continue;
             }
-            let keeps = task.desired == Desired::Shutdown && task.node.is_some() && status.is_some();
+            // Of a node that was removed no last word comes any more: what it said last would stand for ever.
+            let removed = task.node.and_then(|node| self.nodes.get(&node)).is_some_and(|n| n.policy.removed);
+            let told = status.is_some_and(|s| s.is_over() || !removed);
+            let keeps = task.desired == Desired::Shutdown && task.node.is_some() && told;
             if keeps && (slots.wanted.contains(&task.slot) || matches!(task.slot, Slot::Node(_))) {
                 history.entry(task.slot).or_default().push((task.created, task.id));
             } else {

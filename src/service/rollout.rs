@@ -58,7 +58,7 @@ impl ServicePlan<'_> {
         let asked = self.specs.get(&revision)?;
         let serving: Vec<&Task> = self.tasks.values().filter(|t| t.desired.is_live() && self.serves(t)).collect();
         let other = |t: &&Task| self.specs.get(&t.revision).is_none_or(|has| asked.needs_replacement(has));
-        if !serving.iter().all(|t| other(&t)) {
+        if !serving.iter().all(other) {
             return None;
         }
         serving.into_iter().min_by_key(|t| (t.created, t.id)).map(|t| t.revision)

@@ -590,3 +590,30 @@ proptest! {
         prop_assert_eq!(stage.serving().len(), replicas as usize);
     }
 }
+
+/// Their last word stood in `ps` for ever: "running", under the id of a node that nobody knows any more.
+#[test]
+fn what_ran_on_a_removed_node_is_forgotten_and_what_failed_there_is_kept() {
+    let mut stage = Stage::set(3, &Deploy { replicas: 3, ..Deploy::default() });
+    let there: Vec<TaskId> = stage.tasks.values().filter(|t| t.node == Some(id(1))).map(|t| t.id).collect();
+    let failed = there[0];
+    stage.fail(failed);
+    let node = stage.nodes.get_mut(&id(1)).unwrap();
+    (node.policy.removed, node.liveness) = (true, Liveness::Down);
+    // A task was told to stop and forgotten in one plan; the stage's own check is for nodes that are there.
+    for _ in 0..50 {
+        for change in stage.plan().changes {
+            match change {
+                Change::PutTask(task) => drop(stage.tasks.insert(task.id, task)),
+                Change::RemoveTask(task) => drop(stage.tasks.remove(&task)),
+                Change::PutRollout(rollout) => stage.rollout = Some(rollout),
+                Change::RemoveRollout(_) => stage.rollout = None,
+            }
+        }
+        stage.work();
+        stage.mono = stage.mono + TICK;
+    }
+    assert_eq!(stage.serving().len(), 3);
+    let left: Vec<TaskId> = stage.tasks.values().filter(|t| t.node == Some(id(1))).map(|t| t.id).collect();
+    assert_eq!(left, [failed]);
+}

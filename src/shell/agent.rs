@@ -4,6 +4,8 @@
 
 mod first;
 mod options;
+#[cfg(test)]
+mod tests;
 
 pub use options::{AgentConfig, Dashboard, EngineChoice, Join, StartOptions};
 
@@ -50,11 +52,21 @@ pub struct Agent {
     pub addr: SocketAddr,
     /// This was the node's very first start.
     pub first_start: bool,
+    /// With this start it founded its cluster.
+    pub founded: bool,
     /// What a person opens to see the cluster.
     pub page: Option<String>,
     net: Net,
     stop: CancellationToken,
     task: JoinHandle<Ended>,
+}
+
+/// Why it doesn't start, where something else than another try helps.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct StartError {
+    pub why: String,
+    pub hint: &'static str,
 }
 
 /// Why an agent came to its end.
@@ -63,6 +75,8 @@ pub enum Ended {
     Stopped,
     /// The node was removed from the cluster.
     Removed,
+    /// It was removed because somebody asked it to leave.
+    Left,
 }
 
 impl Agent {
@@ -71,13 +85,36 @@ impl Agent {
         let clock = Clock::new();
         let dir = DataDir::open(&config.data_dir)?;
         let start = first::identity(&dir, &config, clock.now().wall).await?;
+        let (first_start, path) = (start.first_start, dir.path().to_owned());
+        let started = Self::start_in(dir, start, clock, config, engine).await;
+        if started.is_err() && first_start {
+            // Nobody knows of this node yet: what was to be its first start can still be another.
+            first::undo(&path);
+        }
+        started
+    }
+
+    async fn start_in(
+        dir: DataDir,
+        start: first::Start,
+        clock: Clock,
+        config: AgentConfig,
+        engine: AnyEngine,
+    ) -> anyhow::Result<Self> {
         let identity = Arc::new(start.identity);
         let (disk_events, disk_queue) = mpsc::unbounded_channel();
         let report = move |event| drop(disk_events.send(event));
+        if !start.first_start {
+            first::check_state(&dir)?;
+        }
         let (disk, durable) = Disk::open(dir.state_path(), report)?;
         let addr = start.addr;
         let first =
             if start.first.is_none() && durable.is_empty() { first::again(&dir, &config)? } else { start.first };
+        if first.is_none() {
+            first::is_over(&dir)?;
+        }
+        let (first_start, founded) = (first.is_some(), first.as_ref().is_some_and(|first| first.members.is_none()));
         let promised = Core::lease_on_disk(&durable).map_or(Term::ZERO, |lease| lease.promised);
         let boot = Boot {
             cluster: identity.cluster(),
@@ -92,6 +129,11 @@ impl Agent {
         };
         let core = Core::boot(boot, clock.now())
             .with_context(|| format!("{} is left as it was", dir.state_path().display()))?;
+        if !first_start
+            && let Some(unheeded) = core.node(identity.node()).and_then(|me| first::unheeded(&config, &me.policy))
+        {
+            tracing::warn!("{unheeded}");
+        }
         let mut trace = config.trace_file.as_deref().map(Trace::open).transpose()?;
         if let Some(trace) = &mut trace {
             trace.boot(&core, promised, clock.now());
@@ -131,6 +173,7 @@ impl Agent {
         });
         let kept = net.clone();
         let driver = Driver {
+            node: identity.node(),
             core,
             clock,
             net,
@@ -142,6 +185,8 @@ impl Agent {
             next_request: 0,
             ended: None,
             removed: false,
+            leaves: false,
+            first_life: first_start,
             counters,
             disk_events: disk_queue,
             net_events,
@@ -154,8 +199,8 @@ impl Agent {
             dir,
         };
         let task = tokio::spawn(driver.run());
-        let (node, first_start) = (identity.node(), start.first_start);
-        Ok(Self { handle, node, identity, addr, first_start, page: link, net: kept, stop, task })
+        let node = identity.node();
+        Ok(Self { handle, node, identity, addr, first_start, founded, page: link, net: kept, stop, task })
     }
 
     /// Graceful: hands the lease over, says goodbye, leaves the containers running.
@@ -197,10 +242,9 @@ pub async fn run(config: AgentConfig, told: impl Future<Output = ()>) -> anyhow:
         EngineChoice::Demo => AnyEngine::parse("demo", &config.hostname),
     };
     let socket = config.socket.clone();
-    let founds = config.join.is_none();
     let mut agent = Agent::start(config, engine.map_err(anyhow::Error::msg)?).await?;
     tracing::info!(node = %agent.node, addr = %agent.addr, socket = %socket.display(), "this node is up");
-    if agent.first_start && founds {
+    if agent.founded {
         println!("A new cluster of one node, {}, is up.\n", agent.addr);
         println!("To add a node, run on it:\n");
         println!("    peer start --join {} --token {}\n", agent.addr, agent.token().await?);
@@ -318,6 +362,7 @@ impl Tunnels for NetTunnels {
 
 /// The loop and what it drives.
 struct Driver {
+    node: NodeId,
     core: Core,
     clock: Clock,
     net: Net,
@@ -329,6 +374,10 @@ struct Driver {
     next_request: u64,
     ended: Option<Ended>,
     removed: bool,
+    /// It was asked here to remove itself.
+    leaves: bool,
+    /// Nothing of this node is durable yet.
+    first_life: bool,
     counters: Arc<Counters>,
     disk_events: mpsc::UnboundedReceiver<DiskEvent>,
     net_events: mpsc::Receiver<NetEvent>,
@@ -376,6 +425,12 @@ impl Driver {
     }
 
     fn on_disk(&mut self, event: DiskEvent) {
+        if self.first_life && matches!(event, DiskEvent::Done(_)) {
+            self.first_life = false;
+            if let Err(error) = first::is_over(&self.dir) {
+                tracing::warn!(%error, "can't clear up after the first start");
+            }
+        }
         self.feed(match event {
             DiskEvent::Done(id) => Event::Persisted(id),
             DiskEvent::Failed { id, why } => Event::PersistFailed { id, why },
@@ -389,8 +444,8 @@ impl Driver {
             NetEvent::LinkLost { node } => self.feed(Event::LinkLost { node }),
             NetEvent::Tunnel { from, send, recv } => self.take_stream(from, send, recv),
             NetEvent::Refused { by, removed: true, why } => {
-                tracing::error!(%by, why, "this node was removed from the cluster: it needs a fresh data directory to join again");
-                self.ended = Some(Ended::Removed);
+                tracing::warn!(%by, "a node turns us away: {why}");
+                self.feed(Event::TurnedAway { by });
             }
             NetEvent::Refused { by, removed: false, why } => {
                 tracing::warn!(%by, why, "a node does not take our connection")
@@ -419,6 +474,7 @@ impl Driver {
                 self.next_request += 1;
                 let id = RequestId(self.next_request);
                 self.replies.insert(id, reply);
+                self.leaves |= matches!(request, Request::RemoveNode { id, .. } if id == self.node);
                 self.feed(Event::Request { id, request });
             }
         }
@@ -448,7 +504,11 @@ impl Driver {
                 Effect::Ban(nodes) => self.ban(&nodes),
                 Effect::Notice(notice) => self.log(notice),
                 Effect::Stopped => {
-                    self.ended = Some(if self.removed { Ended::Removed } else { Ended::Stopped });
+                    self.ended = Some(match (self.removed, self.leaves) {
+                        (false, _) => Ended::Stopped,
+                        (true, false) => Ended::Removed,
+                        (true, true) => Ended::Left,
+                    });
                 }
             }
         }
@@ -475,7 +535,12 @@ impl Driver {
             Notice::RolloutState { service, state, message } => tracing::info!(%service, state, message, "rollout"),
             Notice::Removed => {
                 self.removed = true;
-                tracing::error!("this node was removed from the cluster");
+                if self.leaves {
+                    return tracing::info!("this node leaves the cluster: its containers are stopped");
+                }
+                tracing::error!(
+                    "this node was removed from the cluster: its containers are stopped; to join again it needs a fresh data directory"
+                );
             }
             Notice::Warning(text) => tracing::warn!("{text}"),
         }

@@ -10,7 +10,6 @@ mod program;
 mod tar;
 
 use crate::core::face::Timing;
-use crate::model::node::Availability;
 use crate::shell::agent::{Agent, AgentConfig, Dashboard, EngineChoice, Join};
 use crate::shell::engine::{AnyEngine, DemoEngine};
 use anyhow::{Context, bail};
@@ -70,7 +69,7 @@ impl Demo {
             engine: EngineChoice::Demo,
             hostname: format!("node{number}"),
             labels: BTreeMap::new(),
-            availability: Availability::Active,
+            availability: None,
             publish_on: ip,
             dashboard: if number == 1 { Dashboard::Default } else { Dashboard::On(SocketAddr::new(ip, 0)) },
             timing: Timing::default(),

@@ -29,7 +29,7 @@ use crate::model::spec::ServiceSpec;
 use crate::model::task::{Task, TaskStatus};
 use crate::time::{Mono, Now};
 use plan::ThisNode;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use task::Machine;
@@ -90,6 +90,8 @@ pub struct Worker {
     list_not_before: Mono,
     /// When a listing that is wanted may be asked for.
     list_wake: Option<Mono>,
+    /// This node is no member any more: see [`Worker::abandon`].
+    abandoned: bool,
     out: Outbox,
 }
 
@@ -138,6 +140,7 @@ impl Worker {
             list: None,
             list_not_before: now,
             list_wake: None,
+            abandoned: false,
             out: Outbox { next_op: op_base, queue: VecDeque::new(), list_wanted: false },
         }
     }
@@ -172,7 +175,7 @@ impl Worker {
     /// A task that is new here, or changed: its desired state raised, its spec arrived. Idempotent.
     pub fn assign(&mut self, assignment: Assignment, now: Now) {
         let task = assignment.task.id;
-        if assignment.task.node != Some(self.node.owner.node) {
+        if assignment.task.node != Some(self.node.owner.node) || self.abandoned {
             return;
         }
         match self.tasks.get_mut(&task) {
@@ -185,9 +188,21 @@ impl Worker {
         self.settle_list(now);
     }
 
-    /// No task is assigned or being stopped.
+    /// No task is assigned or being stopped. What an engine that has not been seen holds is not known yet; one that
+    /// is out of reach is not waited for.
     pub fn is_idle(&self) -> bool {
-        self.tasks.is_empty()
+        let unseen = self.abandoned && !self.seen && !matches!(self.engine, EngineState::Unreachable(_));
+        self.tasks.is_empty() && !unseen
+    }
+
+    /// Nobody will look after this node's containers any more: every one of them, also those whose tasks are not
+    /// known here and those that turn up later, is stopped and removed, and no new one is taken on.
+    pub fn abandon(&mut self, now: Now) {
+        self.abandoned = true;
+        let all: BTreeSet<TaskId> = self.tasks.keys().chain(self.containers.keys()).copied().collect();
+        for task in all {
+            self.forget(task, now);
+        }
     }
 
     /// The task is gone from the records: stop and remove whatever of it is here. Says nothing of it any more.
@@ -274,6 +289,9 @@ impl Worker {
         }
         for task in self.tasks.keys().copied().collect::<Vec<_>>() {
             self.advance(task, now, Machine::observed);
+        }
+        if self.abandoned {
+            self.abandon(now);
         }
     }
 

@@ -280,7 +280,7 @@ pub fn sigkill_and_removal_end_a_running_container(subject: &mut impl Subject) {
     assert_eq!(trial.state(&killed).as_ref().and_then(exit_code), Some(137));
     trial.remove(&removed).unwrap();
     let left: Vec<String> = trial.list().into_iter().map(|c| c.name).collect();
-    assert_eq!(left, [killed.name.clone()]);
+    assert_eq!(left, std::slice::from_ref(&killed.name));
     trial.remove(&killed).unwrap();
 }
 

@@ -5,8 +5,10 @@ use super::chaos::{self, ChaosConfig};
 use super::{Lab, LabConfig, image};
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+const USUAL_DIR: &str = "/tmp/peerlab";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -15,7 +17,7 @@ use std::time::Duration;
 )]
 pub struct Cli {
     /// Where the lab keeps its files (short: unix sockets lie in it)
-    #[arg(long, global = true, default_value = "/tmp/peerlab")]
+    #[arg(long, global = true, default_value = USUAL_DIR)]
     dir: PathBuf,
     #[command(subcommand)]
     command: Task,
@@ -151,6 +153,11 @@ fn guard(dir: PathBuf) -> Result<()> {
     Ok(())
 }
 
+/// What must be said besides, to mean the lab in this directory.
+fn place(dir: &Path) -> String {
+    if dir == Path::new(USUAL_DIR) { String::new() } else { format!(" --dir {}", dir.display()) }
+}
+
 pub fn run(Cli { dir, command }: Cli) -> Result<()> {
     if let Task::Chaos { nodes, minutes, seed, peer, out } = command {
         let (peer, lasts) = (binary(peer)?, Duration::from_secs(60 * minutes));
@@ -170,10 +177,11 @@ pub fn run(Cli { dir, command }: Cli) -> Result<()> {
     if let Task::Up { nodes, no_agents, peer } = command {
         let peer = if no_agents { None } else { Some(binary(peer)?) };
         println!("Bringing up {nodes} nodes in {} ...", dir.display());
+        let place = place(&dir);
         let config = LabConfig { nodes, dir, peer };
         Lab::up(config)?.keep();
         println!(
-            "Up. Images: {}, and :2, :crash, :sick, :exit, :slow-stop. Try: lab exec 1 peer node ls; lab down ends it.",
+            "Up. Images: {}, and :2, :crash, :sick, :exit, :slow-stop. Try: lab{place} exec 1 peer node ls; lab{place} down ends it.",
             image("1")
         );
         return Ok(());
@@ -215,4 +223,15 @@ pub fn run(Cli { dir, command }: Cli) -> Result<()> {
         Task::Down => lab.down().context("not everything could be removed")?,
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_elsewhere_is_named_in_what_to_try() {
+        assert_eq!(place(Path::new(USUAL_DIR)), "");
+        assert_eq!(place(Path::new("/tmp/other")), " --dir /tmp/other");
+    }
 }

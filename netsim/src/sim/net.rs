@@ -142,7 +142,7 @@ impl World {
             }
             self.net.link(from, to).state = State::Idle;
             if there && self.nodes[to].banned.contains(&us) {
-                self.told_of_removal(from);
+                self.told_of_removal(from, to);
             }
             return;
         }

@@ -492,11 +492,11 @@ impl World {
         }
     }
 
-    /// Its certificate is refused: the agent ends, as the real one does.
-    pub fn told_of_removal(&mut self, n: usize) {
-        self.trace.say(self.now, Some(n), || "is told that it was removed".to_owned());
-        self.nodes[n].gone = true;
-        self.end(n, true, false);
+    /// Its certificate is refused: it stops its containers, and then ends.
+    pub fn told_of_removal(&mut self, n: usize, by: usize) {
+        self.trace.say(self.now, Some(n), || format!("is told by n{by} that it was removed"));
+        let by = self.nodes[by].id;
+        self.feed(n, Event::TurnedAway { by });
     }
 
     fn wake(&mut self, n: usize, life: u32) {

@@ -75,10 +75,11 @@ async fn until_told_to_end(args: &DemoArgs) -> anyhow::Result<()> {
     if stage.is_set() {
         println!("\nStopping, and cleaning up.");
     }
+    let left = if stage.uses_docker() { ": containers may be left" } else { "" };
     let cleared = tokio::select! {
         cleared = stage.clear() => cleared,
         // Whoever asks twice wants out, and is told what may be left.
-        () = ending.come() => Err(anyhow::anyhow!("interrupted while cleaning up: containers may be left")),
+        () = ending.come() => Err(anyhow::anyhow!("interrupted while cleaning up{left}")),
     };
     played.and(cleared)
 }

@@ -51,6 +51,11 @@ impl Stage {
         self.docker.is_some() || !self.nodes.is_empty()
     }
 
+    /// Its containers outlive it unless they are cleared away.
+    pub fn uses_docker(&self) -> bool {
+        self.docker.is_some()
+    }
+
     /// Ends only by a failure.
     pub async fn play(&mut self, args: &DemoArgs) -> anyhow::Result<()> {
         ports_are_free(args)?;

@@ -10,7 +10,7 @@ use super::client::{ApiError, Client, with_query};
 use super::console::Console;
 use super::error::CliError;
 use super::go;
-use super::json::text;
+use super::json::{items, number, text};
 use super::service::path;
 use screen::Screen;
 use serde_json::{Value, json};
@@ -59,6 +59,8 @@ struct Follow<'a> {
     /// Why the update is being rolled back.
     rolled_back: Option<String>,
     heard: Instant,
+    /// What of its published ports can't be opened, and where.
+    blocked: Vec<String>,
 }
 
 /// What one look at the service led to.
@@ -88,7 +90,8 @@ impl From<CliError> for Trouble {
 impl<'a> Follow<'a> {
     fn new(wait: &'a Wait<'a>, client: &'a Client) -> Self {
         let screen = Screen::new(wait.quiet);
-        Self { wait, client, screen, converged: None, looks: 0, rolled_back: None, heard: Instant::now() }
+        let (heard, blocked) = (Instant::now(), Vec::new());
+        Self { wait, client, screen, converged: None, looks: 0, rolled_back: None, heard, blocked }
     }
 
     async fn run(&mut self, console: &mut Console) -> Result<(), CliError> {
@@ -123,7 +126,9 @@ impl<'a> Follow<'a> {
         let tally = Tally::of(&service, &tasks, &nodes);
         tally.show(&mut self.screen, rolling_back);
         let monitor = monitor(&service, rolling_back);
-        let verdict = self.verify(&tally, monitor, matches!(state, "completed" | "rollback_completed"), console);
+        let completed = matches!(state, "completed" | "rollback_completed") && covers(&service, &tally, console.now());
+        let verdict = self.verify(&tally, monitor, completed, console);
+        self.blocked = blocked(&service, &nodes);
         self.screen.draw(console)?;
         self.looks += 1;
         Ok(verdict)
@@ -181,12 +186,38 @@ impl<'a> Follow<'a> {
     fn end(&mut self, console: &mut Console) -> Result<(), CliError> {
         self.screen.set("verify", &format!("Service {} converged", self.wait.id), None);
         self.screen.draw(console)?;
+        for port in &self.blocked {
+            console.warn(port);
+        }
         match &self.rolled_back {
             None => Ok(()),
             Some(why) => Err(CliError::new(format!("service update rolled back: {why}"))
                 .hint(format!("see what failed with: peer service ps {}", self.wait.shown))),
         }
     }
+}
+
+/// The agent's verdict is on the tasks that ran when it gave it: one that began later has its monitor period before it.
+fn covers(service: &Value, tally: &Tally, now: jiff::Timestamp) -> bool {
+    let since = go::age(text(service, "/UpdateStatus/CompletedAt"), now);
+    since.is_none_or(|since| tally.running_for(now) >= since)
+}
+
+/// The service runs all the same: the ports answer elsewhere.
+fn blocked(service: &Value, nodes: &Value) -> Vec<String> {
+    let ports = service.pointer("/Endpoint/Ports").map(items).unwrap_or_default();
+    let ports: Vec<String> = ports.iter().map(|port| number(port, "/PublishedPort").to_string()).collect();
+    let mut blocked = Vec::new();
+    for node in items(nodes).iter().filter(|node| text(node, "/Status/State") != "down") {
+        for port in &ports {
+            let why = text(node, &format!("/PeerStatus/BlockedPorts/{port}"));
+            if !why.is_empty() {
+                let name = text(node, "/Description/Hostname");
+                blocked.push(format!("published port {port} can't be opened on {name}: {why}"));
+            }
+        }
+    }
+    blocked
 }
 
 fn monitor(service: &Value, rolling_back: bool) -> Duration {

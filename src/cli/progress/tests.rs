@@ -10,10 +10,11 @@ struct Scene {
     tasks: Vec<&'static str>,
     monitor_ms: u64,
     global: bool,
+    completed_at: &'static str,
 }
 
 fn scene(tasks: &[&'static str]) -> Scene {
-    Scene { update: None, tasks: tasks.to_vec(), monitor_ms: 0, global: false }
+    Scene { update: None, tasks: tasks.to_vec(), monitor_ms: 0, global: false, completed_at: "" }
 }
 
 impl Scene {
@@ -33,7 +34,7 @@ impl Scene {
         let mut service = json!({ "ID": "abc", "Spec": { "Name": "web", "Mode": mode,
             "UpdateConfig": { "Monitor": monitor }, "RollbackConfig": { "Monitor": monitor } } });
         if let Some((state, message)) = self.update {
-            service["UpdateStatus"] = json!({ "State": state, "Message": message });
+            service["UpdateStatus"] = json!({ "State": state, "Message": message, "CompletedAt": self.completed_at });
         }
         service
     }
@@ -157,6 +158,32 @@ async fn an_update_that_was_rolled_back_is_a_failure_once_the_old_runs_again() {
 async fn the_agents_own_verdict_spares_the_wait() {
     let scenes = vec![scene(&["running", "running"]).monitor(3_600_000).with("completed", "update completed")];
     assert_eq!(watched(scenes, Doing::Deploying).await.0, Ok(()));
+}
+
+/// A rollback after a paused update was "converged" in 0.1 s, with its task only about to run.
+#[tokio::test]
+async fn the_agents_verdict_does_not_cover_what_began_to_run_after_it() {
+    let completed = |at: &'static str| Scene {
+        completed_at: at,
+        ..scene(&["running", "running"]).monitor(30).with("rollback_completed", "rollback completed")
+    };
+    // The tasks run since 20:35:30.
+    let (result, out) = watched(vec![completed("2026-11-22T20:35:29Z")], Doing::RollingBack).await;
+    assert_eq!(result, Ok(()));
+    assert!(out.contains("verify: Waiting 1 seconds to verify"), "{out}");
+    let (_, out) = watched(vec![completed("2026-11-22T20:35:30Z")], Doing::RollingBack).await;
+    assert!(!out.contains("Waiting"), "{out}");
+}
+
+#[test]
+fn a_port_that_can_not_be_opened_is_named_with_its_node() {
+    let service = json!({ "Endpoint": { "Ports": [{ "PublishedPort": 7373 }, { "PublishedPort": 80 }] } });
+    let node = |name: &str, state: &str| {
+        json!({ "Description": { "Hostname": name }, "Status": { "State": state },
+        "PeerStatus": { "BlockedPorts": { "7373": "address in use", "9": "of another service" } } })
+    };
+    let nodes = json!([node("node1", "ready"), node("node2", "down")]);
+    assert_eq!(blocked(&service, &nodes), ["published port 7373 can't be opened on node1: address in use"]);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use super::mounts::Mount;
 use super::ports::Ports;
+use super::refs::Refs;
 use super::settings::Settings;
 use super::values::{self, Ulimit};
 use crate::cli::error::CliError;
@@ -74,6 +75,8 @@ pub struct Create {
     /// A further group of the container's user
     #[arg(long, value_name = "GROUP")]
     group: Vec<String>,
+    #[command(flatten)]
+    pub refs: Refs,
     #[command(flatten)]
     pub settings: Settings,
     /// The image, and what replaces its CMD

@@ -4,6 +4,7 @@
 use super::csv::Words;
 use super::mounts::{self, Mount};
 use super::ports::{Port, Ports};
+use super::refs::RefEdits;
 use super::settings::{Settings, edit_list};
 use super::values::{self, Ulimit};
 use crate::cli::error::CliError;
@@ -43,6 +44,8 @@ pub struct Update {
     pub settings: Settings,
     #[command(flatten)]
     lists: Lists,
+    #[command(flatten)]
+    pub refs: RefEdits,
 }
 
 #[derive(Debug, Default, Args)]

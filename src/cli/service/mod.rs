@@ -7,8 +7,10 @@ mod history;
 pub mod image;
 mod inspect;
 mod list;
+mod logs;
 mod mounts;
 mod ports;
+mod refs;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -41,6 +43,7 @@ pub enum ServiceCommand {
     Scale(Scale),
     Rollback(Rollback),
     History(history::History),
+    Logs(logs::Logs),
     Rm(Rm),
 }
 
@@ -95,7 +98,7 @@ pub struct Rollback {
     #[arg(value_name = "SERVICE")]
     service: String,
     /// The revision's number
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, value_name = "REVISION", value_parser = values::count::<u32>)]
     to: Option<u32>,
     #[command(flatten)]
     waiting: Waiting,
@@ -124,6 +127,7 @@ pub async fn run(command: ServiceCommand, client: &Client, console: &mut Console
         ServiceCommand::Scale(args) => scale(&args, client, console).await,
         ServiceCommand::Rollback(args) => roll_back(&args.service, args.to, args.waiting, client, console).await,
         ServiceCommand::History(args) => history::history(&args, client, console).await,
+        ServiceCommand::Logs(args) => logs::logs(&args, client, console).await,
         ServiceCommand::Rm(args) => remove(&args, client, console).await,
     }
 }
@@ -134,6 +138,7 @@ pub fn path(service: &str) -> String {
 
 async fn create(args: &create::Create, client: &Client, console: &mut Console) -> Result<(), CliError> {
     let mut spec = args.spec()?;
+    args.refs.apply(&mut spec, client).await?;
     let image = resolve_image(&mut spec, &args.settings.how, client).await?;
     let answer = client.post_with("/services/create", Some(&Value::Object(spec)), image.auth.as_deref()).await?;
     image.tell(console);
@@ -186,6 +191,7 @@ async fn update(args: &edit::Update, client: &Client, console: &mut Console) -> 
         let mut spec = read(&args.service, client).await?.1;
         let before = spec.clone();
         args.edit(&mut spec)?;
+        args.refs.apply(&mut spec, client).await?;
         if spec != before {
             return Err(CliError::misuse("other flags may not be combined with --rollback"));
         }
@@ -197,6 +203,7 @@ async fn update(args: &edit::Update, client: &Client, console: &mut Console) -> 
     for attempt in 1.. {
         let (service, mut spec) = read(&args.service, client).await?;
         args.edit(&mut spec)?;
+        args.refs.apply(&mut spec, client).await?;
         if args.image.is_some() {
             match &pinned {
                 Some(pinned) => copy_image(pinned, &mut spec),
@@ -308,8 +315,10 @@ async fn roll_back(
     parameters.extend(to.as_deref().map(|to| ("to", to)));
     let path = with_query(&format!("/peer/services/{}/rollback", escaped(id)), &parameters);
     let answer = client.post(&path, None).await.map_err(|error| {
+        // What there is of services doesn't help with a revision that isn't there.
+        let of_revision = to.is_some() && error.is_not_found();
         let error = CliError::from(error);
-        if error.hint_text().is_some() {
+        if error.hint_text().is_some() && !of_revision {
             error
         } else {
             error.hint(format!("see the kept revisions with: peer service history {service}"))

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 #[derive(Debug, Default, Args)]
 pub struct Settings {
     /// Number of tasks
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::count::<u64>)]
     pub replicas: Option<u64>,
     /// User inside the container, as NAME|UID[:GROUP|GID]
     #[arg(short, long)]
@@ -71,7 +71,7 @@ pub struct Settings {
     #[arg(long, value_name = "DURATION", help_heading = "Health")]
     health_timeout: Option<Nanos>,
     /// Failures in a row that make it unhealthy
-    #[arg(long, value_name = "N", help_heading = "Health")]
+    #[arg(long, value_name = "N", value_parser = values::count::<u32>, help_heading = "Health")]
     health_retries: Option<u32>,
     /// Failures don't count for this long after the start
     #[arg(long, value_name = "DURATION", help_heading = "Health")]
@@ -90,7 +90,7 @@ pub struct Settings {
     #[arg(long, value_name = "BYTES", help_heading = "Resources and placement")]
     limit_memory: Option<Bytes>,
     /// Processes at most (0: no limit)
-    #[arg(long, value_name = "N", help_heading = "Resources and placement")]
+    #[arg(long, value_name = "N", value_parser = values::count::<u64>, help_heading = "Resources and placement")]
     limit_pids: Option<u64>,
     /// CPUs that a node must have free
     #[arg(long, value_name = "CPUS", help_heading = "Resources and placement")]
@@ -99,7 +99,7 @@ pub struct Settings {
     #[arg(long, value_name = "BYTES", help_heading = "Resources and placement")]
     reserve_memory: Option<Bytes>,
     /// Tasks on one node at most (0: no limit)
-    #[arg(long, value_name = "N", help_heading = "Resources and placement")]
+    #[arg(long, value_name = "N", value_parser = values::count::<u64>, help_heading = "Resources and placement")]
     replicas_max_per_node: Option<u64>,
 
     /// When to start a stopped task anew (default any)
@@ -109,14 +109,14 @@ pub struct Settings {
     #[arg(long, value_name = "DURATION", help_heading = "Restart")]
     restart_delay: Option<Nanos>,
     /// Give up after this many (default 0: never)
-    #[arg(long, value_name = "N", help_heading = "Restart")]
+    #[arg(long, value_name = "N", value_parser = values::count::<u64>, help_heading = "Restart")]
     restart_max_attempts: Option<u64>,
     /// Older attempts don't count (default 0: all do)
     #[arg(long, value_name = "DURATION", help_heading = "Restart")]
     restart_window: Option<Nanos>,
 
     /// Tasks replaced at once (default 1; 0: all)
-    #[arg(long, value_name = "N", help_heading = "Updates")]
+    #[arg(long, value_name = "N", value_parser = values::count::<u64>, help_heading = "Updates")]
     update_parallelism: Option<u64>,
     /// Wait after each task (default 0s)
     #[arg(long, value_name = "DURATION", help_heading = "Updates")]
@@ -135,7 +135,7 @@ pub struct Settings {
     update_max_failure_ratio: Option<f64>,
 
     /// As --update-parallelism, for a rollback
-    #[arg(long, value_name = "N", help_heading = "Rollbacks")]
+    #[arg(long, value_name = "N", value_parser = values::count::<u64>, help_heading = "Rollbacks")]
     rollback_parallelism: Option<u64>,
     /// As --update-delay
     #[arg(long, value_name = "DURATION", help_heading = "Rollbacks")]

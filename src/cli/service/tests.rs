@@ -60,7 +60,7 @@ fn a_wide_create_is_what_docker_sends() {
         --host db:10.0.0.9 --hostname h-{{.Task.Slot}} --user 0 --workdir / --no-healthcheck --endpoint-mode dnsrr";
     let args: Vec<&str> = line.split_whitespace().chain([IMAGE, "/greeter"]).collect();
     let mut want = fixtures::create_rich();
-    // Networks, secrets and configs have no flags here yet.
+    // Networks, secrets and configs are looked up first: see below.
     want["TaskTemplate"].as_object_mut().unwrap().remove("Networks");
     for gone in ["Secrets", "Configs"] {
         want["TaskTemplate"]["ContainerSpec"].as_object_mut().unwrap().remove(gone);
@@ -319,6 +319,7 @@ async fn rollbacks_name_their_revision() {
     assert_eq!(agent.asked().last().unwrap(), "POST /peer/services/abc/rollback?version=9");
     let error = ran(&agent, &["rollback", "-d", "--to", "7", "web"]).await.0.unwrap_err();
     assert_eq!(error.message(), "service web has no revision 7 (kept: 1, 2)");
+    assert_eq!(error.hint_text(), Some("see the kept revisions with: peer service history web"));
     let mixed = ran(&agent, &["update", "--rollback", "--force", "web"]).await.0.unwrap_err();
     assert_eq!(mixed.message(), "other flags may not be combined with --rollback");
 }
@@ -332,4 +333,132 @@ async fn the_others_are_removed_when_one_is_missing() {
     let (result, out, _) = ran(&agent, &["rm", "rich", "missing", "glob"]).await;
     assert_eq!(out, "rich\nglob\n");
     assert_eq!(result.unwrap_err().message(), "service missing not found");
+}
+
+/// Knows the secret, config and network of the recorded spec.
+fn keeper() -> FakeAgent {
+    FakeAgent::start(|request| match request.path.as_str() {
+        r#"/secrets?filters={"name":{"token":true}}"# => {
+            let other = json!({ "ID": "other", "Spec": { "Name": "token2" } });
+            (200, json!([other, { "ID": "zdc70b6my1rq90l953qsl6ipg", "Spec": { "Name": "token" } }]))
+        }
+        r#"/configs?filters={"name":{"motd":true}}"# => {
+            (200, json!([{ "ID": "dbjvnyrzp5iw0t0wepguadkgl", "Spec": { "Name": "motd" } }]))
+        }
+        "/networks/back" => (200, json!({ "Name": "back", "Id": "h6ep4hweyhmq9vhwvm2kldbkc" })),
+        path if path.starts_with("/networks/") => (404, json!({ "message": "network x not found" })),
+        "/services/web" => {
+            let mut found = json!({ "ID": "abc", "Version": { "Index": 9 }, "Spec": fixtures::create_rich() });
+            found["Spec"]["Name"] = "web".into();
+            (200, found)
+        }
+        path if path.starts_with("/services/") => (200, json!({ "ID": "abc", "body": request.body })),
+        _ => (200, json!([])),
+    })
+}
+
+async fn referring(args: &[&str]) -> Result<Value, CliError> {
+    let ServiceCommand::Create(create) = parsed(&[&["create"], args, &["x"]].concat()) else { panic!() };
+    let (mut spec, agent) = (create.spec()?, keeper());
+    create.refs.apply(&mut spec, &agent.client()).await?;
+    Ok(Value::Object(spec))
+}
+
+#[tokio::test]
+async fn secrets_configs_and_networks_are_named_and_sent_as_docker_sends_them() {
+    let want = fixtures::create_rich();
+    let args = ["--secret", "token", "--config", "source=motd,target=/etc/motd", "--network", "back"];
+    let spec = referring(&args).await.unwrap();
+    for list in ["/TaskTemplate/ContainerSpec/Secrets", "/TaskTemplate/ContainerSpec/Configs", "/TaskTemplate/Networks"]
+    {
+        assert_eq!(spec.pointer(list), want.pointer(list), "{list}");
+    }
+    let args = ["--secret", "src=token,target=t,uid=7,gid=8,mode=0400", "--network", "name=back,alias=a,alias=b"];
+    let spec = referring(&args).await.unwrap();
+    let secret = json!({ "File": { "Name": "t", "UID": "7", "GID": "8", "Mode": 0o400 },
+        "SecretID": "zdc70b6my1rq90l953qsl6ipg", "SecretName": "token" });
+    assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["Secrets"], json!([secret]));
+    assert_eq!(
+        spec["TaskTemplate"]["Networks"],
+        json!([{ "Target": "h6ep4hweyhmq9vhwvm2kldbkc", "Aliases": ["a", "b"] }])
+    );
+    for (args, what) in [
+        (["--secret", "missing"], "secret not found: missing"),
+        (["--config", "missing"], "config not found: missing"),
+        (["--network", "missing"], "network missing not found"),
+    ] {
+        let error = referring(&args).await.unwrap_err();
+        assert_eq!(error.message(), what);
+        assert!(error.hint_text().unwrap().contains("docker"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_service_refers_to_can_be_edited() {
+    let changed = async |args: &[&str]| {
+        let agent = keeper();
+        let ServiceCommand::Update(update) = parsed(&[&["update"], args, &["web"]].concat()) else { panic!() };
+        let Value::Object(mut spec) = fixtures::create_rich() else { panic!() };
+        update.refs.apply(&mut spec, &agent.client()).await.unwrap();
+        Value::Object(spec)
+    };
+    assert_eq!(changed(&[]).await, fixtures::create_rich());
+    let spec = changed(&["--secret-rm", "token", "--config-rm", "motd", "--network-rm", "back"]).await;
+    assert!(spec.pointer("/TaskTemplate/Networks").is_none(), "{spec}");
+    assert!(spec.pointer("/TaskTemplate/ContainerSpec/Secrets").is_none(), "{spec}");
+    let spec = changed(&["--secret-add", "source=token,target=again", "--secret-add", "source=token,mode=0400"]).await;
+    let secrets = spec["TaskTemplate"]["ContainerSpec"]["Secrets"].as_array().unwrap();
+    let shown: Vec<_> = secrets.iter().map(|s| (text(s, "/File/Name"), number(s, "/File/Mode"))).collect();
+    assert_eq!(shown, [("again", 0o444), ("token", 0o400)]);
+    let agent = keeper();
+    assert_eq!(ran(&agent, &["update", "-d", "--network-rm", "back", "web"]).await.0, Ok(()));
+    assert_eq!(agent.asked()[1], "GET /networks/back");
+}
+
+#[test]
+fn flags_of_docker_that_have_no_counterpart_are_refused_by_name() {
+    for (args, says) in [
+        (&["create", "--generic-resource", "gpu=1", "x"][..], "--constraint"),
+        (&["create", "--credential-spec", "file://x", "x"], "Windows"),
+        (&["create", "--isolation", "hyperv", "x"], "Windows"),
+        (&["create", "--max-concurrent", "2", "x"], "jobs are not supported"),
+        (&["update", "--generic-resource-add", "gpu=1", "x"], "not supported yet"),
+        (&["create", "--secret", "target=x", "x"], "the field source is missing"),
+        (&["create", "--config", "source=x,mode=rw", "x"], "as 0440"),
+        (&["create", "--network", "name=x,driver-opt=a=b", "x"], "not supported yet"),
+    ] {
+        let error = refused(args);
+        assert!(error.contains(says) && error.contains(args[1]), "{args:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn logs_are_printed_as_docker_prints_them() {
+    let agent = FakeAgent::start(|request| match request.path.as_str() {
+        "/services/web" => (200, json!({ "ID": "abc", "Spec": { "Name": "web" } })),
+        "/services/abc" => (200, json!({ "ID": "abc", "Spec": { "Name": "web" } })),
+        "/nodes" => (200, json!([{ "ID": "n1", "Description": { "Hostname": "node1" } }])),
+        "/tasks/0123456789abcdef" => (200, json!({ "ID": "0123456789abcdef", "ServiceID": "abc", "Slot": 2 })),
+        path if path.starts_with("/services/abc/logs?") => {
+            assert!(path.contains("stdout=1&stderr=1&follow=0&tail=5&timestamps=0&details=1"), "{path}");
+            let details =
+                "com.docker.swarm.node.id=n1,com.docker.swarm.service.id=abc,com.docker.swarm.task.id=0123456789abcdef";
+            let frame = |stream: u8, line: &str| {
+                let line = format!("{details} {line}\n");
+                let length = u32::try_from(line.len()).unwrap().to_be_bytes();
+                [&[stream, 0, 0, 0], &length[..], line.as_bytes()].concat()
+            };
+            let bytes = [frame(1, "hello there"), frame(2, "oh no")].concat();
+            (200, crate::cli::testing::frames(&bytes))
+        }
+        path => (404, json!({ "message": format!("{path} not found") })),
+    });
+    let (result, out, err) = ran(&agent, &["logs", "--tail", "5", "web"]).await;
+    assert_eq!(result, Ok(()));
+    assert_eq!(
+        (out.as_str(), err.as_str()),
+        ("web.2.0123456789ab@node1    | hello there\n", "web.2.0123456789ab@node1    | oh no\n")
+    );
+    let error = ran(&agent, &["logs", "missing"]).await.0.unwrap_err();
+    assert_eq!(error.message(), "no such task or service: missing");
 }

@@ -14,6 +14,11 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// A number of something.
+pub fn count<N: std::str::FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "want a whole number, 0 or more".to_owned())
+}
+
 /// As [`pair`], where a value must be said.
 pub fn full_pair(text: &str) -> Result<(String, String), String> {
     pair(text).and_then(|pair| if text.contains('=') { Ok(pair) } else { Err("want KEY=VALUE".to_owned()) })

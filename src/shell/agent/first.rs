@@ -1,10 +1,12 @@
 //! The identity an agent starts with: the one in its data directory, or at the very first start a new cluster's or
 //! the one that a join gives. What the first life must know is written down before the identity is, so that a
-//! crash in between is followed by the same first start and not by half of one.
+//! crash in between is followed by the same first start and not by half of one; it goes when the state is durable, so
+//! that a state which is missing later is never taken for one that was not begun.
 
-use super::{AgentConfig, Join};
+use super::{AgentConfig, Join, StartError};
 use crate::core::face::FirstBoot;
 use crate::limits::MAX_MESSAGE_BYTES;
+use crate::model::node::{Availability, NodePolicy};
 use crate::shell::identity::{DataDir, Identity, Token, random};
 use crate::shell::net::{self, DEFAULT_PORT};
 use crate::time::Wall;
@@ -13,6 +15,7 @@ use crate::wire::message::MemberEntry;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 
 const FIRST_FILE: &str = "first.bin";
 const ADDR_FILE: &str = "addr";
@@ -32,6 +35,7 @@ struct First {
 
 pub(super) async fn identity(dir: &DataDir, config: &AgentConfig, now: Wall) -> anyhow::Result<Start> {
     if let Some(identity) = dir.load()? {
+        check_cluster(dir, &identity, config)?;
         let identity = renew(dir, identity, now)?;
         let addr = address(dir, config, None)?;
         return Ok(Start { identity, addr, first: None, first_start: false });
@@ -46,11 +50,29 @@ pub(super) async fn identity(dir: &DataDir, config: &AgentConfig, now: Wall) -> 
     Ok(Start { identity, addr, first: Some(boot(first, config)), first_start: true })
 }
 
+/// A unit file says `--join` at every start, so for the cluster that this node is in it means nothing any more. For another
+/// one, which the CA in the token tells, it must not be passed over.
+fn check_cluster(dir: &DataDir, identity: &Identity, config: &AgentConfig) -> Result<(), StartError> {
+    let token = config.join.as_ref().and_then(|join| Token::parse(&join.token).ok());
+    match (&config.join, token) {
+        (Some(join), Some(token)) if *token.ca() != identity.ca_digest() => Err(StartError {
+            why: format!(
+                "--join {}: {} holds a node of another cluster ({})",
+                join.host,
+                dir.path().display(),
+                identity.cluster()
+            ),
+            hint: "to give that one up: peer leave; to keep it, join with another --data-dir (and --socket)",
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn boot(first: First, config: &AgentConfig) -> FirstBoot {
     FirstBoot {
         members: first.members,
         join_secret: first.join_secret,
-        availability: config.availability,
+        availability: config.availability.unwrap_or(Availability::Active),
         labels: config.labels.clone(),
     }
 }
@@ -62,6 +84,54 @@ pub(super) fn again(dir: &DataDir, config: &AgentConfig) -> anyhow::Result<Optio
     let first: First =
         codec::decode(&bytes, MAX_MESSAGE_BYTES).with_context(|| dir.path().join(FIRST_FILE).display().to_string())?;
     Ok(Some(boot(first, config)))
+}
+
+/// What was said of the node itself holds at its first start only, since then it may have been changed from any node: what
+/// of it differs now, in words, or nothing.
+pub(super) fn unheeded(config: &AgentConfig, policy: &NodePolicy) -> Option<String> {
+    let mut flags = Vec::new();
+    let mut update = Vec::new();
+    for (key, value) in config.labels.iter().filter(|(key, value)| policy.labels.get(*key) != Some(*value)) {
+        flags.push(format!("--label {key}={value}"));
+        update.push(format!("--label-add {key}={value}"));
+    }
+    if let Some(wanted) = config.availability.filter(|wanted| *wanted != policy.availability) {
+        flags.push(format!("--availability {}", wanted.as_str()));
+        update.push(format!("--availability {}", wanted.as_str()));
+    }
+    let (flags, update, name) = (flags.join(" "), update.join(" "), &config.hostname);
+    (!flags.is_empty()).then(|| {
+        format!("{flags} counts only at a node's first start, and is passed over; to change it: peer node update {update} {name}")
+    })
+}
+
+/// The first life's state is durable: from now on it must be there.
+pub(super) fn is_over(dir: &DataDir) -> anyhow::Result<()> {
+    Ok(dir.remove_private(FIRST_FILE)?)
+}
+
+/// A node without its state would forget what it promised and what the cluster was told to run.
+pub(super) fn check_state(dir: &DataDir) -> anyhow::Result<()> {
+    if dir.state_path().exists() || dir.read_private(FIRST_FILE)?.is_some() {
+        return Ok(());
+    }
+    Err(StartError {
+        why: format!("{} is missing, though a node has lived in this directory", dir.state_path().display()),
+        hint: "restore it; or give the node up: peer node rm on another node, then start here with an empty directory",
+    }
+    .into())
+}
+
+/// Takes back a first start that failed before anybody heard of the node.
+pub(super) fn undo(path: &Path) {
+    let undo = || -> anyhow::Result<()> {
+        let dir = DataDir::open(path)?;
+        dir.forget()?;
+        is_over(&dir)
+    };
+    if let Err(error) = undo() {
+        tracing::warn!("can't clear up after a first start that failed: {error:#}");
+    }
 }
 
 fn renew(dir: &DataDir, identity: Identity, now: Wall) -> anyhow::Result<Identity> {

@@ -30,7 +30,7 @@ pub struct AgentConfig {
     /// Only used at a node's first start.
     pub labels: BTreeMap<String, String>,
     /// Likewise.
-    pub availability: Availability,
+    pub availability: Option<Availability>,
     /// Published ports are opened on this address.
     pub publish_on: IpAddr,
     pub dashboard: Dashboard,
@@ -77,7 +77,7 @@ pub struct StartOptions {
     pub default_socket: PathBuf,
     pub hostname: Option<String>,
     pub labels: BTreeMap<String, String>,
-    pub availability: Availability,
+    pub availability: Option<Availability>,
     pub dashboard: Option<Dashboard>,
 }
 
@@ -100,7 +100,9 @@ impl StartOptions {
     pub fn settle(self) -> anyhow::Result<AgentConfig> {
         let dir = DataDir::open(&self.data_dir)?;
         let last = match dir.read_private(SETTINGS_FILE)? {
-            Some(bytes) => Some(read(&bytes).with_context(|| format!("{}", dir.path().join(SETTINGS_FILE).display()))?),
+            Some(bytes) => Some(read(&bytes).with_context(|| {
+                format!("{} can't be used; it was left as it is", dir.path().join(SETTINGS_FILE).display())
+            })?),
             None => None,
         };
         let default_listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT);
@@ -124,6 +126,7 @@ impl StartOptions {
             timing: Timing::default(),
             trace_file: None,
         };
+        check_family(&config)?;
         let settings = Settings {
             version: SETTINGS_VERSION,
             listen: config.listen,
@@ -148,9 +151,81 @@ fn read(bytes: &[u8]) -> anyhow::Result<Settings> {
         "version {} is newer than this build reads ({SETTINGS_VERSION}): upgrade peer on this node",
         settings.version
     );
+    if let Some(engine) = settings.engine.as_ref().filter(|path| !path.is_absolute()) {
+        anyhow::bail!("engine {engine:?}: want the path of a Docker Engine's socket, or null for the demo engine");
+    }
     Ok(settings)
+}
+
+/// What listens on an address of one kind is not reached at one of the other, save the IPv6 address that stands for all.
+fn check_family(config: &AgentConfig) -> anyhow::Result<()> {
+    let listen = config.listen.ip();
+    let takes_both = listen.is_ipv6() && listen.is_unspecified();
+    match config.advertise {
+        Some(addr) if addr.is_ipv4() != listen.is_ipv4() && !takes_both => anyhow::bail!(
+            "--advertise-addr {addr}: nothing of this node is there, it listens on {} (--listen-addr)",
+            config.listen
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn machine_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(dir: &std::path::Path) -> StartOptions {
+        StartOptions {
+            data_dir: dir.to_owned(),
+            listen: None,
+            advertise: None,
+            join: None,
+            engine: Some(EngineChoice::Demo),
+            socket: None,
+            default_socket: dir.join("peer.sock"),
+            hostname: None,
+            labels: BTreeMap::new(),
+            availability: None,
+            dashboard: None,
+        }
+    }
+
+    #[test]
+    fn an_address_of_the_other_kind_is_refused_and_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let settle = |listen: &str, advertise: &str| {
+            let advertise = Some((advertise.parse().unwrap(), None));
+            StartOptions { listen: Some(listen.parse().unwrap()), advertise, ..options(dir.path()) }.settle()
+        };
+        for (listen, advertise) in [("[::1]:7984", "127.0.0.1"), ("0.0.0.0:7373", "::1")] {
+            let error = settle(listen, advertise).unwrap_err().to_string();
+            assert!(error.starts_with("--advertise-addr") && error.contains(listen), "{error}");
+        }
+        assert!(!dir.path().join(SETTINGS_FILE).exists());
+        settle("[::]:7373", "127.0.0.1").expect("it listens on both");
+        settle("[::1]:7373", "::1").unwrap();
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_named_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        options(dir.path()).settle().unwrap();
+        let path = dir.path().join(SETTINGS_FILE);
+        let good: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let with = |key: &str, value: serde_json::Value| {
+            let mut bad = good.clone();
+            bad[key] = value;
+            bad.to_string()
+        };
+        for bad in ["".to_owned(), "]".to_owned(), with("engine", "podman".into()), with("version", 2.into())] {
+            std::fs::write(&path, &bad).unwrap();
+            let error = format!("{:#}", options(dir.path()).settle().unwrap_err());
+            assert!(error.contains(&path.display().to_string()) && error.contains("left as it is"), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), bad);
+        }
+    }
 }

@@ -36,6 +36,8 @@ pub enum DataDirError {
     Corrupt { path: PathBuf, why: String },
     #[error("{} has version {found}, but this build reads only version {VERSION}: upgrade peer on this node", path.display())]
     Newer { path: PathBuf, found: u64 },
+    #[error("{} is missing, though {IDENTITY} is there: restore it, or start with an empty directory", path.display())]
+    Missing { path: PathBuf },
     #[error("{} holds a node's state, but {IDENTITY} is missing: restore it, or start with an empty directory", dir.display())]
     LostIdentity { dir: PathBuf },
 }
@@ -93,6 +95,11 @@ impl DataDir {
         self.write_private(IDENTITY, text.as_bytes())
     }
 
+    /// Removes the identity, which goes first as it came last, and the state.
+    pub fn forget(&self) -> Result<(), DataDirError> {
+        [IDENTITY, CA, CA_KEY, CERT, KEY, STATE].into_iter().try_for_each(|name| self.remove_private(name))
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -148,7 +155,7 @@ impl DataDir {
     }
 
     fn read(&self, name: &str) -> Result<String, DataDirError> {
-        self.read_if_there(name)?.ok_or_else(|| self.io(name, ErrorKind::NotFound.into()))
+        self.read_if_there(name)?.ok_or_else(|| DataDirError::Missing { path: self.path.join(name) })
     }
 
     fn read_if_there(&self, name: &str) -> Result<Option<String>, DataDirError> {
@@ -335,7 +342,7 @@ mod tests {
         assert!(error.contains(KEY) && error.contains("does not fit"), "{error}");
         fs::remove_file(dir.path().join(CA_KEY)).unwrap();
         let error = dir.load().unwrap_err().to_string();
-        assert!(error.contains(CA_KEY), "{error}");
+        assert!(error.contains(CA_KEY) && error.contains("is missing"), "{error}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ async fn dial(shared: &Shared, node: NodeId, addr: SocketAddr) -> Result<(Connec
             .endpoint
             .connect_with(credentials.client, addr, &name)
             .map_err(|e| Refusal::Silent(format!("can't connect: {e}")))?;
-        let conn = connecting.await.map_err(|e| explain(&e))?;
+        let conn = connecting.await.map_err(|e| unproven(explain(&e)))?;
         // The verifier has seen to it already; nothing below may rest on that alone.
         if tls::proven_node(&conn) != Some(node) {
             return Err(Refusal::Said("another node answers there".to_owned()));
@@ -61,6 +61,17 @@ async fn dial(shared: &Shared, node: NodeId, addr: SocketAddr) -> Result<(Connec
     timeout(limit, either)
         .await
         .unwrap_or_else(|_| Err(Refusal::Silent(format!("no answer within {} s", limit.as_secs_f32()))))
+}
+
+/// What is said before the other side has proven who it is can come from anybody on the way; of what a node does when
+/// it was removed, nothing may follow from that.
+fn unproven(refusal: Refusal) -> Refusal {
+    match refusal {
+        Refusal::Removed => {
+            Refusal::Said("somebody there, who proved nothing, says that this node was removed".to_owned())
+        }
+        other => other,
+    }
 }
 
 /// Says hello and hears the other side's.
@@ -92,5 +103,16 @@ pub fn canonical(addr: SocketAddr) -> SocketAddr {
 impl Link {
     pub fn remote(&self) -> SocketAddr {
         canonical(self.conn.remote_address())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_on_the_way_can_not_say_that_this_node_was_removed() {
+        assert!(matches!(unproven(Refusal::Removed), Refusal::Said(_)));
+        assert_eq!(unproven(Refusal::OtherCluster), Refusal::OtherCluster);
     }
 }

@@ -107,7 +107,11 @@ fn of_code(code: TransportErrorCode, said: impl FnOnce() -> String, about_us: bo
         ALERT_EXPIRED => Refusal::Said("its certificate is not valid by our clock: compare the clocks".to_owned()),
         ALERT_NO_PROTOCOL => Refusal::Said("it speaks no version of our protocol".to_owned()),
         _ if code == TransportErrorCode::CONNECTION_REFUSED => Refusal::Said("too busy, or stopping".to_owned()),
-        _ => Refusal::Said(Some(said()).filter(|s| !s.is_empty()).unwrap_or_else(|| code.to_string())),
+        // What rustls puts before words that are ours.
+        _ => match said().trim_start_matches("unexpected error: ") {
+            "" => Refusal::Said(code.to_string()),
+            words => Refusal::Said(words.to_owned()),
+        },
     }
 }
 
@@ -136,6 +140,10 @@ mod tests {
     fn refusals_are_told_apart() {
         assert_eq!(explain(&closed_with(ALERT_REVOKED)), Refusal::Removed);
         assert_eq!(explain(&closed_with(ALERT_UNKNOWN_CA)), Refusal::OtherCluster);
+        let reason = Bytes::from_static(b"unexpected error: the CA does not match the token");
+        let close = ConnectionClose { error_code: TransportErrorCode::crypto(80), frame_type: None, reason };
+        let said = Refusal::Said("the CA does not match the token".to_owned());
+        assert_eq!(explain(&ConnectionError::ConnectionClosed(close)), said);
         let close = ApplicationClose { error_code: BANNED, reason: Bytes::new() };
         assert_eq!(explain(&ConnectionError::ApplicationClosed(close)), Refusal::Removed);
         let close = ApplicationClose { error_code: BUSY, reason: Bytes::from_static(b"later\x1b[2J") };

@@ -310,6 +310,10 @@ impl Shared {
         if peer.remove(link) && peer.links.is_empty() {
             self.announce(NetEvent::LinkLost { node: link.node });
         }
+        let said = link.conn.close_reason().map(|error| reason::explain(&error));
+        if said == Some(Refusal::Removed) {
+            self.announce(NetEvent::Refused { by: link.node, removed: true, why: Refusal::Removed.to_string() });
+        }
     }
 
     pub fn is_redundant(&self, link: &Link) -> bool {

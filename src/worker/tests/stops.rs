@@ -221,3 +221,35 @@ fn forgetting_the_unknown_is_no_work() {
     cold.run(secs(1));
     assert!(cold.worker.tasks.is_empty() && cold.ops.is_empty());
 }
+
+/// `peer node rm --force` on a live node once left its containers running without an owner.
+#[test]
+fn a_node_that_was_removed_stops_all_that_is_here_and_all_that_turns_up() {
+    let mut rig = Rig::running(spec());
+    let turns_up = |rig: &mut Rig, name: &str, task: u128| {
+        let mut other = rig.engine.containers.values().next().unwrap().clone();
+        (other.name, other.task) = (name.into(), task_id(task));
+        rig.engine.containers.insert(other.name.clone(), other);
+        rig.engine.report(rig.mono);
+        rig.run(secs(1));
+    };
+    turns_up(&mut rig, "web.9.unknown", 99);
+    assert_eq!(rig.worker.unknown(), 1);
+    let order = rig.orders.remove(&task_id(1)).unwrap();
+    rig.worker.abandon(rig.now());
+    turns_up(&mut rig, "web.8.late", 98);
+    rig.worker.assign(order, rig.now());
+    rig.run(secs(60));
+    assert_eq!(rig.engine.containers.keys().collect::<Vec<_>>(), [""; 0], "nothing is left, nothing is begun");
+    assert!(rig.worker.is_idle());
+    assert_eq!(rig.asked().iter().filter(|what| **what == "stop").count(), 3, "{:?}", rig.asked());
+}
+
+#[test]
+fn a_removed_node_is_not_done_before_it_has_seen_its_engine() {
+    let mut rig = Rig::cold();
+    rig.worker.abandon(rig.now());
+    assert!(!rig.worker.is_idle(), "what is there is not known yet");
+    rig.worker.handle_engine(EngineEvent::Unreachable("gone".into()), rig.now());
+    assert!(rig.worker.is_idle(), "it may never come back");
+}

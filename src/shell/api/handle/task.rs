@@ -1,6 +1,8 @@
 //! `/tasks`.
 
+use crate::core::view::TaskView;
 use crate::ids::{NodeId, ServiceId};
+use crate::model::task::Desired;
 use crate::shell::api::backend::{Snapshot, Want};
 use crate::shell::api::filters::Filters;
 use crate::shell::api::incoming::Call;
@@ -24,6 +26,9 @@ pub async fn list(api: &Api, call: &Call) -> Answer {
     let mut shown = Vec::new();
     for view in &snapshot.tasks {
         let labels = view.spec.as_ref().map_or(&no_labels, |spec| &spec.labels);
+        if is_of_an_earlier_life(view) {
+            continue;
+        }
         let in_it = services.as_ref().is_none_or(|ids| ids.contains(&view.task.service))
             && nodes.as_ref().is_none_or(|ids| view.task.node.is_some_and(|node| ids.contains(&node)))
             && (filters.values("_up-to-date").is_none() || view.up_to_date)
@@ -35,6 +40,12 @@ pub async fn list(api: &Api, call: &Call) -> Answer {
         }
     }
     reply::ok(&shown)
+}
+
+/// On its way out, and of a service that was removed before another of this name, and so of this id, was made: with that
+/// its revisions went.
+fn is_of_an_earlier_life(view: &TaskView) -> bool {
+    view.task.desired == Desired::Remove && view.spec_json.is_none()
 }
 
 /// Names must be looked up in the other lists.

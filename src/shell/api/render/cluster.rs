@@ -135,6 +135,12 @@ fn troubles(snapshot: &Snapshot) -> Vec<String> {
     if let Some(why) = &snapshot.cluster.disk_trouble {
         troubles.push(format!("this node's disk refuses writes: {why}"));
     }
+    for node in &snapshot.nodes {
+        let Some(fact) = node.fact.as_ref().filter(|_| node.liveness != Liveness::Down) else { continue };
+        for (port, why) in &fact.blocked_ports {
+            troubles.push(format!("published port {port} can't be opened on {}: {why}", fact.hostname));
+        }
+    }
     troubles
 }
 
@@ -186,6 +192,8 @@ struct Holder<'a> {
 struct NodeCounts {
     total: usize,
     ready: usize,
+    /// Stopped on purpose, and expected back.
+    away: usize,
     down: usize,
 }
 
@@ -211,7 +219,12 @@ pub fn status<'a>(snapshot: &'a Snapshot, agent_version: &'a str) -> Status<'a> 
         holder: cluster.holder.map(|(node, term)| Holder { term: term.round, node: named(snapshot, node) }),
         electorate_epoch: cluster.electorate_epoch,
         voters: cluster.voters.iter().map(|node| named(snapshot, *node)).collect(),
-        nodes: NodeCounts { total: snapshot.nodes.len(), ready: counted("ready"), down: counted("down") },
+        nodes: NodeCounts {
+            total: snapshot.nodes.len(),
+            ready: counted("ready"),
+            away: counted("disconnected"),
+            down: counted("down"),
+        },
         services: snapshot.services.len(),
         tasks: snapshot.tasks.len(),
         tasks_here: cluster.tasks_here.len(),
@@ -257,10 +270,12 @@ mod tests {
     fn a_lost_quorum_is_said_first() {
         let mut snapshot = views::snapshot();
         assert_eq!(serde_json::to_value(swarm(&snapshot)).unwrap()["Error"], "");
+        snapshot.nodes[1].fact.as_mut().unwrap().blocked_ports.insert(7373, "address in use".to_owned());
         snapshot.cluster.has_quorum = false;
         snapshot.services[0].pending = Some("held by 1 of 3 nodes".to_owned());
         let status = serde_json::to_value(status(&snapshot, "0.1.0")).unwrap();
         assert!(status["Troubles"][0].as_str().unwrap().contains("peer cluster recover"));
+        assert_eq!(status["Troubles"][1], "published port 7373 can't be opened on node2: address in use");
         assert_eq!(status["Pending"], json!([{ "Service": "web", "Why": "held by 1 of 3 nodes" }]));
         assert_eq!(status["Holder"]["Hostname"], "node1");
         assert_eq!(status["Holder"]["Term"], 7);

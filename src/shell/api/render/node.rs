@@ -105,7 +105,7 @@ pub fn node(view: &NodeView) -> Node<'_> {
         status: status(view),
         manager_status: ManagerStatus {
             leader: view.is_holder,
-            reachability: if view.liveness == Liveness::Down { "unreachable" } else { "reachable" },
+            reachability: if view.liveness <= Liveness::Suspect { "reachable" } else { "unreachable" },
             addr: fact.map(|fact| fact.addr.to_string()).unwrap_or_default(),
         },
         peer_status: PeerStatus {
@@ -150,6 +150,7 @@ pub fn liveness(liveness: Liveness) -> &'static str {
 pub fn state(view: &NodeView) -> &'static str {
     match (view.liveness, view.fact.as_ref().map(|fact| &fact.engine)) {
         (Liveness::Down, _) => "down",
+        (Liveness::Away, _) => "disconnected",
         (_, Some(EngineState::Ready)) => "ready",
         (_, Some(EngineState::Unknown | EngineState::Unreachable(_)) | None) => "unknown",
     }
@@ -217,7 +218,11 @@ mod tests {
         view.liveness = Liveness::Down;
         assert_eq!(shown(&view)["Status"]["State"], "down");
         assert_eq!(shown(&view)["ManagerStatus"]["Reachability"], "unreachable");
+        // Its agent was stopped: it is neither ready nor reachable, and not down yet.
         view.liveness = Liveness::Away;
+        assert_eq!(shown(&view)["Status"]["State"], "disconnected");
+        assert_eq!(shown(&view)["ManagerStatus"]["Reachability"], "unreachable");
+        view.liveness = Liveness::Alive;
         view.fact = None;
         assert_eq!(shown(&view)["Status"]["State"], "unknown");
         assert_eq!(shown(&view)["Description"]["Hostname"], "");

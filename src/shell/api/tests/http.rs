@@ -280,7 +280,10 @@ async fn a_swarms_own_commands_say_what_to_do_instead() {
 #[tokio::test]
 async fn our_own_paths() {
     let server = Server::start(None).await;
-    assert_eq!(server.get("/peer/status").await.json()["Nodes"], json!({ "Total": 3, "Ready": 3, "Down": 0 }));
+    assert_eq!(
+        server.get("/peer/status").await.json()["Nodes"],
+        json!({ "Total": 3, "Ready": 3, "Away": 0, "Down": 0 })
+    );
     assert_eq!(server.get("/peer/token").await.json()["Token"], "PEERTKN-1-secret");
     let rotated = server.call("POST", "/peer/token/rotate", Body::empty()).await;
     assert_eq!(rotated.json()["Token"], "PEERTKN-1-fresh");

@@ -61,6 +61,11 @@ impl DemoEngine {
         self.world.kill(task)
     }
 
+    /// What an agent has here.
+    pub fn containers(&self, owner: Owner) -> Vec<ObservedContainer> {
+        self.world.list(owner)
+    }
+
     /// What a secret or config holds in the task's container, as its greeter would read it.
     pub fn file(&self, task: TaskId, target: &str) -> Option<Vec<u8>> {
         self.world.file(task, target)
