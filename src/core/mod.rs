@@ -31,6 +31,7 @@ use crate::model::node::{EngineState, Liveness, NodeFact, NodePolicy};
 use crate::model::record::{Key, RevisionId, Term, Value};
 use crate::model::spec::{self, PublishMode, ServiceSpec};
 use crate::model::task::TaskStatus;
+use crate::plant::{Bug, is_planted};
 use crate::routes::{self, Endpoint, RouteTable};
 use crate::store::{self, Store};
 use crate::time::{Mono, Now};
@@ -407,7 +408,8 @@ impl Core {
 
     /// A holder that knew of a status but not yet of its task has cleared it away: the node says it again.
     fn insist(&mut self, id: TaskId) {
-        if self.store.status(id).is_none()
+        if !is_planted(Bug::NoInsisting)
+            && self.store.status(id).is_none()
             && self.store.task(id).is_some_and(|t| t.node == Some(self.me))
             && let Some(status) = self.worker.status(id)
         {
@@ -575,7 +577,7 @@ impl Core {
             self.outbox.persist(vec![(DISK_MEMBERS.to_vec(), Some(table))]);
         }
         let members: Vec<NodeId> = self.store.nodes().into_iter().filter(|n| !self.removed.contains(n)).collect();
-        self.store.collect_tombstones(&members, now);
+        self.store.collect_tombstones(&members, self.timing.tombstone_retention, now);
         let known: BTreeSet<RevisionId> =
             self.store.services().flat_map(|s| self.store.revisions(s.id)).map(|r| r.id).collect();
         self.specs.retain(|id, _| known.contains(id));

@@ -8,7 +8,7 @@ use crate::model::lease::Electorate;
 use crate::model::record::{Hlc, Record, Stamp};
 use crate::model::service::Revision;
 use crate::time::Wall;
-use crate::wire::message::LeaseMessage;
+use crate::wire::message::{Digest, LeaseMessage};
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
 
@@ -35,6 +35,77 @@ impl Core {
         self.membership.members()
     }
 
+    /// Which life of this one it is, as membership numbers them.
+    pub fn bump(&self) -> u64 {
+        self.membership.bump()
+    }
+
+    /// The latest life of a member that this node has heard of, and how it lives.
+    pub fn life(&self, node: NodeId) -> Option<(u64, Liveness)> {
+        self.membership.life(node)
+    }
+
+    /// Others that are alive or suspect.
+    pub fn live_others(&self) -> usize {
+        self.membership.live_count()
+    }
+
+    /// When those who are not seen alive are announced to next.
+    pub fn announces_at(&self) -> Mono {
+        self.membership.announces_at()
+    }
+
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        self.removed.contains(&node)
+    }
+
+    /// The highest ballot that this voter promised, maybe a moment before its disk has it.
+    pub fn promised(&self) -> Term {
+        self.lease.promised()
+    }
+
+    /// To whom this voter's grant goes, and until when.
+    pub fn granted(&self, now: Mono) -> Option<(Term, Mono)> {
+        self.lease.granted(now)
+    }
+
+    /// A revision's checked form, if its record is here.
+    pub fn parsed(&self, revision: RevisionId) -> Option<&Arc<ServiceSpec>> {
+        self.specs.get(&revision)
+    }
+
+    /// What the holder would decide if it planned once more at this instant: nothing, right after it has.
+    pub fn second_thoughts(&self, now: Now) -> Vec<String> {
+        let Some(leading) = self.leading.as_ref().filter(|l| self.lease.held(now.mono) == Some(l.term())) else {
+            return Vec::new();
+        };
+        leading.would_change(self, now)
+    }
+
+    /// What is bounded: its name, how much there is, and how much there may be.
+    pub fn sizes(&self) -> [(&'static str, usize, usize); 4] {
+        [
+            ("effects held back for the disk", self.outbox.gated(), limits::MAX_GATED_EFFECTS),
+            ("questions of others about routes", self.withdrawals.questions(), withdraw::MAX_WAITING_QUESTIONS),
+            ("members", self.membership.members().count(), limits::MAX_MEMBERS),
+            ("voters", self.lease.electorate().voters.len(), lease::MAX_VOTERS),
+        ]
+    }
+
+    /// What a disk holds of one key.
+    pub fn record_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>, key: &Key) -> Option<Record> {
+        store::record_on_disk(durable, key)
+    }
+
+    pub fn records_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>) -> impl Iterator<Item = Record> {
+        store::records_on_disk(durable)
+    }
+
+    /// Up to which number of `author`'s writes a disk says that it misses nothing.
+    pub fn held_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>, author: NodeId) -> u64 {
+        store::held_on_disk(durable, author)
+    }
+
     /// The record in which a life finds what it promised: its key on disk.
     pub fn lease_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>) -> Option<lease::Durable> {
         codec::decode(durable.get(DISK_LEASE)?, limits::MAX_MESSAGE_BYTES).ok()
@@ -54,12 +125,36 @@ impl Core {
     }
 }
 
-/// The byte behind the format and the version that says "a lease message".
+/// What a message says that its sender holds durably, if it says so.
+pub fn claims_in(bytes: &[u8]) -> Option<Digest> {
+    if !claim_tags().contains(bytes.get(2)?) {
+        return None;
+    }
+    match codec::decode(bytes, limits::MAX_MESSAGE_BYTES) {
+        Ok(Message::Ask { digest, .. } | Message::PushAck { held: digest }) => Some(digest),
+        _ => None,
+    }
+}
+
+/// The byte behind the format and the version.
+fn tag_of(message: &Message) -> u8 {
+    codec::encode(message).get(2).copied().unwrap_or_default()
+}
+
+fn claim_tags() -> [u8; 2] {
+    static TAGS: OnceLock<[u8; 2]> = OnceLock::new();
+    *TAGS.get_or_init(|| {
+        let ask = Message::Ask { nonce: 0, digest: Digest::new(), in_return: false };
+        [tag_of(&ask), tag_of(&Message::PushAck { held: Digest::new() })]
+    })
+}
+
+/// The tag that says "a lease message".
 fn lease_tag() -> u8 {
     static TAG: OnceLock<u8> = OnceLock::new();
     *TAG.get_or_init(|| {
         let sample = LeaseMessage::Release { ballot: Term { round: 0, node: NodeId::from_u128(0) } };
-        codec::encode(&Message::Lease(sample)).get(2).copied().unwrap_or_default()
+        tag_of(&Message::Lease(sample))
     })
 }
 

@@ -10,7 +10,7 @@ const MASS_WAIT: Duration = Duration::from_secs(5);
 const MOVES_PER_SECOND: usize = 5;
 const MOVE_PERIOD: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Memory {
     running: BTreeMap<TaskId, Mono>,
     starting: BTreeMap<TaskId, Mono>,

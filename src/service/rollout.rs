@@ -40,14 +40,26 @@ impl ServicePlan<'_> {
         });
     }
 
-    /// What the new revision replaces, as far as it ever got through: a write on top of a rollout that has not ended
-    /// well (somebody scales while it is paused) must not make what failed the thing to go back to.
+    /// What the new revision replaces, as far as it ever got through: a write on top of what has not ended well, or was
+    /// never begun, must not make that the thing to go back to. (Somebody scales while it is paused, or updates after an
+    /// operator's rollback that failed; two operators write within a moment, each on top of what he knew.)
     fn proven_before(&self) -> Option<RevisionId> {
         let previous = self.service.previous?;
-        let unproven =
-            |r: &&Rollout| r.to == previous && matches!(r.state, RolloutState::Updating | RolloutState::Paused);
-        let of_previous = self.rollout_before.filter(unproven);
-        of_previous.and_then(|r| r.from).filter(|from| self.specs.contains_key(from)).or(Some(previous))
+        let ended_well = |state| matches!(state, RolloutState::Completed | RolloutState::RollbackCompleted);
+        let unproven = self.rollout_before.filter(|r| !ended_well(r.state));
+        let before_that = unproven.and_then(|r| r.from).filter(|from| self.specs.contains_key(from));
+        before_that.or(Some(previous).filter(|previous| self.runs(*previous)))
+    }
+
+    /// Some task runs what this revision asks for, or there is none that could tell.
+    fn runs(&self, revision: RevisionId) -> bool {
+        let asks = self.specs.get(&revision);
+        let like_it = |t: &Task| {
+            let has = self.specs.get(&t.revision);
+            t.revision == revision || asks.zip(has).is_some_and(|(asks, has)| !asks.needs_replacement(has))
+        };
+        let mut live = self.tasks.values().filter(|t| t.desired.is_live()).peekable();
+        live.peek().is_none() || live.any(like_it)
     }
 
     /// Counts each failed task of an active rollout once, and acts when there are too many.

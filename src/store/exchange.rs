@@ -1,9 +1,10 @@
 //! Replication between two nodes: digests, deltas and pushes.
 //!
 //! A delta is every current record numbered above the asker's digest, closed by "complete up to": numbers that
-//! are missing in between were superseded by records that are in it or that the asker already holds. A push
-//! carries records as they are written; it moves the digest only where it joins on without a gap, and a gap asks
-//! for a delta.
+//! are missing in between were superseded by records that are in it or that the asker already holds. So it carries
+//! those, too, that stand behind a gap of its sender's own: they may be what superseded. A push carries records as they
+//! are written; it moves the digest only where it joins on without a gap, and a gap asks for a delta. What comes late, and
+//! is neither here nor above the digest, was superseded by a tombstone that has been collected since.
 
 use super::{Output, Store};
 use crate::ids::NodeId;
@@ -45,7 +46,9 @@ impl Store {
 
     /// Merges an answer to [`Store::ask`]; asks on if there is more.
     pub fn handle_delta(&mut self, from: NodeId, delta: Delta, now: Now) {
-        let fresh: Vec<Record> = delta.records.into_iter().filter(|record| self.merge(record, now)).collect();
+        let late = |store: &Self, record: &Record| store.is_collected(record);
+        let records = delta.records.into_iter();
+        let fresh: Vec<Record> = records.filter(|r| !late(self, r) && self.merge(r, now)).collect();
         let mut moved = Vec::new();
         for (author, seq) in &delta.upto {
             let joins_on = self.held(*author) >= delta.base.get(author).copied().unwrap_or(0);
@@ -56,6 +59,7 @@ impl Store {
                 moved.push(*author);
             }
         }
+        self.forget_closed_gaps();
         self.note_peer(from, &delta.upto);
         if !fresh.is_empty() || !moved.is_empty() {
             self.persist_with(&fresh, &moved);
@@ -78,17 +82,19 @@ impl Store {
         for record in records {
             let (author, seq) = (record.stamp.author, record.seq);
             let known = self.held(author);
+            let collected = self.is_collected(&record);
             if seq == known + 1 || (seq > known && is_planted(Bug::DigestOverGap)) {
                 self.digest.insert(author, seq);
                 moved.push(author);
             } else if seq > known + 1 {
                 gap = true;
             }
-            if self.merge(&record, now) {
+            if !collected && self.merge(&record, now) {
                 fresh.push(record);
             }
             held.insert(author, self.held(author));
         }
+        self.forget_closed_gaps();
         for (author, seq) in &held {
             let entry = self.peers.entry(from).or_default().entry(*author).or_default();
             *entry = (*entry).max(*seq);
@@ -112,12 +118,33 @@ impl Store {
         self.peers.remove(&node);
     }
 
+    /// It was here or was superseded, and nothing of its key is left: not even a tombstone, which everybody has had.
+    fn is_collected(&self, record: &Record) -> bool {
+        record.seq <= self.held(record.stamp.author) && !self.records.contains_key(&record.key)
+    }
+
+    /// Those that stand behind a gap: numbered above our own digest.
+    fn beyond_gaps(&self) -> Vec<Record> {
+        let beyond = self.beyond.iter().filter(|(author, seq)| self.held(*author) < *seq);
+        let keys = beyond.filter_map(|number| self.by_author.get(number));
+        keys.filter_map(|key| self.records.get(key)).cloned().collect()
+    }
+
+    pub(super) fn forget_closed_gaps(&mut self) {
+        let digest = &self.digest;
+        self.beyond.retain(|(author, seq)| digest.get(author).is_none_or(|held| held < seq));
+    }
+
     /// Records above `base`, as many as one message should carry.
     fn delta(&self, nonce: u64, base: &Digest) -> Message {
-        let mut records = Vec::new();
+        let mut records = self.beyond_gaps();
         let mut upto = Digest::new();
-        let mut bytes = 0;
+        let mut bytes: usize = records.iter().map(weight).sum();
         let mut more = false;
+        if bytes > MAX_DELTA_BYTES / 2 || records.len() > MAX_DELTA_RECORDS / 2 {
+            // Too much is missing here to be complete up to anything; asked again, it is hoped to be better.
+            return Message::Delta { nonce, base: base.clone(), records: Vec::new(), upto, more };
+        }
         'authors: for (author, last) in &self.digest {
             let first = base.get(author).copied().unwrap_or(0) + 1;
             if first > *last {

@@ -17,11 +17,13 @@ use crate::model::record::{Hlc, Key, Record, RevisionId, Stamp, Term, Value};
 use crate::model::rollout::Rollout;
 use crate::model::service::{Revision, Service};
 use crate::model::task::{Task, TaskStatus};
+use crate::plant::{Bug, is_planted};
 use crate::time::{Now, Wall};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::message::{Digest, Message};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// Keys on disk: one letter, then the encoded key or author.
 const DISK_RECORD: u8 = b'r';
@@ -33,6 +35,8 @@ pub struct Store {
     /// The current version of each key by its author's number: what deltas are cut from.
     by_author: BTreeMap<(NodeId, u64), Key>,
     digest: Digest,
+    /// Numbers that stand behind a gap, and maybe some whose gap has been closed.
+    beyond: BTreeSet<(NodeId, u64)>,
     /// What others said they hold, durably.
     peers: BTreeMap<NodeId, Digest>,
     /// The latest hybrid time issued or accepted.
@@ -89,6 +93,7 @@ impl Store {
             records: BTreeMap::new(),
             by_author: BTreeMap::new(),
             digest: Digest::new(),
+            beyond: BTreeSet::new(),
             peers: BTreeMap::new(),
             clock: Hlc::default(),
             own: 0,
@@ -116,6 +121,8 @@ impl Store {
                 _ => {}
             }
         }
+        // All were inserted before their digests were known.
+        store.forget_closed_gaps();
         let numbered = store.by_author.range((me, 0)..=(me, u64::MAX)).next_back().map_or(0, |(&(_, seq), _)| seq);
         store.own = store.held(me).max(numbered);
         store.started_at = store.own;
@@ -172,6 +179,12 @@ impl Store {
     pub fn peer_holds(&self, node: NodeId, author: NodeId, seq: u64) -> bool {
         let held = if node == self.me { Some(&self.digest) } else { self.peers.get(&node) };
         held.and_then(|d| d.get(&author)).is_some_and(|held| *held >= seq)
+    }
+
+    /// What `author` numbered above `after`, as far as it is still the version of its key.
+    pub fn written_by(&self, author: NodeId, after: u64) -> impl Iterator<Item = &Record> {
+        let range = (author, after.saturating_add(1))..=(author, u64::MAX);
+        self.by_author.range(range).filter_map(|(_, key)| self.records.get(key))
     }
 
     fn values(&self, range: RangeInclusive<Key>) -> impl Iterator<Item = &Value> {
@@ -345,6 +358,9 @@ impl Store {
 
     fn insert(&mut self, record: Record) {
         let number = (record.stamp.author, record.seq);
+        if record.seq > self.held(record.stamp.author) {
+            self.beyond.insert(number);
+        }
         if let Some(old) = self.records.insert(record.key.clone(), record.clone()) {
             self.by_author.remove(&(old.stamp.author, old.seq));
         }
@@ -365,13 +381,16 @@ impl Store {
 
     /// Forgets tombstones older than the retention that every member holds: nobody is left who could bring back
     /// what they buried. `members` are all that have not been removed, whether they live or not.
-    pub fn collect_tombstones(&mut self, members: &[NodeId], now: Now) -> usize {
-        let horizon = Wall(now.wall.0.saturating_sub(limits::TOMBSTONE_RETENTION.as_millis() as u64));
+    pub fn collect_tombstones(&mut self, members: &[NodeId], retention: Duration, now: Now) -> usize {
+        let horizon = Wall(now.wall.0.saturating_sub(retention.as_millis() as u64));
         let dead: Vec<Key> = self
             .records
             .values()
-            .filter(|r| r.value.is_none() && r.stamp.hlc.wall() < horizon)
-            .filter(|r| members.iter().all(|node| self.peer_holds(*node, r.stamp.author, r.seq)))
+            .filter(|r| r.value.is_none() && (r.stamp.hlc.wall() < horizon || is_planted(Bug::TombstoneEarly)))
+            .filter(|r| {
+                let everywhere = members.iter().all(|node| self.peer_holds(*node, r.stamp.author, r.seq));
+                everywhere || is_planted(Bug::TombstoneUnseen)
+            })
             .map(|r| r.key.clone())
             .collect();
         let mut writes = Vec::with_capacity(dead.len());
@@ -417,6 +436,22 @@ fn objection(record: &Record, now: Wall) -> Option<&'static str> {
     let limit = now.0.saturating_add(limits::MAX_CLOCK_DRIFT.as_millis() as u64);
     (record.stamp.hlc.wall().0 > limit)
         .then_some("its time is too far ahead (max_clock_drift): check that node's clock")
+}
+
+/// What a disk holds of one key.
+pub fn record_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>, key: &Key) -> Option<Record> {
+    codec::decode(durable.get(&disk_record_key(key))?, limits::MAX_RECORD_BYTES).ok()
+}
+
+/// All the records of a disk.
+pub fn records_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>) -> impl Iterator<Item = Record> {
+    let from = durable.range(vec![DISK_RECORD]..vec![DISK_RECORD + 1]);
+    from.filter_map(|(_, bytes)| codec::decode(bytes, limits::MAX_RECORD_BYTES).ok())
+}
+
+/// Up to which number of `author`'s writes a disk says that it misses nothing.
+pub fn held_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>, author: NodeId) -> u64 {
+    durable.get(&disk_digest_key(author)).and_then(|bytes| codec::decode(bytes, 64).ok()).unwrap_or(0)
 }
 
 fn disk_record_key(key: &Key) -> Vec<u8> {

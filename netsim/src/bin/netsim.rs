@@ -7,6 +7,7 @@ use netsim::sim::plan::Plan;
 use netsim::sim::probes::Probes;
 use netsim::sim::run::{Outcome, Tell, run};
 use netsim::sim::shrink::shrink;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -188,6 +189,8 @@ struct Total {
     probes: Probes,
     slowest: (u64, u64),
     settle: Vec<u64>,
+    /// By law: how long it was unmet after the faults, in each run in which it was.
+    pending: BTreeMap<&'static str, Vec<u64>>,
     requests: u64,
     failed_requests: u64,
 }
@@ -225,6 +228,9 @@ fn sweep(seeds: &str, what: &What, jobs: usize, twice: u64, most_failures: u64) 
                     total.probes.add(&outcome.probes);
                     total.slowest = total.slowest.max((outcome.events, seed));
                     total.settle.push(outcome.settle_secs);
+                    for (law, secs) in outcome.pending {
+                        total.pending.entry(law).or_default().push(secs);
+                    }
                 }
             });
         }
@@ -250,6 +256,11 @@ fn sweep(seeds: &str, what: &What, jobs: usize, twice: u64, most_failures: u64) 
         total.slowest.1,
         total.slowest.0
     );
+    for (law, secs) in &mut total.pending {
+        secs.sort_unstable();
+        let (runs, half, most) = (secs.len(), secs[secs.len() / 2], secs[secs.len() - 1]);
+        println!("{law} was unmet after the faults in {runs} runs, for {half} s (p50), {most} s at most");
+    }
     for (name, count) in &total.probes.0 {
         println!("{count:>8} {name}");
     }

@@ -12,11 +12,13 @@ pub struct Clock {
     /// True time at which the machine started.
     booted: u64,
     wall_off_ms: i64,
+    /// The furthest ahead that the wall clock ever was.
+    ahead_ms: i64,
 }
 
 impl Clock {
     pub fn new(ppm: i64, wall_off_ms: i64) -> Self {
-        Self { ppm, booted: 0, wall_off_ms }
+        Self { ppm, booted: 0, wall_off_ms, ahead_ms: wall_off_ms }
     }
 
     pub fn reboot(&mut self, now: u64) {
@@ -25,6 +27,7 @@ impl Clock {
 
     pub fn jump(&mut self, ms: i64) {
         self.wall_off_ms = self.wall_off_ms.saturating_add(ms);
+        self.ahead_ms = self.ahead_ms.max(self.wall_off_ms);
     }
 
     pub fn now(&self, true_us: u64) -> Now {
@@ -33,6 +36,12 @@ impl Clock {
         let drift_ms = i128::from(true_us) * i128::from(self.ppm) / 1_000_000_000;
         let wall = i128::from(EPOCH_MS) + i128::from(true_us / 1_000) + drift_ms + i128::from(self.wall_off_ms);
         Now { mono: Mono(mono.max(0) as u64), wall: Wall(wall.max(0) as u64) }
+    }
+
+    /// No wall time later than this was ever shown.
+    pub fn latest_wall(&self, true_us: u64) -> Wall {
+        let now = self.now(true_us).wall.0;
+        Wall(now.saturating_add(self.ahead_ms.saturating_sub(self.wall_off_ms).unsigned_abs()))
     }
 
     /// The first true instant at which the monotonic clock shows `at` or more.

@@ -91,6 +91,8 @@ pub struct Engine {
     pub hung_until: u64,
     pub containers: BTreeMap<String, Container>,
     asked: BTreeMap<u64, Asked>,
+    /// What is asked of one container is done in its order, whoever asked.
+    busy: BTreeMap<String, u64>,
     next: u64,
     /// What the driver last told its agent.
     told_up: bool,
@@ -133,6 +135,7 @@ impl Engine {
             hung_until: 0,
             containers: BTreeMap::new(),
             asked: BTreeMap::new(),
+            busy: BTreeMap::new(),
             next: 0,
             told_up: false,
             hint_at: None,
@@ -199,6 +202,7 @@ impl World {
 
     pub(super) fn engine_ask(&mut self, node: usize, op: OpId, what: EngineOp) {
         let (now, life, mean) = (self.now, self.nodes[node].life, self.plan.weather.engine_us);
+        self.check_op(node, op);
         self.check_engine_op(node, &what);
         let engine = &mut self.nodes[node].engine;
         engine.operations += u64::from(!matches!(what, EngineOp::List));
@@ -215,8 +219,13 @@ impl World {
         };
         engine.next += 1;
         let number = engine.next;
+        let mut at = (now + MS + takes).max(engine.hung_until);
+        if let EngineOp::Start { name } | EngineOp::Stop { name, .. } | EngineOp::Remove { name } = &what {
+            let busy = engine.busy.entry(name.clone()).or_default();
+            at = at.max(*busy + 1);
+            *busy = at;
+        }
         engine.asked.insert(number, Asked { op, what, life });
-        let at = (now + MS + takes).max(engine.hung_until);
         self.push_at(at, Ev::Engine { node, ev: EngineEv::Act(number) });
     }
 
@@ -327,6 +336,17 @@ impl World {
         }
         self.nodes[node].engine_back_at = self.now + for_us;
         self.push_in(for_us, Ev::EngineBack { node });
+    }
+
+    /// The power is gone: what was asked is never done, and no container runs on.
+    pub(super) fn engine_power_cut(&mut self, node: usize) {
+        self.nodes[node].engine.asked.clear();
+        self.nodes[node].engine.busy.clear();
+        let running = self.nodes[node].engine.containers.iter().filter(|(_, c)| c.is_running());
+        let running: Vec<(String, u32)> = running.map(|(name, c)| (name.clone(), c.run)).collect();
+        for (name, run) in running {
+            self.engine_exit(node, &name, run, 137, true);
+        }
     }
 
     pub(super) fn engine_back(&mut self, node: usize) {
@@ -532,8 +552,6 @@ impl World {
         c.state = ContainerState::Exited { code, error: String::new(), at: wall };
         c.accepts_at = u64::MAX;
         c.killed = killed;
-        let task = c.plan.task;
         self.engine_hint(node, false);
-        self.check_ended(node, task);
     }
 }

@@ -9,6 +9,9 @@ use peer::model::lease::Electorate;
 /// How long after a disturbance things may still be in its wake.
 const WAKE_US: u64 = 45 * SECOND;
 
+/// After nodes could not hear each other, how long they may hold each other for down.
+const DEAF_US: u64 = 15 * SECOND;
+
 impl World {
     pub(super) fn disturb(&mut self, for_us: u64) {
         self.disturbed_until = self.disturbed_until.max(self.now + for_us + WAKE_US);
@@ -27,6 +30,9 @@ impl World {
         let count = self.nodes.len();
         let us = fault.lasts_ms() * MS;
         self.disturb(us);
+        if fault.is_deafening() {
+            self.shaken_until = self.shaken_until.max(self.now + us + DEAF_US);
+        }
         self.trace.say(self.now, None, || format!("fault: {fault:?}"));
         let ends = |world: &mut Self| world.push_in(us, Ev::End(number));
         let until = self.now + us;
@@ -93,6 +99,8 @@ impl World {
                 self.end(node, false, true);
                 let now = self.now;
                 self.nodes[node].disk.rewind(now, back_ms * MS);
+                self.nodes[node].lost_disk = true;
+                self.check.disk_was_lost(node);
                 self.push_in(us, Ev::Start { node });
             }
             Fault::EngineDown { node, .. } => self.engine_down(node % count, us, false),
@@ -160,15 +168,6 @@ impl World {
     fn mend_pairs(&mut self, number: usize) {
         for (a, b) in self.cuts.remove(&number).unwrap_or_default() {
             self.mend(a, b);
-        }
-    }
-
-    /// The power is gone: containers too.
-    pub(super) fn engine_power_cut(&mut self, node: usize) {
-        let running = self.nodes[node].engine.containers.iter().filter(|(_, c)| c.is_running());
-        let running: Vec<(String, u32)> = running.map(|(name, c)| (name.clone(), c.run)).collect();
-        for (name, run) in running {
-            self.engine_exit(node, &name, run, 137, true);
         }
     }
 

@@ -83,6 +83,7 @@ impl World {
     }
 
     pub(super) fn answered(&mut self, node: usize, id: RequestId, reply: Reply) {
+        self.check_answered(node, id);
         let Some(asked) = self.asked.remove(&id) else { return };
         match reply {
             Ok(accepted) => {
@@ -92,7 +93,7 @@ impl World {
                 if pending {
                     self.probes.hit("a write was acknowledged with a warning");
                 } else {
-                    self.promised(asked.key, accepted.index);
+                    self.promised(node, asked.key, accepted.index);
                 }
             }
             Err(refused) => {

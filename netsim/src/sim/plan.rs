@@ -43,6 +43,9 @@ pub struct Weather {
     pub client_every_ms: u64,
     /// Nodes that are down when the faults end may stay down, as long as a majority of the voters is left.
     pub leave_dead: bool,
+    /// How long tombstones are kept; Swarm's users would wait a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_s: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -224,6 +227,22 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Keeps nodes from hearing each other, or from answering in time.
+    pub fn is_deafening(&self) -> bool {
+        use Fault::*;
+        matches!(
+            self,
+            Cut { .. }
+                | CutHolder { .. }
+                | CutHolderBounceRest { .. }
+                | Loss { .. }
+                | Latency { .. }
+                | Pause { .. }
+                | PauseHolder { .. }
+                | Slow { .. }
+        )
+    }
+
     pub fn lasts_ms(&self) -> u64 {
         use Fault::*;
         match self {

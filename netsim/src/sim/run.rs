@@ -15,6 +15,8 @@ pub struct Outcome {
     pub node_secs: u64,
     /// From the end of the faults to the last thing out of order.
     pub settle_secs: u64,
+    /// How many seconds after the faults each law was last seen unmet.
+    pub pending: std::collections::BTreeMap<&'static str, u64>,
     pub requests: u64,
     pub failed_requests: u64,
     pub messages: u64,
@@ -57,6 +59,7 @@ pub fn run(plan: &Plan, tell: Tell) -> Outcome {
         events: world.events,
         node_secs: secs * world.nodes.len() as u64,
         settle_secs: world.settled.map_or(0, |at| at / 1_000_000).saturating_sub(plan.secs),
+        pending: std::mem::take(&mut world.check.pending),
         requests: world.clients.answered,
         failed_requests: world.clients.failed,
         messages: world.net.sent,

@@ -16,12 +16,14 @@ use super::rng::Rng;
 use super::trace::Trace;
 use peer::core::Core;
 use peer::core::face::*;
-use peer::ids::{ClusterId, NodeId, TaskId};
+use peer::ids::{ClusterId, NodeId, ServiceId, TaskId};
+use peer::model::container::OpId;
 use peer::model::node::Availability;
-use peer::model::record::Term;
+use peer::model::record::{Stamp, Term};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 pub const MS: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;
@@ -128,6 +130,7 @@ pub struct Node {
     pub core: Option<Core>,
     /// Counts the agent's lives; 0 before the first.
     pub life: u32,
+    pub started_at: u64,
     pub clock: Clock,
     pub disk: Disk,
     pub engine: Engine,
@@ -149,6 +152,16 @@ pub struct Node {
     pub down_since: Option<u64>,
     pub held: Option<Term>,
     pub seen_changes: u64,
+    /// Which life of it membership knew after the last event.
+    pub seen_bump: u64,
+    /// Up to which of its own numbers its writes were looked at.
+    pub seen_own: u64,
+    /// The version of each rollout that it had after the last event.
+    pub rollouts: BTreeMap<ServiceId, Stamp>,
+    pub last_persist: Option<PersistId>,
+    pub last_op: Option<OpId>,
+    /// Its disk was put back to an earlier state, or lost.
+    pub lost_disk: bool,
     events_this_second: u32,
 }
 
@@ -159,7 +172,7 @@ pub struct World {
     heap: BinaryHeap<Entry>,
     seq: u64,
     pub nodes: Vec<Node>,
-    by_id: BTreeMap<NodeId, usize>,
+    pub by_id: BTreeMap<NodeId, usize>,
     pub net: Net,
     pub rng: Rng,
     pub disk_rng: Rng,
@@ -179,6 +192,8 @@ pub struct World {
     pub settled: Option<u64>,
     /// True time at which the last disturbance ended, or will.
     pub disturbed_until: u64,
+    /// Likewise, of those that keep nodes from hearing each other.
+    pub shaken_until: u64,
     pub done: bool,
     pub violation: Option<Violation>,
 }
@@ -197,6 +212,7 @@ impl World {
                     id: NodeId::from_u128(rng.draw_u128()),
                     core: None,
                     life: 0,
+                    started_at: 0,
                     clock: Clock::new(ppm, off),
                     disk: Disk::new(rewinds),
                     engine: Engine::new(seed, n),
@@ -215,6 +231,12 @@ impl World {
                     down_since: None,
                     held: None,
                     seen_changes: 0,
+                    seen_bump: 0,
+                    seen_own: 0,
+                    rollouts: BTreeMap::new(),
+                    last_persist: None,
+                    last_op: None,
+                    lost_disk: false,
                     events_this_second: 0,
                 }
             })
@@ -243,6 +265,7 @@ impl World {
             healed: false,
             settled: None,
             disturbed_until: 0,
+            shaken_until: 0,
             done: false,
             violation: None,
             plan,
@@ -383,6 +406,7 @@ impl World {
             }
         }
         let boot_number = self.rng.draw();
+        let timing = self.timing();
         let node = &mut self.nodes[n];
         let first = if node.disk.image().is_empty() { node.first.clone() } else { None };
         let boot = Boot {
@@ -392,16 +416,21 @@ impl World {
             hostname: format!("n{n}"),
             addr: SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 2377)),
             agent_version: "sim".to_owned(),
-            timing: Timing::default(),
+            timing,
             durable: node.disk.image().clone(),
             first,
         };
         let now = node.clock.now(self.now);
         node.life += 1;
+        node.started_at = self.now;
         node.busy_until = 0;
         node.wake_at = u64::MAX;
         node.held = None;
         node.seen_changes = 0;
+        node.seen_own = 0;
+        node.rollouts.clear();
+        node.last_persist = None;
+        node.last_op = None;
         node.back_at = None;
         node.down_since = None;
         self.mesh_reset(n);
@@ -411,6 +440,9 @@ impl World {
         }
         let life = self.nodes[n].life;
         self.trace.say(self.now, Some(n), || format!("starts (life {life})"));
+        // What an earlier life numbered was looked at then.
+        self.nodes[n].seen_own = Core::held_on_disk(self.nodes[n].disk.image(), self.nodes[n].id);
+        self.check_booted(n);
         self.engine_attach(n);
         self.after(n);
     }
@@ -433,6 +465,7 @@ impl World {
 
     /// Its process ends.
     pub fn end(&mut self, n: usize, goodbye: bool, power: bool) {
+        self.check_ending(n);
         if self.nodes[n].core.take().is_none() {
             return;
         }
@@ -445,7 +478,8 @@ impl World {
             node.clock.reboot(now);
         }
         self.asked.retain(|_, asked| asked.node != n);
-        self.check.forget_node(n);
+        self.check_disk(n);
+        self.forget_unsaid(n);
         self.links_of_the_dead(n, goodbye, power);
         if power {
             self.engine_power_cut(n);
@@ -508,6 +542,7 @@ impl World {
             Effect::Send { to, datagram, bytes, .. } => {
                 self.hash.bytes(&bytes);
                 self.check_sent(n, &bytes);
+                self.check_size_sent(n, datagram, bytes.len());
                 if let Some(to) = self.index_of(to) {
                     self.send(n, to, datagram, bytes);
                 }
@@ -535,6 +570,7 @@ impl World {
     }
 
     fn persist(&mut self, n: usize, id: PersistId, writes: super::disk::Writes) {
+        self.check_persist(n, id);
         let mean = self.plan.weather.disk_us;
         let now = self.now;
         let disk = &mut self.nodes[n].disk;
@@ -577,8 +613,15 @@ impl World {
         }
         match notice {
             Notice::Removed => self.nodes[n].told_removed = true,
-            Notice::LeaseLost { .. } => self.probes.hit("a holder lost its lease"),
-            Notice::NodeDown(_) => self.probes.hit("a node was seen down"),
+            Notice::LeaseLost { .. } => {
+                self.probes.hit("a holder lost its lease");
+                self.check_lost(n);
+            }
+            Notice::NodeUp(node) => self.check_seen(n, node, true),
+            Notice::NodeDown(node) => {
+                self.probes.hit("a node was seen down");
+                self.check_seen(n, node, false);
+            }
             Notice::RolloutState { state: "paused", .. } => self.probes.hit("an update paused"),
             Notice::RolloutState { state: "rollback_started", .. } => self.probes.hit("a rollback began"),
             Notice::RolloutState { state: "rollback_completed", .. } => self.probes.hit("a rollback completed"),
@@ -588,6 +631,13 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// The clocks of the protocols in this run.
+    pub fn timing(&self) -> Timing {
+        let retention = self.plan.weather.retention_s.map(Duration::from_secs);
+        let default = Timing::default();
+        Timing { tombstone_retention: retention.unwrap_or(default.tombstone_retention), ..default }
     }
 
     /// Members that take part at this instant.

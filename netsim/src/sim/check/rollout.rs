@@ -26,10 +26,12 @@ impl World {
         }
         let replaced = is_replaced(&task) && core.store().service(task.service).is_some();
         let seen = |t: &Task| {
-            let said = core.store().status(t.id).is_some_and(|s| s.phase == TaskPhase::Running);
-            t.id != id && t.service == task.service && t.slot == task.slot && t.desired.is_live() && said
+            let phase = core.store().status(t.id).map_or(TaskPhase::Pending, |s| s.phase);
+            let serves = t.desired.is_live() && phase == TaskPhase::Running;
+            let served = t.replaces == Some(id) && matches!(phase, TaskPhase::Complete | TaskPhase::Failed);
+            t.id != id && t.service == task.service && t.slot == task.slot && (serves || served)
         };
-        // Without a health check what has just been started passes for serving.
+        // Without a health check what has just been started passes for serving, and may have died since it was believed.
         let seen = core.store().tasks().any(seen);
         self.check_withdrawn(n, &task);
         if !replaced {
