@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use netsim::sim::chaos::{self, Profile, Size};
 use netsim::sim::plan::Plan;
 use netsim::sim::probes::Probes;
+use netsim::sim::rates::Rates;
 use netsim::sim::run::{Outcome, Tell, run};
 use netsim::sim::shrink::shrink;
 use std::collections::BTreeMap;
@@ -84,6 +85,17 @@ enum Command {
         plan: String,
         #[command(flatten)]
         what: What,
+    },
+    /// Plants each known bug and tells in how many seeds it is caught (needs the feature `plant`)
+    Planted {
+        /// This one alone
+        #[arg(long)]
+        bug: Option<String>,
+        /// Of each profile
+        #[arg(long, default_value_t = 20)]
+        seeds: u64,
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
     },
     /// Real nodes on this machine, and chaos on them
     Lab(netsim::lab::cli::Cli),
@@ -165,12 +177,47 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
+        Command::Planted { bug: Some(bug), seeds, .. } => {
+            plant(&bug)?;
+            let rates = Rates::measure(seeds);
+            println!("{bug}: {rates}");
+            finish(rates.is_caught())
+        }
+        Command::Planted { bug: None, seeds, jobs } => planted(seeds, jobs),
         Command::Lab(lab) => netsim::lab::cli::run(lab),
         Command::Show { plan, what } => {
             print!("{}", plan_of(&plan, &what)?.to_toml()?);
             Ok(())
         }
     }
+}
+
+/// A planted bug is the whole process's, so each gets one of its own.
+fn planted(seeds: u64, jobs: usize) -> Result<()> {
+    let me = std::env::current_exe()?;
+    let bugs = Mutex::new(peer::plant::Bug::ALL.iter());
+    let missed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(bug) = bugs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next() {
+                    let mut child = std::process::Command::new(&me);
+                    child.args(["planted", "--bug", bug.name(), "--seeds", &seeds.to_string()]);
+                    // Panics in cores are violations here, and told by their law.
+                    let ended = child.stderr(std::process::Stdio::null()).output();
+                    let good = ended.as_ref().is_ok_and(|ended| ended.status.success());
+                    missed.fetch_add(u64::from(!good), Ordering::Relaxed);
+                    match ended {
+                        Ok(ended) => print!("{}", String::from_utf8_lossy(&ended.stdout)),
+                        Err(error) => println!("{}: {error}", bug.name()),
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner();
+    println!("{} bugs were planted, {missed} not caught", peer::plant::Bug::ALL.len());
+    finish(missed == 0)
 }
 
 fn finish(good: bool) -> Result<()> {

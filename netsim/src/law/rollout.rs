@@ -86,6 +86,11 @@ impl Budgets {
         found
     }
 
+    /// The slot is given up; should it be wanted again, that is another beginning.
+    pub fn dropped(&mut self, task: &Task) {
+        self.disrupted.remove(&(task.service, task.slot));
+    }
+
     /// Slots that are served again, or whose replacement failed, or that are wanted no more, count no longer.
     pub fn forget(&mut self, mut is_over: impl FnMut(ServiceId, Slot) -> bool) {
         self.disrupted.retain(|(service, slot), _| !is_over(*service, *slot));

@@ -12,6 +12,7 @@ mod net;
 mod operator;
 pub mod plan;
 pub mod probes;
+pub mod rates;
 pub(crate) mod rng;
 pub mod run;
 pub mod shrink;

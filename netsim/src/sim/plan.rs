@@ -227,7 +227,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Keeps nodes from hearing each other, or from answering in time.
+    /// Keeps nodes from hearing each other, or from answering in time: who can't write a new life down, can't speak either.
     pub fn is_deafening(&self) -> bool {
         use Fault::*;
         matches!(
@@ -240,6 +240,8 @@ impl Fault {
                 | Pause { .. }
                 | PauseHolder { .. }
                 | Slow { .. }
+                | DiskFull { .. }
+                | DiskSlow { .. }
         )
     }
 

@@ -20,6 +20,9 @@ impl World {
             let phase = core.store().status(id).map_or("-", |s| s.phase.as_str());
             format!("stops {id:?} of {slot:?} ({phase}, serving: {serving}): {why}")
         });
+        if !task.desired.is_live() && !is_replaced(&task) {
+            self.check.budgets.dropped(&task);
+        }
         let said = core.store().status(id).is_some_and(|s| s.phase == TaskPhase::Running);
         if !serving || !said || task.desired.is_live() || self.nodes[n].gone {
             return;
