@@ -57,6 +57,8 @@ bugs! {
     DuplicateAfterLostReply = "duplicate-after-lost-reply",
     /// A node says nothing when its word about its own task is cleared away.
     NoInsisting = "no-insisting",
+    /// The agent's clock stands still while its machine sleeps (the simulator's clock has it).
+    ClockStopsInSuspend = "clock-stops-in-suspend",
 }
 
 #[cfg(feature = "plant")]

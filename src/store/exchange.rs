@@ -95,8 +95,9 @@ impl Store {
             held.insert(author, self.held(author));
         }
         self.forget_closed_gaps();
-        for (author, seq) in &held {
-            let entry = self.peers.entry(from).or_default().entry(*author).or_default();
+        // What it pushes of others' it may hold with gaps of its own; of its own it has all.
+        if let Some(seq) = held.get(&from) {
+            let entry = self.peers.entry(from).or_default().entry(from).or_default();
             *entry = (*entry).max(*seq);
         }
         if !fresh.is_empty() || !moved.is_empty() {

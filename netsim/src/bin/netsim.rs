@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use netsim::sim::chaos::{self, Profile, Size};
+use netsim::sim::picture;
 use netsim::sim::plan::Plan;
 use netsim::sim::probes::Probes;
 use netsim::sim::rates::Rates;
@@ -23,7 +24,7 @@ struct Cli {
 
 #[derive(clap::Args, Clone)]
 struct What {
-    /// calm, one, swarm or storm
+    /// calm, one, swarm or storm; a sweep also takes all
     #[arg(long, default_value = "swarm")]
     profile: String,
     #[arg(long, default_value_t = 5)]
@@ -36,6 +37,32 @@ struct What {
     plant: Option<String>,
 }
 
+#[derive(clap::Args)]
+struct Sweep {
+    /// A..B
+    #[arg(long, required_unless_present = "commit")]
+    seeds: Option<String>,
+    /// A commit's hash: a slice of seeds that is its own, 500 long
+    #[arg(long, conflicts_with = "seeds")]
+    commit: Option<String>,
+    #[command(flatten)]
+    what: What,
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// Begins no run after so many CPU-seconds
+    #[arg(long)]
+    cpu_secs: Option<f64>,
+    /// Runs every n-th seed twice and compares
+    #[arg(long, default_value_t = 50)]
+    twice: u64,
+    /// Ends after this many failing seeds
+    #[arg(long, default_value_t = 10)]
+    failures: u64,
+    /// Fails if a probe was never hit
+    #[arg(long)]
+    probes: bool,
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// One seed, with its figures
@@ -45,21 +72,7 @@ enum Command {
         what: What,
     },
     /// Many seeds
-    Sweep {
-        /// A..B
-        #[arg(long)]
-        seeds: String,
-        #[command(flatten)]
-        what: What,
-        #[arg(long, default_value_t = 1)]
-        jobs: usize,
-        /// Runs every n-th seed twice and compares
-        #[arg(long, default_value_t = 50)]
-        twice: u64,
-        /// Ends after this many failing seeds
-        #[arg(long, default_value_t = 10)]
-        failures: u64,
-    },
+    Sweep(Sweep),
     /// The story of a seed or of a plan file
     Replay {
         /// A seed or a file
@@ -80,11 +93,14 @@ enum Command {
         #[arg(long, default_value_t = 400)]
         runs: usize,
     },
-    /// The plan of a seed, as TOML
+    /// The plan of a seed, as TOML; or the run as a picture
     Show {
         plan: String,
         #[command(flatten)]
         what: What,
+        /// Writes a space-time picture of the run, one file that needs nothing else
+        #[arg(long)]
+        html: Option<PathBuf>,
     },
     /// Plants each known bug and tells in how many seeds it is caught (needs the feature `plant`)
     Planted {
@@ -148,7 +164,7 @@ fn main() -> Result<()> {
             println!("seed {seed} hash {:016x} {}", outcome.hash, verdict(&outcome));
             finish(outcome.violation.is_none())
         }
-        Command::Sweep { seeds, what, jobs, twice, failures } => sweep(&seeds, &what, jobs, twice, failures),
+        Command::Sweep(how) => sweep(&how),
         Command::Replay { plan, what, verbose } => {
             let tell = if verbose { Tell::Everything } else { Tell::Story };
             let outcome = run(&plan_of(&plan, &what)?, tell);
@@ -185,7 +201,16 @@ fn main() -> Result<()> {
         }
         Command::Planted { bug: None, seeds, jobs } => planted(seeds, jobs),
         Command::Lab(lab) => netsim::lab::cli::run(lab),
-        Command::Show { plan, what } => {
+        Command::Show { plan, what, html: Some(path) } => {
+            let (name, plan) = (plan.clone(), plan_of(&plan, &what)?);
+            let outcome = run(&plan, Tell::Story);
+            let title = format!("netsim {name}, profile {}, {} nodes", plan.profile, plan.nodes);
+            let page = picture::draw(&outcome.story, &title, &verdict(&outcome), outcome.violation.is_some());
+            use std::io::Write as _;
+            std::fs::File::create(path)?.write_all(page.as_bytes())?;
+            Ok(())
+        }
+        Command::Show { plan, what, html: None } => {
             print!("{}", plan_of(&plan, &what)?.to_toml()?);
             Ok(())
         }
@@ -229,6 +254,9 @@ fn range(text: &str) -> Result<Range<u64>> {
     Ok(from.parse()?..to.parse()?)
 }
 
+/// Seeds in the slice of a commit; how many are run, the time decides.
+const COMMIT_SEEDS: u64 = 500;
+
 #[derive(Default)]
 struct Total {
     node_secs: u64,
@@ -242,30 +270,58 @@ struct Total {
     failed_requests: u64,
 }
 
-fn sweep(seeds: &str, what: &What, jobs: usize, twice: u64, most_failures: u64) -> Result<()> {
-    let range = range(seeds)?;
-    drawn(0, what)?;
-    let next = AtomicU64::new(range.start);
+/// The slice of seeds that a commit names: far from those of its neighbours and from the small ones of tests.
+fn slice_of(commit: &str) -> Result<Range<u64>> {
+    let digits: String = commit.trim().chars().take(12).collect();
+    let number = u64::from_str_radix(&digits, 16).with_context(|| format!("{commit:?} is no commit's hash"))?;
+    let first = (number % 1_000_000_000 + 1) * 1_000;
+    Ok(first..first + COMMIT_SEEDS)
+}
+
+fn sweep(how: &Sweep) -> Result<()> {
+    let range = match (&how.seeds, &how.commit) {
+        (Some(seeds), _) => range(seeds)?,
+        (None, Some(commit)) => slice_of(commit)?,
+        (None, None) => bail!("which seeds?"),
+    };
+    let what = &how.what;
+    let profiles: Vec<String> = match what.profile.as_str() {
+        "all" => Profile::ALL.iter().map(|p| p.name().to_owned()).collect(),
+        one => vec![one.to_owned()],
+    };
+    let kinds: Vec<What> = profiles.iter().map(|p| What { profile: p.clone(), ..what.clone() }).collect();
+    drawn(0, &kinds[0])?;
+    println!("seeds {}..{} of {}", range.start, range.end, profiles.join(", "));
+    let next = AtomicU64::new(0);
+    let runs = (range.end.saturating_sub(range.start)) * kinds.len() as u64;
     let failures = AtomicU64::new(0);
     let total = Mutex::new(Total::default());
     let began = cpu_seconds();
     std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
+        for _ in 0..how.jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= range.end || failures.load(Ordering::Relaxed) >= most_failures {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let late = how.cpu_secs.is_some_and(|most| cpu_seconds() - began >= most);
+                    if number >= runs || late || failures.load(Ordering::Relaxed) >= how.failures {
                         return;
                     }
+                    let seed = range.start + number / kinds.len() as u64;
+                    let what = &kinds[(number % kinds.len() as u64) as usize];
                     let Ok(plan) = drawn(seed, what) else { return };
                     let outcome = run(&plan, Tell::Nothing);
+                    let replay = || {
+                        let What { profile, nodes, secs, .. } = what;
+                        format!("netsim replay {seed} --profile {profile} --nodes {nodes} --secs {secs}")
+                    };
                     if outcome.violation.is_some() {
                         failures.fetch_add(1, Ordering::Relaxed);
-                        println!("seed {seed} {}", verdict(&outcome));
+                        println!("seed {seed} {} ({})", verdict(&outcome), replay());
                     }
-                    if twice > 0 && seed.is_multiple_of(twice) && run(&plan, Tell::Nothing).hash != outcome.hash {
+                    if how.twice > 0 && seed.is_multiple_of(how.twice) && run(&plan, Tell::Nothing).hash != outcome.hash
+                    {
                         failures.fetch_add(1, Ordering::Relaxed);
-                        println!("seed {seed} went another way the second time");
+                        println!("seed {seed} went another way the second time ({})", replay());
                     }
                     let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     total.runs += 1;
@@ -311,10 +367,11 @@ fn sweep(seeds: &str, what: &What, jobs: usize, twice: u64, most_failures: u64) 
     for (name, count) in &total.probes.0 {
         println!("{count:>8} {name}");
     }
-    for name in total.probes.never() {
+    let never = total.probes.never(profiles.iter().any(|p| p == "rewind"));
+    for name in &never {
         println!("   NEVER {name}");
     }
-    finish(failed == 0)
+    finish(failed == 0 && (never.is_empty() || !how.probes))
 }
 
 /// This process's, of all its threads.

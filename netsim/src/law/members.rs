@@ -3,6 +3,7 @@
 
 use super::Breach;
 use peer::ids::NodeId;
+use peer::model::node::Liveness;
 use std::collections::BTreeMap;
 
 /// What one node, within one life of its process, has held of the lives of others.
@@ -12,6 +13,7 @@ pub struct Lives {
     /// With the bump that the observer itself had then: when it renews itself, because it was cut off or stood still, its
     /// verdicts on others are void (`membership::heal`), and rightly.
     buried: BTreeMap<NodeId, (u64, u64)>,
+    suspected: BTreeMap<NodeId, u64>,
 }
 
 impl Lives {
@@ -38,6 +40,21 @@ impl Lives {
         let (then, buried) = *self.buried.get(&node)?;
         let text = || format!("{node:?} is up in life {bump}, and its life {buried} was held for over");
         (then == own && bump <= buried).then(|| Breach::of("M2", text()))
+    }
+
+    /// True when a life that was suspected is trusted again.
+    pub fn refutes(&mut self, node: NodeId, bump: u64, liveness: Liveness) -> bool {
+        match liveness {
+            Liveness::Suspect => {
+                self.suspected.insert(node, bump);
+                false
+            }
+            Liveness::Alive => self.suspected.remove(&node) == Some(bump),
+            Liveness::Away | Liveness::Down => {
+                self.suspected.remove(&node);
+                false
+            }
+        }
     }
 
     pub fn has_known(&self) -> impl Iterator<Item = NodeId> {

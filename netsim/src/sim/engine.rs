@@ -4,6 +4,7 @@
 //! by an observation, and an operation is always answered while the agent that asked lives.
 
 use super::rng::Rng;
+use super::trace::Mark;
 use super::world::{Ev, MS, SECOND, World};
 use peer::core::face::Event;
 use peer::ids::TaskId;
@@ -150,6 +151,14 @@ impl Engine {
         }
     }
 
+    /// Another machine's: nothing is there.
+    pub fn wipe(&mut self) {
+        self.containers.clear();
+        self.images.clear();
+        self.asked.clear();
+        self.busy.clear();
+    }
+
     fn snapshot(&self) -> EngineEvent {
         let observed = |(name, c): (&String, &Container)| ObservedContainer {
             name: name.clone(),
@@ -285,13 +294,17 @@ impl World {
     }
 
     fn engine_up(&mut self, node: usize) {
-        let gone = self.nodes[node].core.is_none();
+        let (gone, life) = (self.nodes[node].core.is_none(), self.nodes[node].life);
         let engine = &mut self.nodes[node].engine;
         if !engine.up || engine.told_up || engine.hung_until > self.now || gone {
             return;
         }
         engine.told_up = true;
+        let outlived = life > 1 && engine.containers.values().any(Container::is_running);
         let seen = engine.snapshot();
+        if outlived {
+            self.probes.hit("containers outlived their agent, or their engine's absence");
+        }
         self.engine_tell(node, EngineEvent::Reachable(info()));
         self.engine_tell(node, seen);
     }
@@ -359,7 +372,7 @@ impl World {
     }
 
     pub(super) fn engine_hang(&mut self, node: usize, for_us: u64) {
-        let until = self.now + for_us;
+        let until = self.nodes[node].engine.hung_until.max(self.now + for_us);
         self.nodes[node].engine.hung_until = until;
         self.engine_push(node, HANG_SEEN_US, EngineEv::HangSeen);
         self.push_at(until + MS, Ev::Engine { node, ev: EngineEv::Up });
@@ -511,6 +524,14 @@ impl World {
         if c.is_running() {
             return Ok(());
         }
+        let ports: Vec<u16> = c.plan.host_ports.iter().map(|p| p.published).filter(|p| *p != 0).collect();
+        let binds = |c: &Container| c.is_running() && c.plan.host_ports.iter().any(|p| ports.contains(&p.published));
+        if engine.containers.values().any(binds) {
+            return Err(OpError::Refused(
+                "driver failed programming external connectivity: port is already allocated".to_owned(),
+            ));
+        }
+        let Some(c) = engine.containers.get_mut(name) else { return Ok(()) };
         if fails {
             return Err(OpError::Refused("OCI runtime create failed".to_owned()));
         }
@@ -531,6 +552,8 @@ impl World {
         };
         let (run, kind, ready) = (c.run, c.kind, c.accepts_at);
         let task = c.plan.task;
+        let (at, image) = (self.now, &c.plan.spec.container.image);
+        self.trace.mark(at, || Mark::Runs { node, task: c.plan.name.clone(), image: image.clone(), on: true });
         if kind == Kind::Bad {
             let code = i64::from(!exits);
             self.engine_push(node, bad_lasts, EngineEv::Exits { name: name.to_owned(), run, code });
@@ -552,6 +575,8 @@ impl World {
         c.state = ContainerState::Exited { code, error: String::new(), at: wall };
         c.accepts_at = u64::MAX;
         c.killed = killed;
+        let (at, image) = (self.now, &c.plan.spec.container.image);
+        self.trace.mark(at, || Mark::Runs { node, task: c.plan.name.clone(), image: image.clone(), on: false });
         self.engine_hint(node, false);
     }
 }

@@ -10,6 +10,7 @@ mod hash;
 mod mesh;
 mod net;
 mod operator;
+pub mod picture;
 pub mod plan;
 pub mod probes;
 pub mod rates;

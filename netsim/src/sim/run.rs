@@ -2,6 +2,7 @@
 
 use super::plan::Plan;
 use super::probes::Probes;
+use super::trace::Trace;
 use super::world::World;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -24,6 +25,8 @@ pub struct Outcome {
     pub probes: Probes,
     /// Rendered, if it was asked for.
     pub trace: String,
+    /// As it was written, likewise: what a picture is drawn of.
+    pub story: Trace,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,5 +69,6 @@ pub fn run(plan: &Plan, tell: Tell) -> Outcome {
         bytes: world.net.bytes,
         trace: if world.trace.on { world.trace.render(world.nodes.len()) } else { String::new() },
         probes: std::mem::take(&mut world.probes),
+        story: std::mem::take(&mut world.trace),
     }
 }

@@ -4,7 +4,7 @@
 
 use super::check::{Checks, Violation};
 use super::clock::Clock;
-use super::disk::Disk;
+use super::disk::{Disk, Image};
 use super::engine::{Engine, EngineEv};
 use super::hash::Hash;
 use super::mesh::{Clients, Mesh, MeshEv};
@@ -13,13 +13,13 @@ use super::operator::Asked;
 use super::plan::Plan;
 use super::probes::Probes;
 use super::rng::Rng;
-use super::trace::Trace;
+use super::trace::{Mark, Trace};
 use peer::core::Core;
 use peer::core::face::*;
 use peer::ids::{ClusterId, NodeId, ServiceId, TaskId};
 use peer::model::container::OpId;
 use peer::model::node::Availability;
-use peer::model::record::{Stamp, Term};
+use peer::model::record::{Key, Stamp, Term};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
@@ -96,6 +96,8 @@ pub enum Ev {
         task: TaskId,
     },
     Op(usize),
+    /// The very same request once more.
+    Again(usize),
     Fault(usize),
     /// What a fault changed is put back.
     End(usize),
@@ -162,6 +164,8 @@ pub struct Node {
     pub last_op: Option<OpId>,
     /// Its disk was put back to an earlier state, or lost.
     pub lost_disk: bool,
+    /// When its disk last took a write for nothing.
+    pub refused_at: u64,
     events_this_second: u32,
 }
 
@@ -180,6 +184,8 @@ pub struct World {
     pub clients: Clients,
     pub asked: BTreeMap<RequestId, Asked>,
     pub next_request: u64,
+    /// What may be asked once more, by the operation's number.
+    pub repeats: BTreeMap<usize, (Request, Key)>,
     /// Which nodes each cut that is under way lies between.
     pub cuts: BTreeMap<usize, Vec<(usize, usize)>>,
     pub check: Checks,
@@ -192,6 +198,8 @@ pub struct World {
     pub settled: Option<u64>,
     /// True time at which the last disturbance ended, or will.
     pub disturbed_until: u64,
+    /// The electorate as it was last told of.
+    voters: Vec<NodeId>,
     /// Likewise, of those that keep nodes from hearing each other.
     pub shaken_until: u64,
     pub done: bool,
@@ -204,7 +212,7 @@ impl World {
         let mut rng = Rng::of(seed, "world");
         let rewinds = plan.faults.iter().any(|f| matches!(f.fault, super::plan::Fault::Rewind { .. }));
         let weather = plan.weather.clone();
-        let nodes: Vec<Node> = (0..plan.nodes)
+        let nodes: Vec<Node> = (0..plan.all_nodes())
             .map(|n| {
                 let ppm = rng.below(2 * u64::from(weather.drift_ppm) + 1) as i64 - i64::from(weather.drift_ppm);
                 let off = rng.below(2 * weather.wall_off_ms + 1) as i64 - weather.wall_off_ms as i64;
@@ -225,7 +233,8 @@ impl World {
                     slow_cost: 0,
                     busy_until: 0,
                     wake_at: u64::MAX,
-                    gone: false,
+                    // Those that join later are not there yet.
+                    gone: n >= plan.nodes,
                     told_removed: false,
                     back_at: None,
                     down_since: None,
@@ -237,6 +246,7 @@ impl World {
                     last_persist: None,
                     last_op: None,
                     lost_disk: false,
+                    refused_at: 0,
                     events_this_second: 0,
                 }
             })
@@ -257,6 +267,7 @@ impl World {
             clients: Clients::default(),
             asked: BTreeMap::new(),
             next_request: 0,
+            repeats: BTreeMap::new(),
             cuts: BTreeMap::new(),
             probes: Probes::default(),
             trace: Trace::default(),
@@ -265,6 +276,7 @@ impl World {
             healed: false,
             settled: None,
             disturbed_until: 0,
+            voters: Vec::new(),
             shaken_until: 0,
             done: false,
             violation: None,
@@ -276,7 +288,7 @@ impl World {
 
     fn begin(&mut self) {
         let gap = if self.nodes.len() <= 10 { 250 * MS } else { 10 * MS };
-        for node in 0..self.nodes.len() {
+        for node in 0..self.plan.nodes {
             self.push_at(node as u64 * gap, Ev::Start { node });
         }
         for n in 0..self.plan.ops.len() {
@@ -355,6 +367,7 @@ impl World {
             Ev::WriteFailed { node, life, id } => {
                 if self.nodes[node].life == life && self.nodes[node].core.is_some() {
                     self.nodes[node].disk.refuse(id);
+                    self.nodes[node].refused_at = self.now;
                     self.feed(node, Event::PersistFailed { id, why: "no space left on device".to_owned() });
                 }
             }
@@ -370,6 +383,7 @@ impl World {
             Ev::ClientArrive { id, task, at, port } => self.client_arrives(id, task, at, port),
             Ev::ClientDone { id, task } => self.client_done(id, task),
             Ev::Op(n) => self.operate(n),
+            Ev::Again(n) => self.operate_again(n),
             Ev::Fault(n) => self.break_something(n),
             Ev::End(n) => self.end_fault(n),
             Ev::Tick => self.tick(),
@@ -395,6 +409,10 @@ impl World {
 
     // ---- a node's life
 
+    pub fn start_soon(&mut self, n: usize) {
+        self.push_in(MS, Ev::Start { node: n });
+    }
+
     fn start(&mut self, n: usize) {
         if self.nodes[n].core.is_some() || self.nodes[n].gone {
             return;
@@ -405,21 +423,10 @@ impl World {
                 None => return self.push_in(500 * MS, Ev::Start { node: n }),
             }
         }
-        let boot_number = self.rng.draw();
-        let timing = self.timing();
+        let image = self.nodes[n].disk.image().clone();
+        let first = if image.is_empty() { self.nodes[n].first.clone() } else { None };
+        let boot = self.boot(n, image, first);
         let node = &mut self.nodes[n];
-        let first = if node.disk.image().is_empty() { node.first.clone() } else { None };
-        let boot = Boot {
-            cluster: self.cluster,
-            node: node.id,
-            boot: boot_number,
-            hostname: format!("n{n}"),
-            addr: SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 2377)),
-            agent_version: "sim".to_owned(),
-            timing,
-            durable: node.disk.image().clone(),
-            first,
-        };
         let now = node.clock.now(self.now);
         node.life += 1;
         node.started_at = self.now;
@@ -440,11 +447,27 @@ impl World {
         }
         let life = self.nodes[n].life;
         self.trace.say(self.now, Some(n), || format!("starts (life {life})"));
+        self.trace.mark(self.now, || Mark::Lives(n, true));
         // What an earlier life numbered was looked at then.
         self.nodes[n].seen_own = Core::held_on_disk(self.nodes[n].disk.image(), self.nodes[n].id);
         self.check_booted(n);
         self.engine_attach(n);
         self.after(n);
+    }
+
+    /// What a life of the node starts from.
+    pub fn boot(&mut self, n: usize, durable: Image, first: Option<FirstBoot>) -> Boot {
+        Boot {
+            cluster: self.cluster,
+            node: self.nodes[n].id,
+            boot: self.rng.draw(),
+            hostname: format!("n{n}"),
+            addr: SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 2377)),
+            agent_version: "sim".to_owned(),
+            timing: self.timing(),
+            durable,
+            first,
+        }
     }
 
     /// The founder's, or from the answer of a member that can be reached.
@@ -455,7 +478,7 @@ impl World {
             availability: Availability::Active,
             labels: BTreeMap::new(),
         };
-        if n == 0 {
+        if n == 0 && self.nodes[n].life == 0 {
             return Some(new(None, "secret"));
         }
         let contacts = (0..self.nodes.len()).filter(|o| *o != n && !self.net.is_cut_any(n, *o));
@@ -470,6 +493,8 @@ impl World {
             return;
         }
         let now = self.now;
+        self.trace.mark(now, || Mark::Lives(n, false));
+        self.trace.mark(now, || Mark::Holds(n, None));
         let node = &mut self.nodes[n];
         node.disk.crash(&mut self.disk_rng);
         node.held = None;
@@ -489,6 +514,7 @@ impl World {
     /// Its certificate is refused: the agent ends, as the real one does.
     pub fn told_of_removal(&mut self, n: usize) {
         self.trace.say(self.now, Some(n), || "is told that it was removed".to_owned());
+        self.probes.hit("a removed node heard of it by a refused connection");
         self.nodes[n].gone = true;
         self.end(n, true, false);
     }
@@ -615,6 +641,7 @@ impl World {
             Notice::Removed => self.nodes[n].told_removed = true,
             Notice::LeaseLost { .. } => {
                 self.probes.hit("a holder lost its lease");
+                self.probe_drains(n);
                 self.check_lost(n);
             }
             Notice::NodeUp(node) => self.check_seen(n, node, true),
@@ -623,13 +650,35 @@ impl World {
                 self.check_seen(n, node, false);
             }
             Notice::RolloutState { state: "paused", .. } => self.probes.hit("an update paused"),
-            Notice::RolloutState { state: "rollback_started", .. } => self.probes.hit("a rollback began"),
+            Notice::RolloutState { state: "rollback_started", message, .. } => {
+                let by_itself = message.contains("due to failure");
+                self.probes.hit(if by_itself { "a rollback began by itself" } else { "an operator rolled back" });
+            }
+            Notice::ElectorateChanged { voters } => self.probe_electorate(voters),
             Notice::RolloutState { state: "rollback_completed", .. } => self.probes.hit("a rollback completed"),
             Notice::RolloutState { state: "completed", .. } => self.probes.hit("an update completed"),
-            Notice::Warning(text) if text.contains("disk was put back") => {
-                self.probes.hit("a rewound disk was noticed (profile rewind)")
-            }
+            Notice::Warning(text) if text.contains("disk was put back") => self.probes.hit(super::probes::REWOUND),
             _ => {}
+        }
+    }
+
+    fn probe_electorate(&mut self, voters: Vec<NodeId>) {
+        let before = std::mem::replace(&mut self.voters, voters);
+        if before.len() > self.voters.len() || before.iter().any(|v| !self.voters.contains(v)) {
+            self.probes.hit("a voter was dropped");
+        }
+        if !before.is_empty() && before != self.voters {
+            self.probes.hit("the electorate changed");
+        }
+    }
+
+    /// The holder has just lost its lease: was it in the middle of a drain?
+    fn probe_drains(&mut self, n: usize) {
+        let Some(core) = self.nodes[n].core.as_ref() else { return };
+        let drained: Vec<NodeId> =
+            core.nodes().iter().filter(|v| v.policy.availability == Availability::Drain).map(|v| v.id).collect();
+        if core.store().tasks().any(|t| t.desired.is_live() && t.node.is_some_and(|n| drained.contains(&n))) {
+            self.probes.hit("a drain was interrupted by the loss of the lease");
         }
     }
 

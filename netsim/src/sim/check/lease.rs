@@ -2,6 +2,7 @@
 //! backwards; L4 no promise leaves before it is durable; L5, as far as it is safety: in calm the lease is not lost.
 
 use super::World;
+use crate::sim::trace::Mark;
 use peer::core::Core;
 use peer::core::witness::claims_in;
 use peer::model::record::Term;
@@ -18,6 +19,7 @@ impl World {
             return;
         }
         let before = std::mem::replace(&mut self.nodes[n].held, held);
+        self.trace.mark(self.now, || Mark::Holds(n, held.map(|term| term.round)));
         let Some(term) = held else { return };
         if before.is_none() {
             self.probes.hit("a node came to hold the lease");

@@ -45,16 +45,23 @@ impl World {
         let Some(core) = self.nodes[n].core.as_ref() else { return };
         let lives = &mut self.check.lives[n];
         let mut wrong = None;
+        let mut refuted = false;
         for member in core.members() {
-            let Some((bump, _)) = core.life(member.node) else { continue };
+            let Some((bump, liveness)) = core.life(member.node) else { continue };
             let real = self.by_id.get(&member.node).map(|o| &self.nodes[*o]);
             let real = real.and_then(|node| node.core.as_ref()).map_or(0, Core::bump);
             let real = self.check.bumps.get(&member.node).copied().unwrap_or(0).max(real);
+            refuted |= lives.refutes(member.node, bump, liveness);
             wrong = wrong.or(lives.know(member.node, bump, real));
         }
-        if wrong.is_some() || core.live_others() > 0 {
+        let alone = core.live_others() == 0;
+        if refuted {
+            self.probes.hit("a false suspicion was refuted");
+        }
+        if wrong.is_some() || !alone {
             return self.judge_of(n, wrong);
         }
+        let (lives, Some(core)) = (&self.check.lives[n], self.nodes[n].core.as_ref()) else { return };
         let forgotten = lives.has_known().find(|node| !core.is_removed(*node) && core.life(*node).is_none());
         let now = self.nodes[n].clock.now(self.now).mono;
         let late = core.announces_at() > now + ANNOUNCED_WITHIN;

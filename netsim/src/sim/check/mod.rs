@@ -114,6 +114,13 @@ impl Checks {
         }
     }
 
+    /// Another machine has come in a node's place.
+    pub(in crate::sim) fn is_another(&mut self, node: usize) {
+        self.grants[node] = Grants::default();
+        self.lives[node].clear();
+        self.durable[node].clear();
+    }
+
     /// The disk of a node came back older than it was, or empty.
     pub(in crate::sim) fn disk_was_lost(&mut self, node: usize) {
         self.grants[node].disk_was_lost();

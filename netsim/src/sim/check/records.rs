@@ -53,6 +53,7 @@ impl World {
         let Some(core) = self.nodes[n].core.as_ref() else { return };
         let upto = &mut self.check.claims[n];
         let mut wrong = None;
+        let mut overruled = false;
         for (author, seq) in core.store().digest() {
             let from = upto.insert(*author, *seq).unwrap_or(0);
             if from >= *seq {
@@ -61,6 +62,7 @@ impl World {
             for (number, (key, stamp, lasting)) in self.check.written.range((*author, from + 1)..=(*author, *seq)) {
                 let held = core.store().record(key).map(|r| version(r.value.as_ref(), r.stamp));
                 let gone = held.is_none() && self.check.tombstones.get(key).is_some_and(|t| t >= stamp);
+                overruled |= held.is_some_and(|(_, held)| held.term > stamp.term && held.hlc < stamp.hlc);
                 if !gone && held.is_none_or(|held| held < (*lasting, *stamp)) {
                     let held = held.map(|(_, stamp)| stamp);
                     wrong = Some(format!(
@@ -69,6 +71,9 @@ impl World {
                     ));
                 }
             }
+        }
+        if overruled {
+            self.probes.hit("a later term overruled an earlier one's later word");
         }
         if let Some(text) = wrong {
             self.violate("S2", || text);

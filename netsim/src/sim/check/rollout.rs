@@ -20,6 +20,9 @@ impl World {
             let phase = core.store().status(id).map_or("-", |s| s.phase.as_str());
             format!("stops {id:?} of {slot:?} ({phase}, serving: {serving}): {why}")
         });
+        if task.message == "another task has its slot" {
+            self.probes.hit("a duplicate was trimmed");
+        }
         if !task.desired.is_live() && !is_replaced(&task) {
             self.check.budgets.dropped(&task);
         }

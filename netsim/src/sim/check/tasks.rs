@@ -29,6 +29,8 @@ impl World {
         let task = plan.task;
         let Some(core) = self.nodes[n].core.as_ref() else { return };
         match core.store().task(task) {
+            // It may be removed by now: what was decided before waits for the disk, and is undone next.
+            None if self.check.tombstones.contains_key(&Key::Task(task)) => {}
             None => self.violate("P5", || format!("n{n} creates a container of {task:?}, of which it has no record")),
             Some(known) if known.node != Some(self.nodes[n].id) => {
                 self.violate("P2", || format!("n{n} creates a container of task {task:?}, which is another node's"));
@@ -52,6 +54,15 @@ impl World {
         let mut decided = false;
         for record in &new {
             self.note_written(record);
+            self.trace.say_more(self.now, Some(n), || match &record.value {
+                Some(Value::Task(task)) => {
+                    let (id, desired, why) = (task.id, task.desired.as_str(), &task.message);
+                    let at = task.node.and_then(|node| self.by_id.get(&node));
+                    format!("write {}: {id:?} on {at:?}: {desired} {why}", record.seq)
+                }
+                Some(_) => format!("write {}: {:?}", record.seq, record.key),
+                None => format!("write {}: removes {:?}", record.seq, record.key),
+            });
             if !record.key.is_decision() {
                 continue;
             }
@@ -66,7 +77,13 @@ impl World {
                     let known = self.check.rollouts.entry(rollout.service).or_default();
                     let from = self.nodes[n].rollouts.get(&rollout.service).copied();
                     let breach = moves_forward_from_some(known, from, record.stamp, rollout);
+                    let another = known.last().is_some_and(|(stamp, old)| {
+                        stamp.author != record.stamp.author && (old.to, old.started) == (rollout.to, rollout.started)
+                    });
                     known.push((record.stamp, rollout.clone()));
+                    if another {
+                        self.probes.hit("a rollout was continued by another holder");
+                    }
                     self.judge_of(n, breach);
                 }
                 _ => {}
@@ -161,10 +178,15 @@ fn misplaced(core: &Core, task: &Task, place: NodeId) -> Option<(&'static str, S
     };
     for other in there {
         let over = core.store().status(other.id).is_some_and(|s| s.is_over()) && !other.desired.is_live();
-        if !over && !waits(other.id) {
+        if !over && !waits(other.id) && other.id != id {
             taken.add(core.parsed(other.revision)?);
         }
     }
     let (cpus, memory) = view.fact.as_ref().map_or((0, 0), |fact| (fact.nano_cpus, fact.memory_bytes));
+    // Two holders may have filled it too far between them: that is not this decision's.
+    if taken.breach(cpus, memory).is_some() {
+        return None;
+    }
+    taken.add(spec);
     taken.breach(cpus, memory).map(|(law, text)| (law, format!("{id:?} goes to {hostname}: {text}")))
 }

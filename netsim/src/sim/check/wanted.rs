@@ -8,7 +8,7 @@ use peer::core::Core;
 use peer::core::view::ServiceView;
 use peer::ids::{NodeId, ServiceId, TaskId};
 use peer::model::node::{Availability, Liveness};
-use peer::model::spec::{FailureAction, Mode, Protocol, PublishMode};
+use peer::model::spec::{FailureAction, Mode, Protocol, PublishMode, ServiceSpec};
 use peer::model::task::{Slot, Task};
 use std::collections::BTreeSet;
 
@@ -26,14 +26,17 @@ impl World {
             let name = &service.service.name;
             let good = is_good(&service.spec.task.container.image);
             let said = || self.told_of(core, service.service.id);
+            let tasks: Vec<_> =
+                core.store().tasks().filter(|t| t.service == service.service.id && t.desired.is_live()).collect();
+            // What needs a certain place may have to wait for it, and says so.
+            let unplaced = tasks.iter().filter(|t| t.node.is_none()).count();
+            let waits = unplaced > 0 && !fits_anywhere(&service.spec);
             // An update that is to go on whatever fails, of an image that always fails, has no end.
             let keeps_trying = service.spec.update.failure_action == FailureAction::Continue && !good;
-            if let Some(rollout) = service.rollout.as_ref().filter(|r| r.state.is_active() && !keeps_trying) {
+            if let Some(rollout) = service.rollout.as_ref().filter(|r| r.state.is_active() && !keeps_trying && !waits) {
                 let state = rollout.state.as_str();
                 return Some(("U4", format!("service {name}: {state}: {}: {:?}", rollout.message, said())));
             }
-            let tasks: Vec<_> =
-                core.store().tasks().filter(|t| t.service == service.service.id && t.desired.is_live()).collect();
             wanted.extend(tasks.iter().map(|t| t.id));
             if let Some(silent) = tasks.iter().find(|t| t.node.is_none() && t.message.is_empty()) {
                 return Some(("reason", format!("task {:?} has no node and no reason", silent.id)));
@@ -48,6 +51,12 @@ impl World {
                     }
                 }
                 Mode::Global => eligible,
+            };
+            let expected = match service.spec.mode {
+                _ if fits_anywhere(&service.spec) => expected,
+                Mode::Replicated(_) if serving + unplaced >= expected => serving.min(expected),
+                Mode::Replicated(_) => expected,
+                Mode::Global => serving.min(expected),
             };
             let paused = service.rollout.as_ref().is_some_and(|r| r.state.is_paused());
             if good
@@ -109,12 +118,8 @@ impl World {
         }
         // What needs a certain place, or can't be made to run, stays where it is.
         let moves = |s: &ServiceView| {
-            let task = &s.spec.task;
-            let fits_anywhere = task.resources.reserve_nano_cpus == 0
-                && task.resources.reserve_memory == 0
-                && task.placement.constraints.is_empty()
-                && s.spec.host_ports().next().is_none();
-            fits_anywhere && is_good(&task.container.image) && s.rollout.as_ref().is_none_or(|r| !r.state.is_paused())
+            let good = is_good(&s.spec.task.container.image);
+            fits_anywhere(&s.spec) && good && s.rollout.as_ref().is_none_or(|r| !r.state.is_paused())
         };
         let services: BTreeSet<ServiceId> = core.services().iter().filter(|s| moves(s)).map(|s| s.service.id).collect();
         let stays = |t: &&Task| {
@@ -157,6 +162,14 @@ impl World {
         }
         None
     }
+}
+
+/// Any active node will do.
+fn fits_anywhere(spec: &ServiceSpec) -> bool {
+    spec.task.resources.reserve_nano_cpus == 0
+        && spec.task.resources.reserve_memory == 0
+        && spec.task.placement.constraints.is_empty()
+        && spec.host_ports().next().is_none()
 }
 
 fn is_good(image: &str) -> bool {
