@@ -65,6 +65,20 @@ bugs! {
     PausedSpreads = "paused-spreads",
     /// Failures count only for tasks of the very revision that is rolled out.
     FailuresOfOthers = "failures-of-others",
+    /// Tombstones go before their time.
+    TombstoneEarly = "tombstone-early",
+    /// Tombstones go at their time, whether every member has them or not.
+    TombstoneUnseen = "tombstone-unseen",
+    /// A new holder begins a rollout's account of failures anew.
+    CountsReset = "counts-reset",
+    /// Replacements for a drained node know no parallelism.
+    DrainIgnoresBudget = "drain-ignores-budget",
+    /// A start whose answer is lost is done again in a second container.
+    DuplicateAfterLostReply = "duplicate-after-lost-reply",
+    /// A node says nothing when its word about its own task is cleared away.
+    NoInsisting = "no-insisting",
+    /// The agent's clock stands still while its machine sleeps (the simulator's clock has it).
+    ClockStopsInSuspend = "clock-stops-in-suspend",
 }
 
 #[cfg(all(feature = "plant", not(test)))]

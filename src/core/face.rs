@@ -1,6 +1,7 @@
 //! What goes into the core and what comes out. The agent and the simulator speak exactly this.
 
 use crate::ids::{ClusterId, NodeId, ObjectId, ServiceId, TaskId};
+use crate::limits;
 use crate::model::container::{EngineEvent, EngineOp, OpId};
 use crate::model::node::Availability;
 use crate::model::object::ObjectKind;
@@ -50,6 +51,8 @@ pub struct Timing {
     /// How long the holder acts on it; shorter than the grant by the clock-drift margin.
     pub lease_holder: Duration,
     pub lease_renew: Duration,
+    /// A tombstone younger than this is kept, whoever has it.
+    pub tombstone_retention: Duration,
 }
 
 impl Default for Timing {
@@ -61,6 +64,7 @@ impl Default for Timing {
             lease_acceptor: Duration::from_millis(3_000),
             lease_holder: Duration::from_millis(2_700),
             lease_renew: Duration::from_millis(750),
+            tombstone_retention: limits::TOMBSTONE_RETENTION,
         }
     }
 }

@@ -3,7 +3,10 @@
 
 use super::*;
 use crate::ids::ServiceId;
+use crate::law;
 use crate::model::record::RevisionId;
+use crate::model::rollout::Rollout;
+use crate::plant::{Bug, is_planted};
 use crate::schedule::NodeInfo;
 use crate::service::{self, Change, Memory, ServiceState, View};
 use crate::wire::message::Digest;
@@ -42,12 +45,38 @@ impl Leading {
     pub(super) fn deadline(&self) -> Option<Mono> {
         [self.ask_at, self.plan_at].into_iter().flatten().min()
     }
+
+    pub(super) fn term(&self) -> Term {
+        self.term
+    }
+
+    /// What another plan at this instant would change, if this holder has planned and nothing has come in since.
+    pub(super) fn would_change(&self, core: &Core, now: Now) -> Vec<String> {
+        if self.ask_at.is_some() || self.plan_at.is_some_and(|at| at <= now.mono) {
+            return Vec::new();
+        }
+        let nodes = core.node_infos();
+        let mut memory = self.memory.clone();
+        let mut next = u128::MAX;
+        let mut new_id = || {
+            next -= 1;
+            TaskId::from_u128(next)
+        };
+        let plan = service::plan(&core.planning_view(&nodes), &mut memory, now, &mut new_id);
+        plan.changes.iter().map(|change| format!("{change:?}")).collect()
+    }
 }
 
 impl Core {
     pub(super) fn start_leading(&mut self, term: Term, now: Now) {
         self.notice(Notice::LeaseAcquired { term: term.round });
         self.lease.allow_changes(false);
+        if is_planted(Bug::CountsReset) {
+            let active = self.store.rollouts().filter(|r| r.state.is_active() && !r.failed.is_empty());
+            let anew = active.map(|r| Rollout { failed: BTreeSet::new(), ..r.clone() });
+            let anew = anew.map(|r| (Key::Rollout(r.service), Some(Value::Rollout(r)))).collect();
+            self.store.write(anew, term, now);
+        }
         self.leading = Some(Leading {
             term,
             nonce: self.rng.random_range(1..u64::MAX),
@@ -179,12 +208,24 @@ impl Core {
         let mut forgotten = Vec::new();
         for change in plan.changes {
             match change {
-                Change::PutTask(task) => changes.push((Key::Task(task.id), Some(Value::Task(task)))),
+                Change::PutTask(task) => {
+                    debug_assert!(
+                        self.store.task(task.id).is_none_or(|old| law::task_moves_forward(old, &task)),
+                        "a task went back: {:?} to {task:?}",
+                        self.store.task(task.id)
+                    );
+                    changes.push((Key::Task(task.id), Some(Value::Task(task))));
+                }
                 Change::RemoveTask(id) => {
                     changes.push((Key::Task(id), None));
                     forgotten.push((Key::TaskStatus(id), None));
                 }
                 Change::PutRollout(rollout) => {
+                    debug_assert!(
+                        self.store.rollout(rollout.service).is_none_or(|old| law::rollout_moves_forward(old, &rollout)),
+                        "a rollout went back: {:?} to {rollout:?}",
+                        self.store.rollout(rollout.service)
+                    );
                     self.tell_rollout(&rollout);
                     changes.push((Key::Rollout(rollout.service), Some(Value::Rollout(rollout))));
                 }
@@ -198,7 +239,7 @@ impl Core {
         wrote
     }
 
-    fn tell_rollout(&mut self, rollout: &crate::model::rollout::Rollout) {
+    fn tell_rollout(&mut self, rollout: &Rollout) {
         if self.store.rollout(rollout.service).is_none_or(|old| old.state != rollout.state) {
             let (service, state, message) = (rollout.service, rollout.state.as_str(), rollout.message.clone());
             self.notice(Notice::RolloutState { service, state, message });
@@ -208,7 +249,7 @@ impl Core {
     /// What nothing refers to any more: rollouts and revisions of services that are gone, revisions beyond the
     /// history's length, statuses whose task is gone.
     fn sweep(&self, decisions: &mut Vec<(Key, Option<Value>)>, facts: &mut Vec<(Key, Option<Value>)>, now: Now) {
-        let stale = |r: &&crate::model::rollout::Rollout| self.store.service(r.service).is_none();
+        let stale = |r: &&Rollout| self.store.service(r.service).is_none();
         decisions.extend(self.store.rollouts().filter(stale).map(|r| (Key::Rollout(r.service), None)));
         let in_use: BTreeSet<RevisionId> = self.store.tasks().map(|t| t.revision).collect();
         let mut of_service: BTreeMap<ServiceId, Vec<RevisionId>> = BTreeMap::new();

@@ -32,6 +32,7 @@ use crate::model::node::{EngineState, Liveness, NodeFact, NodePolicy};
 use crate::model::record::{Key, RevisionId, Term, Value};
 use crate::model::spec::{self, PublishMode, ServiceSpec};
 use crate::model::task::TaskStatus;
+use crate::plant::{Bug, is_planted};
 use crate::store::{self, Store};
 use crate::time::{Mono, Now};
 use crate::wire::codec;
@@ -80,6 +81,7 @@ pub struct Core {
     removed: BTreeSet<NodeId>,
     /// Members that say that this node was removed: they hold the record that says so.
     turned_away_by: BTreeSet<NodeId>,
+    tombstone_retention: Duration,
     members_persisted: Vec<u8>,
     passing: replication::Passing,
     /// How many nodes that had come up were compared with within the second that began then.
@@ -430,7 +432,8 @@ impl Core {
 
     /// A holder that knew of a status but not yet of its task has cleared it away: the node says it again.
     fn insist(&mut self, id: TaskId) {
-        if self.store.status(id).is_none()
+        if !is_planted(Bug::NoInsisting)
+            && self.store.status(id).is_none()
             && self.store.task(id).is_some_and(|t| t.node == Some(self.me))
             && let Some(status) = self.worker.status(id)
         {
@@ -597,7 +600,7 @@ impl Core {
         }
         let members: Vec<NodeId> = self.store.nodes().into_iter().filter(|n| !self.removed.contains(n)).collect();
         self.store.remember(self.lease.electorate().voters.clone());
-        self.store.collect_tombstones(&members, now);
+        self.store.collect_tombstones(&members, self.tombstone_retention, now);
         let known: BTreeSet<RevisionId> =
             self.store.services().flat_map(|s| self.store.revisions(s.id)).map(|r| r.id).collect();
         self.specs.retain(|id, _| known.contains(id));

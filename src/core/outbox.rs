@@ -97,6 +97,11 @@ impl Outbox {
         PersistId(self.last)
     }
 
+    /// Held back for a write.
+    pub fn gated(&self) -> usize {
+        self.gated.len()
+    }
+
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }

@@ -5,7 +5,7 @@ use super::*;
 
 const RESEND_AFTER: Duration = Duration::from_millis(250);
 /// Questions from others kept waiting for our own records or data plane; they are asked again anyway.
-const MAX_WAITING_QUESTIONS: usize = 10_000;
+pub(super) const MAX_WAITING_QUESTIONS: usize = 10_000;
 
 #[derive(Default)]
 pub(super) struct Withdrawals {
@@ -34,6 +34,10 @@ struct Asked {
 impl Withdrawals {
     pub(super) fn deadline(&self) -> Option<Mono> {
         self.ours.values().map(|w| w.resend_at).min()
+    }
+
+    pub(super) fn questions(&self) -> usize {
+        self.asked.len()
     }
 
     /// A node that is down routes nothing.

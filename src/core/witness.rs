@@ -45,6 +45,72 @@ impl Core {
         self.membership.members()
     }
 
+    /// Which life of this one it is, as membership numbers them.
+    pub fn bump(&self) -> u64 {
+        self.membership.bump()
+    }
+
+    /// The latest life of a member that this node has heard of, and how it lives.
+    pub fn life(&self, node: NodeId) -> Option<(u64, Liveness)> {
+        self.membership.life(node)
+    }
+
+    /// Others that are alive or suspect.
+    pub fn live_others(&self) -> usize {
+        self.membership.live_count()
+    }
+
+    /// When those who are not seen alive are announced to next.
+    pub fn announces_at(&self) -> Mono {
+        self.membership.announces_at()
+    }
+
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        self.removed.contains(&node)
+    }
+
+    /// The highest ballot that this voter promised, maybe a moment before its disk has it.
+    pub fn promised(&self) -> Term {
+        self.lease.promised()
+    }
+
+    /// To whom this voter's grant goes, and until when.
+    pub fn granted(&self, now: Mono) -> Option<(Term, Mono)> {
+        self.lease.granted(now)
+    }
+
+    /// A revision's checked form, if its record is here.
+    pub fn parsed(&self, revision: RevisionId) -> Option<&Arc<ServiceSpec>> {
+        self.specs.get(&revision)
+    }
+
+    /// What the holder would decide if it planned once more at this instant: nothing, right after it has.
+    pub fn second_thoughts(&self, now: Now) -> Vec<String> {
+        let Some(leading) = self.leading.as_ref().filter(|l| self.lease.held(now.mono) == Some(l.term())) else {
+            return Vec::new();
+        };
+        leading.would_change(self, now)
+    }
+
+    /// What is bounded: its name, how much there is, and how much there may be.
+    pub fn sizes(&self) -> [(&'static str, usize, usize); 4] {
+        [
+            ("effects held back for the disk", self.outbox.gated(), limits::MAX_GATED_EFFECTS),
+            ("questions of others about routes", self.withdrawals.questions(), withdraw::MAX_WAITING_QUESTIONS),
+            ("members", self.membership.members().count(), limits::MAX_MEMBERS),
+            ("voters", self.lease.electorate().voters.len(), lease::MAX_VOTERS),
+        ]
+    }
+
+    /// What a disk holds of one key.
+    pub fn record_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>, key: &Key) -> Option<Record> {
+        store::record_on_disk(durable, key)
+    }
+
+    pub fn records_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>) -> impl Iterator<Item = Record> {
+        store::records_on_disk(durable)
+    }
+
     /// The record in which a life finds what it promised: its key on disk.
     pub fn lease_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>) -> Option<lease::Durable> {
         codec::decode(durable.get(DISK_LEASE)?, limits::MAX_MESSAGE_BYTES).ok()
@@ -58,7 +124,7 @@ impl Core {
     /// What a message that leaves a node says to be held durably, if it acknowledges writes.
     pub fn acknowledged_in(bytes: &[u8]) -> Option<Digest> {
         static TAG: OnceLock<u8> = OnceLock::new();
-        if bytes.get(2) != Some(TAG.get_or_init(|| tag(&Message::PushAck { held: Digest::new() }))) {
+        if bytes.get(2) != Some(TAG.get_or_init(|| tag_of(&Message::PushAck { held: Digest::new() }))) {
             return None;
         }
         match codec::decode(bytes, limits::MAX_MESSAGE_BYTES) {
@@ -81,17 +147,18 @@ impl Core {
     }
 }
 
-/// The byte behind the format and the version that says "a lease message".
+/// The byte behind the format and the version.
+fn tag_of(message: &Message) -> u8 {
+    codec::encode(message).get(2).copied().unwrap_or_default()
+}
+
+/// The tag that says "a lease message".
 fn lease_tag() -> u8 {
     static TAG: OnceLock<u8> = OnceLock::new();
     *TAG.get_or_init(|| {
         let sample = LeaseMessage::Release { ballot: Term { round: 0, node: NodeId::from_u128(0) } };
-        tag(&Message::Lease(sample))
+        tag_of(&Message::Lease(sample))
     })
-}
-
-fn tag(sample: &Message) -> u8 {
-    codec::encode(sample).get(2).copied().unwrap_or_default()
 }
 
 /// All that one event brought about, in its order.

@@ -39,7 +39,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// An electorate larger than this comes from no holder of ours.
-const MAX_VOTERS: usize = 16;
+pub const MAX_VOTERS: usize = 16;
 /// Voters of a recovered electorate; more would only slow it down.
 const MAX_RECOVERED_VOTERS: usize = 5;
 /// A round past this is garbage: it would leave no room for the next ones.
@@ -294,9 +294,14 @@ impl Lease {
         (term.node != self.me).then_some((term.node, term))
     }
 
-    /// The highest ballot that this node promised as a voter.
+    /// The highest ballot that this voter promised.
     pub fn promised(&self) -> Term {
         self.durable.promised
+    }
+
+    /// To whose ballot this voter's grant goes, and until when, if one lives.
+    pub fn granted(&self, now: Mono) -> Option<(Term, Mono)> {
+        self.grant.filter(|g| g.expires > now).map(|g| (g.ballot, g.expires))
     }
 
     /// The ballot that it stands for, proposes or holds under.

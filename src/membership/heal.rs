@@ -68,6 +68,10 @@ impl Schedule {
         [self.announce_at, self.exchange_at].into_iter().chain(renew)
     }
 
+    pub fn announces_at(&self) -> Mono {
+        self.announce_at
+    }
+
     pub fn announce_now(&mut self, now: Mono) {
         self.announce_at = now;
         self.hopeful_first = true;

@@ -163,6 +163,16 @@ impl Membership {
         self.me.bump
     }
 
+    /// The latest life of this member that we have heard of, and how it lives in our words.
+    pub fn life(&self, node: NodeId) -> Option<(u64, Liveness)> {
+        self.table.get(node).map(|known| (known.bump, known.liveness))
+    }
+
+    /// When those who are not seen alive are announced to next.
+    pub fn announces_at(&self) -> Mono {
+        self.schedule.announces_at()
+    }
+
     /// Inputs dropped: malformed, not from whom they say, or beyond a limit.
     pub fn rejected(&self) -> u64 {
         self.rejected

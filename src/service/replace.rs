@@ -322,7 +322,9 @@ impl ServicePlan<'_> {
         // What doesn't serve anyway comes first.
         waiting.sort_by_key(|(serves, slot, _)| (*serves, *slot));
         for (_, slot, current) in waiting {
-            if in_transition >= limit {
+            let unbounded = is_planted(Bug::DrainIgnoresBudget)
+                && self.cause(spec, &current, memory, placer) == Some(Cause::Drained);
+            if in_transition >= limit && !unbounded {
                 return;
             }
             if self.cools_down(&current, spec, memory) {

@@ -40,17 +40,15 @@ impl ServicePlan<'_> {
         });
     }
 
-    /// What the new revision replaces, as far as it ever got through: a write on top of a rollout that has not ended
-    /// well (somebody scales while it is paused) must not make what failed the thing to go back to.
+    /// What the new revision replaces, as far as it ever got through: a write on top of what has not ended well, or was
+    /// never begun, must not make that the thing to go back to. (Somebody scales while it is paused, or updates after an
+    /// operator's rollback that failed; two operators write within a moment, each on top of what he knew.)
     fn proven_before(&self) -> Option<RevisionId> {
         let previous = self.service.previous?;
-        let before = match self.rollout_before.filter(|r| r.to == previous) {
-            Some(r) if matches!(r.state, RolloutState::Updating | RolloutState::Paused) => r.from,
-            Some(_) => None,
-            // Two writes came before anybody led: the first of them was never rolled out.
-            None => self.runs_instead_of(previous),
-        };
-        before.filter(|from| self.specs.contains_key(from)).or(Some(previous))
+        let ended_well = |state| matches!(state, RolloutState::Completed | RolloutState::RollbackCompleted);
+        let unproven = self.rollout_before.filter(|r| !ended_well(r.state));
+        let before_that = unproven.and_then(|r| r.from).filter(|from| self.specs.contains_key(from));
+        before_that.or_else(|| self.runs_instead_of(previous)).or(Some(previous))
     }
 
     /// What serves, if none of it is what `revision` asks for.

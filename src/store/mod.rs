@@ -31,6 +31,7 @@ use held::Held;
 use peers::Peers;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// Keys on disk: one letter, then the encoded key or log.
 const DISK_RECORD: u8 = b'r';
@@ -240,6 +241,14 @@ impl Store {
 
     pub fn peer_has(&self, node: NodeId, log: Log, number: u32) -> bool {
         if node == self.me { self.held.of(log) >= number } else { self.peers.hold(node, log, number) }
+    }
+
+    /// What this life numbered above `after` (a `seq`), as far as it is still the version of its key.
+    pub fn written_since(&self, after: u64) -> impl Iterator<Item = &Record> {
+        let (log, number) = Log::of(self.me, after);
+        let first = if log == self.own_log { number.saturating_add(1) } else { 1 };
+        let range = (self.own_log, first)..=(self.own_log, u32::MAX);
+        self.by_log.range(range).filter_map(|(_, key)| self.records.get(key))
     }
 
     fn has_records(&self, log: Log) -> bool {
@@ -468,13 +477,13 @@ impl Store {
 
     /// Forgets tombstones older than the retention that every member holds: nobody is left who could bring back
     /// what they buried. `members` are all that have not been removed, whether they live or not.
-    pub fn collect_tombstones(&mut self, members: &[NodeId], now: Now) -> usize {
-        let horizon = Wall(now.wall.0.saturating_sub(limits::TOMBSTONE_RETENTION.as_millis() as u64));
-        let old: Vec<&Record> =
-            self.records.values().filter(|r| r.value.is_none() && r.stamp.hlc.wall() < horizon).collect();
+    pub fn collect_tombstones(&mut self, members: &[NodeId], retention: Duration, now: Now) -> usize {
+        let horizon = Wall(now.wall.0.saturating_sub(retention.as_millis() as u64));
+        let is_old = |r: &&Record| r.stamp.hlc.wall() < horizon || is_planted(Bug::TombstoneEarly);
+        let old: Vec<&Record> = self.records.values().filter(|r| r.value.is_none()).filter(is_old).collect();
         let everywhere = |r: &&&Record| {
             let (log, number) = r.place();
-            members.iter().all(|node| self.peer_has(*node, log, number))
+            members.iter().all(|node| self.peer_has(*node, log, number)) || is_planted(Bug::TombstoneUnseen)
         };
         let dead: Vec<Key> = old.iter().filter(everywhere).map(|r| r.key.clone()).collect();
         let logs = old.iter().map(|r| r.place().0).chain([self.own_log]).collect();
@@ -524,6 +533,17 @@ fn objection(record: &Record, now: Wall) -> Option<&'static str> {
     let limit = now.0.saturating_add(limits::MAX_CLOCK_DRIFT.as_millis() as u64);
     (record.stamp.hlc.wall().0 > limit)
         .then_some("its time is too far ahead (max_clock_drift): check that node's clock")
+}
+
+/// What a disk holds of one key.
+pub fn record_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>, key: &Key) -> Option<Record> {
+    codec::decode(durable.get(&disk_record_key(key))?, limits::MAX_RECORD_BYTES).ok()
+}
+
+/// All the records of a disk.
+pub fn records_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>) -> impl Iterator<Item = Record> {
+    let from = durable.range(vec![DISK_RECORD]..vec![DISK_RECORD + 1]);
+    from.filter_map(|(_, bytes)| codec::decode(bytes, limits::MAX_RECORD_BYTES).ok())
 }
 
 fn disk_record_key(key: &Key) -> Vec<u8> {

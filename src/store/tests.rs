@@ -225,11 +225,15 @@ fn tombstones_go_only_when_old_and_seen_by_all() {
     let members = [node(1), node(2)];
     let later = at(limits::TOMBSTONE_RETENTION.as_millis() as u64 + 1_000);
     let store = net.stores.get_mut(&node(1)).unwrap();
-    assert_eq!(store.collect_tombstones(&members, later), 0, "node 2 has not said that it has it");
+    assert_eq!(
+        store.collect_tombstones(&members, limits::TOMBSTONE_RETENTION, later),
+        0,
+        "node 2 has not said that it has it"
+    );
     net.deliver_all();
     let store = net.stores.get_mut(&node(1)).unwrap();
-    assert_eq!(store.collect_tombstones(&members, now), 0, "too young");
-    assert_eq!(store.collect_tombstones(&members, later), 1);
+    assert_eq!(store.collect_tombstones(&members, limits::TOMBSTONE_RETENTION, now), 0, "too young");
+    assert_eq!(store.collect_tombstones(&members, limits::TOMBSTONE_RETENTION, later), 1);
     net.settle(node(1));
     // It comes back from whoever has not yet collected it, until all have.
     for _ in 0..2 {

@@ -4,6 +4,7 @@
 use super::World;
 use super::task::{Machine, Step};
 use crate::model::container::*;
+use crate::plant::{Bug, is_planted};
 use crate::time::Mono;
 use std::time::Duration;
 
@@ -109,6 +110,12 @@ impl Machine {
 
     /// What the engine did is unknown, or it could not do what it must: look, wait a little, try again.
     fn stumble(&mut self, kind: &Kind, error: &OpError, w: &mut World<'_>) {
+        if is_planted(Bug::DuplicateAfterLostReply) && *kind == Kind::Start {
+            self.status.attempt += 1;
+            self.run.may_run = false;
+            self.step = Step::Create;
+            return;
+        }
         self.tries = self.tries.saturating_add(1);
         self.trouble = error.to_string();
         self.look = Some(w.observations);
@@ -126,7 +133,7 @@ impl Machine {
 
     /// Those of other attempts than the current one.
     pub(super) fn collect_litter(&mut self, w: &World<'_>) {
-        if self.step == Step::Look {
+        if self.step == Step::Look || is_planted(Bug::DuplicateAfterLostReply) {
             return;
         }
         for (attempt, container) in w.containers {

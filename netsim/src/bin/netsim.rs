@@ -3,11 +3,14 @@
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use netsim::sim::chaos::{self, Profile, Size};
+use netsim::sim::picture;
 use netsim::sim::plan::Plan;
 use netsim::sim::probes::Probes;
+use netsim::sim::rates::Rates;
 use netsim::sim::run::{Outcome, Tell, run};
 use netsim::sim::scale;
 use netsim::sim::shrink::shrink;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -22,7 +25,7 @@ struct Cli {
 
 #[derive(clap::Args, Clone)]
 struct What {
-    /// calm, one, swarm or storm
+    /// calm, one, swarm or storm; a sweep also takes all
     #[arg(long, default_value = "swarm")]
     profile: String,
     #[arg(long, default_value_t = 5)]
@@ -35,6 +38,32 @@ struct What {
     plant: Option<String>,
 }
 
+#[derive(clap::Args)]
+struct Sweep {
+    /// A..B
+    #[arg(long, required_unless_present = "commit")]
+    seeds: Option<String>,
+    /// A commit's hash: a slice of seeds that is its own, 500 long
+    #[arg(long, conflicts_with = "seeds")]
+    commit: Option<String>,
+    #[command(flatten)]
+    what: What,
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// Begins no run after so many CPU-seconds
+    #[arg(long)]
+    cpu_secs: Option<f64>,
+    /// Runs every n-th seed twice and compares
+    #[arg(long, default_value_t = 50)]
+    twice: u64,
+    /// Ends after this many failing seeds
+    #[arg(long, default_value_t = 10)]
+    failures: u64,
+    /// Fails if a probe was never hit
+    #[arg(long)]
+    probes: bool,
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// One seed, with its figures
@@ -44,21 +73,7 @@ enum Command {
         what: What,
     },
     /// Many seeds
-    Sweep {
-        /// A..B
-        #[arg(long)]
-        seeds: String,
-        #[command(flatten)]
-        what: What,
-        #[arg(long, default_value_t = 1)]
-        jobs: usize,
-        /// Runs every n-th seed twice and compares
-        #[arg(long, default_value_t = 50)]
-        twice: u64,
-        /// Ends after this many failing seeds
-        #[arg(long, default_value_t = 10)]
-        failures: u64,
-    },
+    Sweep(Sweep),
     /// The story of a seed or of a plan file
     Replay {
         /// A seed or a file
@@ -79,11 +94,25 @@ enum Command {
         #[arg(long, default_value_t = 400)]
         runs: usize,
     },
-    /// The plan of a seed, as TOML
+    /// The plan of a seed, as TOML; or the run as a picture
     Show {
         plan: String,
         #[command(flatten)]
         what: What,
+        /// Writes a space-time picture of the run, one file that needs nothing else
+        #[arg(long)]
+        html: Option<PathBuf>,
+    },
+    /// Plants each known bug and tells in how many seeds it is caught (needs the feature `plant`)
+    Planted {
+        /// This one alone
+        #[arg(long)]
+        bug: Option<String>,
+        /// Of each profile
+        #[arg(long, default_value_t = 20)]
+        seeds: u64,
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
     },
     /// The lease's own code in every order of events that a bound allows
     Model(netsim::model::cli::Cli),
@@ -162,7 +191,7 @@ fn main() -> Result<()> {
             println!("seed {seed} hash {:016x} {}", outcome.hash, verdict(&outcome));
             finish(outcome.violation.is_none())
         }
-        Command::Sweep { seeds, what, jobs, twice, failures } => sweep(&seeds, &what, jobs, twice, failures),
+        Command::Sweep(how) => sweep(&how),
         Command::Replay { plan, what, verbose } => {
             let tell = if verbose { Tell::Everything } else { Tell::Story };
             let outcome = run(&plan_of(&plan, &what)?, tell);
@@ -200,8 +229,24 @@ fn main() -> Result<()> {
         Command::Scale { nodes, rows, seed, hours, crashes, holders, losses, json } => {
             measure(&nodes, &scale::Options { seed, rows, hours, crashes, holders, losses }, json)
         }
+        Command::Planted { bug: Some(bug), seeds, .. } => {
+            plant(&bug)?;
+            let rates = Rates::measure(seeds);
+            println!("{bug}: {rates}");
+            finish(rates.is_caught())
+        }
+        Command::Planted { bug: None, seeds, jobs } => planted(seeds, jobs),
         Command::Lab(lab) => netsim::lab::cli::run(lab),
-        Command::Show { plan, what } => {
+        Command::Show { plan, what, html: Some(path) } => {
+            let (name, plan) = (plan.clone(), plan_of(&plan, &what)?);
+            let outcome = run(&plan, Tell::Story);
+            let title = format!("netsim {name}, profile {}, {} nodes", plan.profile, plan.nodes);
+            let page = picture::draw(&outcome.story, &title, &verdict(&outcome), outcome.violation.is_some());
+            use std::io::Write as _;
+            std::fs::File::create(path)?.write_all(page.as_bytes())?;
+            Ok(())
+        }
+        Command::Show { plan, what, html: None } => {
             print!("{}", plan_of(&plan, &what)?.to_toml()?);
             Ok(())
         }
@@ -235,6 +280,39 @@ fn measure(sizes: &[usize], options: &scale::Options, json: bool) -> Result<()> 
     finish(all.iter().all(|figure| figure.row != "VIOLATION"))
 }
 
+/// Some of the lease's are left to the model check (`netsim model`, `planted_model.rs`).
+fn sought() -> impl Iterator<Item = peer::plant::Bug> {
+    peer::plant::Bug::ALL.iter().copied().filter(|bug| !netsim::model::hunt::is_the_model_checks(*bug))
+}
+
+/// A planted bug is the whole process's, so each gets one of its own.
+fn planted(seeds: u64, jobs: usize) -> Result<()> {
+    let me = std::env::current_exe()?;
+    let bugs = Mutex::new(sought());
+    let missed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(bug) = bugs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next() {
+                    let mut child = std::process::Command::new(&me);
+                    child.args(["planted", "--bug", bug.name(), "--seeds", &seeds.to_string()]);
+                    // Panics in cores are violations here, and told by their law.
+                    let ended = child.stderr(std::process::Stdio::null()).output();
+                    let good = ended.as_ref().is_ok_and(|ended| ended.status.success());
+                    missed.fetch_add(u64::from(!good), Ordering::Relaxed);
+                    match ended {
+                        Ok(ended) => print!("{}", String::from_utf8_lossy(&ended.stdout)),
+                        Err(error) => println!("{}: {error}", bug.name()),
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner();
+    println!("{} bugs were planted, {missed} not caught", sought().count());
+    finish(missed == 0)
+}
+
 fn finish(good: bool) -> Result<()> {
     if good { Ok(()) } else { std::process::exit(1) }
 }
@@ -244,6 +322,9 @@ fn range(text: &str) -> Result<Range<u64>> {
     Ok(from.parse()?..to.parse()?)
 }
 
+/// Seeds in the slice of a commit; how many are run, the time decides.
+const COMMIT_SEEDS: u64 = 500;
+
 #[derive(Default)]
 struct Total {
     node_secs: u64,
@@ -251,34 +332,64 @@ struct Total {
     probes: Probes,
     slowest: (u64, u64),
     settle: Vec<u64>,
+    /// By law: how long it was unmet after the faults, in each run in which it was.
+    pending: BTreeMap<&'static str, Vec<u64>>,
     requests: u64,
     failed_requests: u64,
 }
 
-fn sweep(seeds: &str, what: &What, jobs: usize, twice: u64, most_failures: u64) -> Result<()> {
-    let range = range(seeds)?;
-    drawn(0, what)?;
-    let next = AtomicU64::new(range.start);
+/// The slice of seeds that a commit names: far from those of its neighbours and from the small ones of tests.
+fn slice_of(commit: &str) -> Result<Range<u64>> {
+    let digits: String = commit.trim().chars().take(12).collect();
+    let number = u64::from_str_radix(&digits, 16).with_context(|| format!("{commit:?} is no commit's hash"))?;
+    let first = (number % 1_000_000_000 + 1) * 1_000;
+    Ok(first..first + COMMIT_SEEDS)
+}
+
+fn sweep(how: &Sweep) -> Result<()> {
+    let range = match (&how.seeds, &how.commit) {
+        (Some(seeds), _) => range(seeds)?,
+        (None, Some(commit)) => slice_of(commit)?,
+        (None, None) => bail!("which seeds?"),
+    };
+    let what = &how.what;
+    let profiles: Vec<String> = match what.profile.as_str() {
+        "all" => Profile::ALL.iter().map(|p| p.name().to_owned()).collect(),
+        one => vec![one.to_owned()],
+    };
+    let kinds: Vec<What> = profiles.iter().map(|p| What { profile: p.clone(), ..what.clone() }).collect();
+    drawn(0, &kinds[0])?;
+    println!("seeds {}..{} of {}", range.start, range.end, profiles.join(", "));
+    let next = AtomicU64::new(0);
+    let runs = (range.end.saturating_sub(range.start)) * kinds.len() as u64;
     let failures = AtomicU64::new(0);
     let total = Mutex::new(Total::default());
     let began = cpu_seconds();
     std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
+        for _ in 0..how.jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= range.end || failures.load(Ordering::Relaxed) >= most_failures {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let late = how.cpu_secs.is_some_and(|most| cpu_seconds() - began >= most);
+                    if number >= runs || late || failures.load(Ordering::Relaxed) >= how.failures {
                         return;
                     }
+                    let seed = range.start + number / kinds.len() as u64;
+                    let what = &kinds[(number % kinds.len() as u64) as usize];
                     let Ok(plan) = drawn(seed, what) else { return };
                     let outcome = run(&plan, Tell::Nothing);
+                    let replay = || {
+                        let What { profile, nodes, secs, .. } = what;
+                        format!("netsim replay {seed} --profile {profile} --nodes {nodes} --secs {secs}")
+                    };
                     if outcome.violation.is_some() {
                         failures.fetch_add(1, Ordering::Relaxed);
-                        println!("seed {seed} {}", verdict(&outcome));
+                        println!("seed {seed} {} ({})", verdict(&outcome), replay());
                     }
-                    if twice > 0 && seed.is_multiple_of(twice) && run(&plan, Tell::Nothing).hash != outcome.hash {
+                    if how.twice > 0 && seed.is_multiple_of(how.twice) && run(&plan, Tell::Nothing).hash != outcome.hash
+                    {
                         failures.fetch_add(1, Ordering::Relaxed);
-                        println!("seed {seed} went another way the second time");
+                        println!("seed {seed} went another way the second time ({})", replay());
                     }
                     let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     total.runs += 1;
@@ -288,6 +399,9 @@ fn sweep(seeds: &str, what: &What, jobs: usize, twice: u64, most_failures: u64) 
                     total.probes.add(&outcome.probes);
                     total.slowest = total.slowest.max((outcome.events, seed));
                     total.settle.push(outcome.settle_secs);
+                    for (law, secs) in outcome.pending {
+                        total.pending.entry(law).or_default().push(secs);
+                    }
                 }
             });
         }
@@ -313,13 +427,19 @@ fn sweep(seeds: &str, what: &What, jobs: usize, twice: u64, most_failures: u64) 
         total.slowest.1,
         total.slowest.0
     );
+    for (law, secs) in &mut total.pending {
+        secs.sort_unstable();
+        let (runs, half, most) = (secs.len(), secs[secs.len() / 2], secs[secs.len() - 1]);
+        println!("{law} was unmet after the faults in {runs} runs, for {half} s (p50), {most} s at most");
+    }
     for (name, count) in &total.probes.0 {
         println!("{count:>8} {name}");
     }
-    for name in total.probes.never() {
+    let never = total.probes.never(profiles.iter().any(|p| p == "rewind"));
+    for name in &never {
         println!("   NEVER {name}");
     }
-    finish(failed == 0)
+    finish(failed == 0 && (never.is_empty() || !how.probes))
 }
 
 /// This process's, of all its threads.

@@ -2,6 +2,7 @@
 //! chaos, which replays what real agents wrote down. What is true and when something is to be excused is the caller's.
 
 pub mod lease;
+pub mod members;
 pub mod records;
 pub mod replay;
 pub mod rollout;

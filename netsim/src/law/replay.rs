@@ -1,6 +1,6 @@
 //! What real agents wrote down, put in its true order and held against the laws.
 
-use super::records::{Versions, covers};
+use super::records::{Versions, covers, goes_back};
 use super::rollout::{Budgets, is_replaced};
 use super::seat::Seat;
 use super::tasks::spreads_a_paused_release;
@@ -142,7 +142,6 @@ impl Replay {
         if let Some(Value::Revision(revision)) = value {
             self.budgets.learn(revision.service, revision.id, &revision.spec_json);
         }
-        let was_removed = self.seats[n].records.get(key).is_some_and(|held| held.tombstone);
         let moved = match value {
             Some(Value::Task(task)) => task.node.and_then(|node| {
                 let home = *self.homes.entry(task.id).or_insert(node);
@@ -151,11 +150,12 @@ impl Replay {
             }),
             _ => None,
         };
-        let back = self.versions[n].see(key, super::records::version(value, stamp));
-        let back = back.map(|Breach { law, text }| {
-            Breach::of(if was_removed && !tombstone { "S4" } else { law }, format!("n{n}: {text}"))
-        });
-        back.or(moved)
+        let back = self.versions[n].see(key, super::records::version(value, stamp), tombstone);
+        let said = match (value, self.seats[n].records.get(key).and_then(|held| held.value.as_deref())) {
+            (Some(Value::TaskStatus(new)), Some(Value::TaskStatus(old))) => goes_back(old, new),
+            _ => None,
+        };
+        back.or(said).map(|Breach { law, text }| Breach::of(law, format!("n{n}: {text}"))).or(moved)
     }
 
     /// The engine of `n` is told to stop a task's container.

@@ -1,15 +1,39 @@
-//! U1: what is stopped on purpose never exceeds the service's budget, whoever leads. U2: with start-first the last
-//! serving task of a slot is stopped only for one that serves.
+//! U1 (D2 on a node that is drained): what is stopped on purpose never exceeds the service's budget, whoever leads. U2:
+//! with start-first the last serving task of a slot is stopped only for one that serves. U3: a rollout's account is kept.
 
 use super::Breach;
 use peer::ids::ServiceId;
-use peer::model::record::RevisionId;
+use peer::law::rollout_moves_forward;
+use peer::model::record::{RevisionId, Stamp};
+use peer::model::rollout::Rollout;
 use peer::model::spec::{self, Order, UpdateConfig};
 use peer::model::task::{Slot, Task};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The holder's words for stops that replace nothing within the budget.
 const NOT_REPLACED: &[&str] = &["its node is down", "scaled down", "service removed", "another task has its slot"];
+
+/// The holder's word for a stop because operators drain the node.
+const DRAINED: &str = "node is drained";
+
+/// U3: a holder wrote `new` on top of the version that it had before (`from`), or of one that it heard of at the same
+/// moment; `known` are all that were ever written.
+pub fn moves_forward_from_some(
+    known: &[(Stamp, Rollout)],
+    from: Option<Stamp>,
+    stamp: Stamp,
+    new: &Rollout,
+) -> Option<Breach> {
+    let from = from?;
+    let mut candidates = known.iter().filter(|(at, _)| (from..stamp).contains(at)).peekable();
+    let (_, old) = candidates.peek()?;
+    let text = || {
+        let (was, is) = ((old.state, &old.failed), (new.state, &new.failed));
+        format!("a rollout went from {was:?} to {is:?}")
+    };
+    let text = text();
+    candidates.all(|(_, old)| !rollout_moves_forward(old, new)).then(|| Breach::of("U3", text))
+}
 
 /// This task of a service that is still there stops so that another can take its replica's place.
 pub fn is_replaced(task: &Task) -> bool {
@@ -57,9 +81,14 @@ impl Budgets {
                 "{slots} slots of a service were stopped for replacements, the budget is {parallelism}: {}; {of_service:?}",
                 task.message
             );
-            found.push(Breach::of("U1", text));
+            found.push(Breach::of(if task.message == DRAINED { "D2" } else { "U1" }, text));
         }
         found
+    }
+
+    /// The slot is given up; should it be wanted again, that is another beginning.
+    pub fn dropped(&mut self, task: &Task) {
+        self.disrupted.remove(&(task.service, task.slot));
     }
 
     /// Slots that are served again, or whose replacement failed, or that are wanted no more, count no longer.

@@ -49,7 +49,7 @@ impl Default for Size {
 }
 
 /// Kinds of faults that a profile turns on and off.
-const KINDS: usize = 22;
+const KINDS: usize = 27;
 const REWIND: usize = 14;
 
 pub fn draw(seed: u64, profile: Profile, size: Size) -> Plan {
@@ -66,6 +66,7 @@ pub fn draw(seed: u64, profile: Profile, size: Size) -> Plan {
         wall_off_ms: if calm { 50 } else { *rng.pick(&[50, 5_000, 600_000]).unwrap_or(&50) },
         client_every_ms: 100,
         leave_dead: rng.permille(500),
+        retention_s: *rng.pick(&[None, Some(15), Some(40)]).unwrap_or(&None),
     };
     let mut plan = Plan {
         seed,
@@ -115,6 +116,9 @@ fn knobs(rng: &mut Rng, port: u16) -> SpecKnobs {
         on_failure: (*rng.pick(&["pause", "continue", "rollback"]).unwrap_or(&"pause")).to_owned(),
         monitor_ms: *rng.pick(&[0, 1_000, 5_000]).unwrap_or(&1_000),
         restart_ms: *rng.pick(&[500, 5_000]).unwrap_or(&500),
+        reserve_milli_cpus: *rng.pick(&[0, 0, 0, 0, 250, 1_500]).unwrap_or(&0),
+        host_port: if rng.permille(80) { port + 1_000 } else { 0 },
+        not_on: if rng.permille(100) { Some(format!("n{}", rng.below(4))) } else { None },
     }
 }
 
@@ -124,7 +128,7 @@ fn operators(plan: &mut Plan, rng: &mut Rng) {
     for (n, service) in services.iter().enumerate() {
         let port = if rng.permille(800) { 8_000 + n as u16 } else { 0 };
         let op = Op::Create { service: service.clone(), spec: knobs(rng, port) };
-        plan.ops.push(PlannedOp { at_ms: 4_000 + 500 * n as u64, node: rng.index(nodes), op });
+        plan.ops.push(PlannedOp { at_ms: 4_000 + 500 * n as u64, node: rng.index(nodes), again_ms: None, op });
     }
     let every_ms = rng.between(5_000, 40_000);
     let mut at_ms = 12_000;
@@ -155,13 +159,24 @@ fn operators(plan: &mut Plan, rng: &mut Rng) {
             86..=94 => Op::Availability { target, to: "active".to_owned() },
             95..=97 => {
                 // Gone, and soon there again.
-                plan.ops.push(PlannedOp { at_ms, node, op: Op::RemoveService { service: service.clone() } });
+                let remove = Op::RemoveService { service: service.clone() };
+                plan.ops.push(PlannedOp { at_ms, node, again_ms: None, op: remove });
                 at_ms += rng.between(10, 20_000);
                 let port = 8_000 + services.iter().position(|s| *s == service).unwrap_or(0) as u16;
                 Op::Create { service, spec: knobs(rng, port) }
             }
             _ if removed == 0 && nodes > 3 => {
                 removed += 1;
+                if rng.permille(500) {
+                    // `peer leave`: its tasks first, then the node, asked of itself.
+                    let drain = Op::Availability { target, to: "drain".to_owned() };
+                    plan.ops.push(PlannedOp { at_ms, node: target, again_ms: None, op: drain });
+                    at_ms += rng.between(500, 25_000);
+                }
+                if rng.permille(500) {
+                    let join = PlannedOp { at_ms: at_ms + rng.below(20_000), node, again_ms: None, op: Op::Join };
+                    plan.ops.push(join);
+                }
                 Op::RemoveNode { target }
             }
             _ => Op::Update { service, change: Change::Force },
@@ -171,16 +186,19 @@ fn operators(plan: &mut Plan, rng: &mut Rng) {
             && let Op::Update { service, .. } = &op
         {
             let other = Op::Update { service: service.clone(), change: Change::Replicas(rng.between(1, 5)) };
-            plan.ops.push(PlannedOp { at_ms: at_ms + rng.below(30), node: rng.index(nodes), op: other });
+            let at_ms = at_ms + rng.below(30);
+            plan.ops.push(PlannedOp { at_ms, node: rng.index(nodes), again_ms: None, op: other });
         }
-        plan.ops.push(PlannedOp { at_ms, node, op });
+        let again_ms = if rng.permille(80) { Some(rng.between(1, 4_000)) } else { None };
+        plan.ops.push(PlannedOp { at_ms, node, again_ms, op });
         at_ms += rng.between(every_ms / 5, every_ms * 2);
     }
     // At the end everything may run somewhere.
     for target in 0..nodes {
         if rng.permille(700) {
             let op = Op::Availability { target, to: "active".to_owned() };
-            plan.ops.push(PlannedOp { at_ms: plan.secs * 1_000 - 1_500 + target as u64 * 10, node: target, op });
+            let at_ms = plan.secs * 1_000 - 1_500 + target as u64 * 10;
+            plan.ops.push(PlannedOp { at_ms, node: target, again_ms: None, op });
         }
     }
 }
@@ -204,7 +222,8 @@ fn fault(kind: usize, nodes: usize, rng: &mut Rng) -> Fault {
         10 => Fault::Slow { node, cost_us: rng.between(100, 20_000), for_ms: any },
         11 => Fault::WallJump { node, by_ms: rng.between(0, 7_200_000) as i64 - 3_600_000 },
         12 => Fault::DiskSlow { node, extra_ms: rng.between(5, 2_000), for_ms: any },
-        13 => Fault::DiskFull { node, for_ms: any },
+        // Some so short that an operator still gets his answer.
+        13 => Fault::DiskFull { node, for_ms: if rng.permille(500) { rng.between(200, 1_500) } else { any } },
         REWIND => Fault::Rewind { node, back_ms: rng.between(5_000, 60_000), down_ms: rng.between(500, 10_000) },
         15 => Fault::EngineDown { node, for_ms: any },
         16 => Fault::EngineRestart { node, for_ms: brief },
@@ -218,16 +237,40 @@ fn fault(kind: usize, nodes: usize, rng: &mut Rng) -> Fault {
             _ => Fault::HintsLost { node, for_ms: long },
         },
         20 => Fault::CutHolderBounceRest { for_ms: rng.between(1_000, 8_000), down_ms: rng.between(20, 600) },
-        _ => Fault::KillContainer { node, nth: rng.index(6) },
+        21 => Fault::KillContainer { node, nth: rng.index(6) },
+        22 => match rng.below(3) {
+            0 => Fault::Clog { node, for_ms: any },
+            1 => swizzle(nodes, rng),
+            _ => Fault::Narrow { bytes_per_s: rng.between(2_000, 200_000), for_ms: any },
+        },
+        23 => Fault::Ring { order: shuffled(nodes, rng), for_ms: any },
+        24 => Fault::Suspend { node, for_ms: any },
+        25 => Fault::Wipe { node, down_ms: rng.between(1_000, 20_000) },
+        _ => Fault::Redeliver { permille: rng.between(10, 300) as u32, for_ms: long },
     }
 }
 
-/// Halves, one alone, a bridge, one-way, and a ring in which each sees a majority but no two the same.
-fn cut(nodes: usize, for_ms: u64, rng: &mut Rng) -> Fault {
+fn shuffled(nodes: usize, rng: &mut Rng) -> Vec<usize> {
     let mut order: Vec<usize> = (0..nodes).collect();
     for n in (1..nodes).rev() {
         order.swap(n, rng.index(n + 1));
     }
+    order
+}
+
+/// A random half, clogged at staggered times and let go in another order (FoundationDB's best finder of bugs).
+fn swizzle(nodes: usize, rng: &mut Rng) -> Fault {
+    let half = shuffled(nodes, rng).into_iter().take(nodes.div_ceil(2));
+    let clogs = half.map(|node| {
+        let from_ms = rng.between(0, 4_000);
+        Clogging { node, from_ms, until_ms: rng.between(4_000, 12_000) }
+    });
+    Fault::Swizzle { clogs: clogs.collect() }
+}
+
+/// Halves, one alone, a bridge, two from each other, any of them one way too.
+fn cut(nodes: usize, for_ms: u64, rng: &mut Rng) -> Fault {
+    let order = shuffled(nodes, rng);
     let half = (nodes / 2).max(1);
     let (from, to) = match rng.below(4) {
         0 => (order[..half].to_vec(), order[half..].to_vec()),

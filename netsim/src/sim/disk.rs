@@ -76,6 +76,11 @@ impl Disk {
         self.busy_until = 0;
     }
 
+    /// Another disk, with nothing on it.
+    pub fn wipe(&mut self) {
+        *self = Self::new(self.keeps_images);
+    }
+
     /// The disk as it was about `back` ago; false if it was not there yet.
     pub fn rewind(&mut self, now: u64, back: u64) -> bool {
         let Some((_, image)) = self.old.iter().rev().find(|(at, image)| at + back <= now && !image.is_empty()) else {

@@ -4,6 +4,7 @@
 //! by an observation, and an operation is always answered while the agent that asked lives.
 
 use super::rng::Rng;
+use super::trace::Mark;
 use super::world::{Ev, MS, SECOND, World};
 use peer::core::face::Event;
 use peer::ids::TaskId;
@@ -94,6 +95,8 @@ pub struct Engine {
     pub hung_until: u64,
     pub containers: BTreeMap<String, Container>,
     asked: BTreeMap<u64, Asked>,
+    /// What is asked of one container is done in its order, whoever asked.
+    busy: BTreeMap<String, u64>,
     next: u64,
     /// What the driver last told its agent.
     told_up: bool,
@@ -136,6 +139,7 @@ impl Engine {
             hung_until: 0,
             containers: BTreeMap::new(),
             asked: BTreeMap::new(),
+            busy: BTreeMap::new(),
             next: 0,
             told_up: false,
             hint_at: None,
@@ -148,6 +152,14 @@ impl Engine {
             hints_lost_until: 0,
             operations: 0,
         }
+    }
+
+    /// Another machine's: nothing is there.
+    pub fn wipe(&mut self) {
+        self.containers.clear();
+        self.images.clear();
+        self.asked.clear();
+        self.busy.clear();
     }
 
     fn snapshot(&self) -> EngineEvent {
@@ -202,6 +214,7 @@ impl World {
 
     pub(super) fn engine_ask(&mut self, node: usize, op: OpId, what: EngineOp) {
         let (now, life, mean) = (self.now, self.nodes[node].life, self.plan.weather.engine_us);
+        self.check_op(node, op);
         self.check_engine_op(node, &what);
         let engine = &mut self.nodes[node].engine;
         engine.operations += u64::from(!matches!(what, EngineOp::List));
@@ -218,8 +231,13 @@ impl World {
         };
         engine.next += 1;
         let number = engine.next;
+        let mut at = (now + MS + takes).max(engine.hung_until);
+        if let EngineOp::Start { name } | EngineOp::Stop { name, .. } | EngineOp::Remove { name } = &what {
+            let busy = engine.busy.entry(name.clone()).or_default();
+            at = at.max(*busy + 1);
+            *busy = at;
+        }
         engine.asked.insert(number, Asked { op, what, since: now, life });
-        let at = (now + MS + takes).max(engine.hung_until);
         self.push_at(at, Ev::Engine { node, ev: EngineEv::Act(number) });
     }
 
@@ -279,13 +297,17 @@ impl World {
     }
 
     fn engine_up(&mut self, node: usize) {
-        let gone = self.nodes[node].core.is_none();
+        let (gone, life) = (self.nodes[node].core.is_none(), self.nodes[node].life);
         let engine = &mut self.nodes[node].engine;
         if !engine.up || engine.told_up || engine.hung_until > self.now || gone {
             return;
         }
         engine.told_up = true;
+        let outlived = life > 1 && engine.containers.values().any(Container::is_running);
         let seen = engine.snapshot();
+        if outlived {
+            self.probes.hit("containers outlived their agent, or their engine's absence");
+        }
         self.engine_tell(node, EngineEvent::Reachable(info()));
         self.engine_tell(node, seen);
     }
@@ -332,6 +354,17 @@ impl World {
         self.push_in(for_us, Ev::EngineBack { node });
     }
 
+    /// The power is gone: what was asked is never done, and no container runs on.
+    pub(super) fn engine_power_cut(&mut self, node: usize) {
+        self.nodes[node].engine.asked.clear();
+        self.nodes[node].engine.busy.clear();
+        let running = self.nodes[node].engine.containers.iter().filter(|(_, c)| c.is_running());
+        let running: Vec<(String, u32)> = running.map(|(name, c)| (name.clone(), c.run)).collect();
+        for (name, run) in running {
+            self.engine_exit(node, &name, run, 137, true);
+        }
+    }
+
     pub(super) fn engine_back(&mut self, node: usize) {
         if self.nodes[node].engine_back_at > self.now {
             return;
@@ -342,7 +375,7 @@ impl World {
     }
 
     pub(super) fn engine_hang(&mut self, node: usize, for_us: u64) {
-        let until = self.now + for_us;
+        let until = self.nodes[node].engine.hung_until.max(self.now + for_us);
         self.nodes[node].engine.hung_until = until;
         self.engine_push(node, HANG_SEEN_US, EngineEv::HangSeen);
         self.push_at(until + MS, Ev::Engine { node, ev: EngineEv::Up });
@@ -507,6 +540,14 @@ impl World {
         if c.is_running() {
             return Ok(());
         }
+        let ports: Vec<u16> = c.plan.host_ports.iter().map(|p| p.published).filter(|p| *p != 0).collect();
+        let binds = |c: &Container| c.is_running() && c.plan.host_ports.iter().any(|p| ports.contains(&p.published));
+        if engine.containers.values().any(binds) {
+            return Err(OpError::Refused(
+                "driver failed programming external connectivity: port is already allocated".to_owned(),
+            ));
+        }
+        let Some(c) = engine.containers.get_mut(name) else { return Ok(()) };
         if fails {
             return Err(OpError::Refused("OCI runtime create failed".to_owned()));
         }
@@ -527,6 +568,8 @@ impl World {
         };
         let (run, kind, ready) = (c.run, c.kind, c.accepts_at);
         let task = c.plan.task;
+        let (at, image) = (self.now, &c.plan.spec.container.image);
+        self.trace.mark(at, || Mark::Runs { node, task: c.plan.name.clone(), image: image.clone(), on: true });
         if kind == Kind::Bad {
             let code = i64::from(!exits);
             self.engine_push(node, bad_lasts, EngineEv::Exits { name: name.to_owned(), run, code });
@@ -548,10 +591,10 @@ impl World {
         c.state = ContainerState::Exited { code, error: String::new(), at: wall };
         c.accepts_at = u64::MAX;
         c.killed = killed;
-        let task = c.plan.task;
+        let (at, image) = (self.now, &c.plan.spec.container.image);
+        self.trace.mark(at, || Mark::Runs { node, task: c.plan.name.clone(), image: image.clone(), on: false });
         self.engine_hint(node, false);
         self.end_probes(node, name);
-        self.check_ended(node, task);
     }
 
     /// Whoever waits for this container to accept is told at once that it won't.

@@ -1,13 +1,19 @@
 //! Breaking things, as the plan says, and putting them back.
 
-use super::plan::Fault;
+use super::disk::Image;
+use super::plan::{Clogging, Fault};
+use super::trace::Mark;
 use super::world::{Ev, MS, SECOND, World};
 use peer::core::Core;
 use peer::core::face::{Event, Request, RequestId};
+use peer::ids::NodeId;
 use peer::model::lease::Electorate;
 
 /// How long after a disturbance things may still be in its wake.
 const WAKE_US: u64 = 45 * SECOND;
+
+/// After nodes could not hear each other, how long they may hold each other for down.
+const DEAF_US: u64 = 15 * SECOND;
 
 impl World {
     pub(super) fn disturb(&mut self, for_us: u64) {
@@ -27,7 +33,25 @@ impl World {
         let count = self.nodes.len();
         let us = fault.lasts_ms() * MS;
         self.disturb(us);
+        if fault.is_deafening() {
+            self.shaken_until = self.shaken_until.max(self.now + us + DEAF_US);
+        }
         self.trace.say(self.now, None, || format!("fault: {fault:?}"));
+        let (now, holder) = (self.now, if self.trace.on { self.holder() } else { None });
+        self.trace.mark(now, || {
+            let nodes = if fault.nodes().is_empty() { holder.into_iter().collect() } else { fault.nodes() };
+            let everywhere = matches!(
+                fault,
+                Fault::Loss { .. }
+                    | Fault::Latency { .. }
+                    | Fault::Narrow { .. }
+                    | Fault::Ring { .. }
+                    | Fault::Redeliver { .. }
+            );
+            let nodes = if everywhere { Vec::new() } else { nodes };
+            let nodes = nodes.into_iter().map(|n| n % count).collect();
+            Mark::Fault { nodes, until: now + us, what: format!("{fault:?}") }
+        });
         let ends = |world: &mut Self| world.push_in(us, Ev::End(number));
         let until = self.now + us;
         match fault {
@@ -69,10 +93,10 @@ impl World {
                 self.net.extra_us = extra_ms * MS;
                 ends(self);
             }
-            Fault::Pause { node, .. } => self.nodes[node % count].paused_until = until,
+            Fault::Pause { node, .. } => self.pause(node % count, until),
             Fault::PauseHolder { .. } => {
                 if let Some(node) = self.holder() {
-                    self.nodes[node].paused_until = until;
+                    self.pause(node, until);
                 }
             }
             Fault::Slow { node, cost_us, .. } => {
@@ -94,6 +118,8 @@ impl World {
                 let now = self.now;
                 self.nodes[node].disk.rewind(now, back_ms * MS);
                 self.check.disks[node].put_back(self.nodes[node].disk.image());
+                self.nodes[node].lost_disk = true;
+                self.check.disk_was_lost(node);
                 self.push_in(us, Ev::Start { node });
             }
             Fault::EngineDown { node, .. } => self.engine_down(node % count, us, false),
@@ -103,6 +129,39 @@ impl World {
             Fault::StartsFail { node, .. } => self.nodes[node % count].engine.starts_fail_until = until,
             Fault::RepliesLost { node, .. } => self.nodes[node % count].engine.replies_lost_until = until,
             Fault::HintsLost { node, .. } => self.nodes[node % count].engine.hints_lost_until = until,
+            Fault::Clog { node, .. } => self.net.clogs.push((node % count, self.now, until)),
+            Fault::Swizzle { clogs } => {
+                let of = |c: &Clogging| (c.node % count, self.now + c.from_ms * MS, self.now + c.until_ms * MS);
+                let clogs: Vec<_> = clogs.iter().map(of).collect();
+                self.net.clogs.extend(clogs);
+            }
+            Fault::Narrow { bytes_per_s, .. } => {
+                self.net.bytes_per_s = bytes_per_s.max(1_000);
+                ends(self);
+            }
+            Fault::Ring { order, .. } => {
+                let ring: Vec<usize> = order.iter().map(|n| n % count).collect();
+                // So many on each side make a majority with the node itself.
+                let hears = (ring.len() / 2).div_ceil(2);
+                let apart = |a: usize, b: usize| a.abs_diff(b).min(ring.len() - a.abs_diff(b)) > hears;
+                let all = (0..ring.len()).flat_map(|a| (0..a).map(move |b| (a, b)));
+                let pairs = all.filter(|(a, b)| apart(*a, *b)).map(|(a, b)| (ring[a], ring[b])).collect();
+                self.cut_pairs(number, pairs, true);
+                ends(self);
+            }
+            Fault::Redeliver { permille, .. } => {
+                self.net.redeliver_permille = permille;
+                ends(self);
+            }
+            Fault::Suspend { node, .. } => {
+                let node = node % count;
+                self.probes.hit("a machine was suspended");
+                self.pause(node, until);
+                self.nodes[node].clock.suspend(self.now);
+                self.engine_hang(node, us);
+                ends(self);
+            }
+            Fault::Wipe { node, .. } => self.wipe(node % count, us),
             Fault::KillContainer { node, nth } => {
                 let node = node % count;
                 let running = self.nodes[node].engine.containers.iter().filter(|(_, c)| c.is_running());
@@ -119,8 +178,45 @@ impl World {
             Fault::Cut { .. } | Fault::CutHolder { .. } | Fault::CutHolderBounceRest { .. } => self.mend_pairs(number),
             Fault::Loss { .. } => self.net.loss_permille = self.plan.weather.loss_permille,
             Fault::Latency { .. } => self.net.extra_us = 0,
+            Fault::Ring { .. } => self.mend_pairs(number),
+            Fault::Narrow { .. } => self.net.bytes_per_s = 0,
+            Fault::Redeliver { .. } => self.net.redeliver_permille = 0,
+            Fault::Suspend { node, .. } => {
+                let node = node % self.nodes.len();
+                self.nodes[node].clock.resume(self.now);
+            }
             _ => {}
         }
+    }
+
+    /// Never for less than it stands still already: what waits for its end keeps its order.
+    fn pause(&mut self, node: usize, until: u64) {
+        self.nodes[node].paused_until = self.nodes[node].paused_until.max(until);
+    }
+
+    /// The machine is lost, and one in its place joins as anybody would: the agent draws its id at its first start. With
+    /// the id and without the records it refuses to start.
+    fn wipe(&mut self, n: usize, us: u64) {
+        if self.nodes[n].gone || self.nodes[n].life == 0 || !self.can_do_without(n, &[]) {
+            return;
+        }
+        self.end(n, false, true);
+        let now = self.now;
+        let boot = self.boot(n, Image::new(), None);
+        if Core::boot(boot, self.nodes[n].clock.now(now)).is_ok() {
+            return self.violate("boot", || format!("n{n} starts without what it promised"));
+        }
+        let id = NodeId::from_u128(self.rng.draw_u128());
+        let old = std::mem::replace(&mut self.nodes[n].id, id);
+        self.by_id.remove(&old);
+        self.by_id.insert(id, n);
+        self.nodes[n].first = None;
+        self.nodes[n].banned.clear();
+        self.nodes[n].disk.wipe();
+        self.nodes[n].engine.wipe();
+        self.check.is_another(n);
+        self.probes.hit("a node was replaced by one with an empty disk");
+        self.push_in(us, Ev::Start { node: n });
     }
 
     fn bounce(&mut self, node: usize, us: u64, power: bool) {
@@ -164,15 +260,6 @@ impl World {
         }
     }
 
-    /// The power is gone: containers too.
-    pub(super) fn engine_power_cut(&mut self, node: usize) {
-        let running = self.nodes[node].engine.containers.iter().filter(|(_, c)| c.is_running());
-        let running: Vec<(String, u32)> = running.map(|(name, c)| (name.clone(), c.run)).collect();
-        for (name, run) in running {
-            self.engine_exit(node, &name, run, 137, true);
-        }
-    }
-
     /// The faults are over: what is healed is healed, what is dead stays dead if the rest can do without it.
     pub(super) fn heal(&mut self) {
         self.healed = true;
@@ -182,8 +269,12 @@ impl World {
         }
         self.net.loss_permille = self.plan.weather.loss_permille;
         self.net.extra_us = 0;
+        self.net.bytes_per_s = 0;
+        self.net.redeliver_permille = 0;
+        self.net.clogs.clear();
         let now = self.now;
         for n in 0..self.nodes.len() {
+            self.nodes[n].clock.resume(now);
             let node = &mut self.nodes[n];
             node.paused_until = node.paused_until.min(now);
             node.slow_until = 0;

@@ -81,6 +81,8 @@ impl World {
         let mesh = &mut self.nodes[node].mesh;
         match ev {
             MeshEv::Apply(version, table) => {
+                self.check_not_emptied(node, &table);
+                let mesh = &mut self.nodes[node].mesh;
                 mesh.table = table;
                 let wait = mesh.picked_until.saturating_sub(now).min(PICKING_US);
                 self.mesh_push(node, wait + 50, MeshEv::Applied(version));

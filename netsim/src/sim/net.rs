@@ -4,8 +4,12 @@
 
 use super::rng::Rng;
 use super::scale::gauge::{self, Traffic};
+use super::trace::Mark;
 use super::world::{Ev, MS, SECOND, World};
 use peer::core::face::Event;
+use peer::limits::MAX_MESSAGE_BYTES;
+use peer::wire::codec;
+use peer::wire::message::{LeaseMessage, Message};
 use std::rc::Rc;
 
 /// The agent's transport: silence that ends a connection, and how long a handshake may take.
@@ -13,6 +17,10 @@ const IDLE_US: u64 = 15 * SECOND;
 const HANDSHAKE_US: u64 = 3 * SECOND;
 /// A lost packet of a message is sent again after about this.
 const RESEND_US: u64 = 60 * MS;
+/// A datagram that would wait longer than this on a narrow link is lost.
+const QUEUE_US: u64 = 200 * MS;
+/// What comes again comes within this.
+const AGAIN_US: u64 = 8 * SECOND;
 /// Waiting for a connection; beyond it the oldest go.
 const MAX_QUEUED: usize = 1_024;
 
@@ -39,6 +47,8 @@ struct Link {
     dies_at: Option<u64>,
     /// How many cuts are on this way.
     cuts: u16,
+    /// When all that was put on it has left.
+    free_at: u64,
 }
 
 pub struct Net {
@@ -47,6 +57,11 @@ pub struct Net {
     rng: Rng,
     pub loss_permille: u32,
     pub extra_us: u64,
+    /// Bytes that each link carries in a second; 0 for as many as come.
+    pub bytes_per_s: u64,
+    pub redeliver_permille: u32,
+    /// Nodes that hear and say nothing, each from then to then.
+    pub clogs: Vec<(usize, u64, u64)>,
     pub sent: u64,
     pub bytes: u64,
     pub(super) traffic: Traffic,
@@ -61,6 +76,9 @@ impl Net {
             rng: Rng::of(seed, "net"),
             loss_permille,
             extra_us: 0,
+            bytes_per_s: 0,
+            redeliver_permille: 0,
+            clogs: Vec::new(),
             sent: 0,
             bytes: 0,
             traffic: Traffic::default(),
@@ -75,8 +93,45 @@ impl Net {
         self.links[from * self.nodes + to].cuts > 0
     }
 
+    /// Until when nothing gets from here to there.
+    fn clogged_until(&self, from: usize, to: usize, now: u64) -> Option<u64> {
+        let on = self
+            .clogs
+            .iter()
+            .filter(|(node, began, until)| (*node == from || *node == to) && (*began..*until).contains(&now));
+        on.map(|(_, _, until)| *until).max()
+    }
+
+    /// How long this waits for those before it on a narrow link; `None` if the queue is too long for what may be lost.
+    fn queue(&mut self, from: usize, to: usize, datagram: bool, bytes: usize, now: u64) -> Option<u64> {
+        if self.bytes_per_s == 0 {
+            return Some(0);
+        }
+        let takes = bytes as u64 * SECOND / self.bytes_per_s;
+        let link = self.link(from, to);
+        let waits = link.free_at.saturating_sub(now);
+        if datagram && waits > QUEUE_US {
+            return None;
+        }
+        link.free_at = now + waits + takes;
+        Some(waits + takes)
+    }
+
     pub fn is_cut_any(&self, a: usize, b: usize) -> bool {
         self.is_cut(a, b) || self.is_cut(b, a)
+    }
+}
+
+/// What happens seldom and tells most: elections and goodbyes.
+fn worth_drawing(bytes: &[u8]) -> Option<&'static str> {
+    match codec::decode(bytes, MAX_MESSAGE_BYTES).ok()? {
+        Message::Lease(LeaseMessage::Prepare { .. }) => Some("prepare"),
+        Message::Lease(LeaseMessage::Promise { .. }) => Some("promise"),
+        Message::Lease(LeaseMessage::Held { .. }) => Some("refused: held"),
+        Message::Lease(LeaseMessage::Newer { .. }) => Some("refused: newer electorate"),
+        Message::Lease(LeaseMessage::Release { .. }) => Some("release"),
+        Message::Leaving { .. } => Some("goodbye"),
+        _ => None,
     }
 }
 
@@ -170,6 +225,7 @@ impl World {
 
     fn transmit(&mut self, from: usize, to: usize, life: u32, datagram: bool, bytes: Bytes) {
         if self.nodes[to].life != life || self.nodes[to].core.is_none() {
+            self.probes.hit("a link was half open");
             self.doom(from, to, IDLE_US);
             return;
         }
@@ -181,6 +237,22 @@ impl World {
             return;
         }
         let mut takes = self.latency();
+        let Some(queued) = self.net.queue(from, to, datagram, bytes.len(), self.now) else {
+            self.probes.hit("a narrow link lost a datagram");
+            return;
+        };
+        takes += queued;
+        if !self.net.clogs.is_empty()
+            && let Some(until) = self.net.clogged_until(from, to, self.now)
+        {
+            takes += until - self.now;
+        }
+        let again = self.net.redeliver_permille;
+        if self.net.rng.permille(again) {
+            let later = takes + self.net.rng.below(AGAIN_US);
+            self.probes.hit("a message came again later");
+            self.push_in(later, Ev::Deliver { from, to, life, bytes: bytes.clone() });
+        }
         if datagram {
             if self.lost() {
                 return;
@@ -202,6 +274,12 @@ impl World {
             }
             // Big ones take their time: about 100 MB a second.
             takes += bytes.len() as u64 / 100;
+        }
+        if self.trace.on
+            && let Some(what) = worth_drawing(&bytes)
+        {
+            let arrives = self.now + takes;
+            self.trace.mark(self.now, || Mark::Sent { from, to, arrives, what });
         }
         self.push_in(takes, Ev::Deliver { from, to, life, bytes });
     }

@@ -3,7 +3,7 @@
 
 use super::plan::Op;
 use super::spec;
-use super::world::World;
+use super::world::{Ev, MS, World};
 use peer::core::face::{Event, Reply, Request, RequestId};
 use peer::ids::ServiceId;
 use peer::model::node::Availability;
@@ -13,6 +13,7 @@ use peer::model::record::Key;
 pub struct Asked {
     pub node: usize,
     pub op: usize,
+    pub at: u64,
     /// What an acceptance is about.
     pub key: Key,
 }
@@ -23,12 +24,10 @@ impl World {
             return;
         }
         let planned = self.plan.ops[number].clone();
-        let count = self.nodes.len();
-        let reachable = |n: &usize| {
-            let node = &self.nodes[*n];
-            node.core.is_some() && node.paused_until <= self.now && node.back_at.is_none()
-        };
-        let Some(node) = (0..count).map(|n| (planned.node + n) % count).find(reachable) else { return };
+        if planned.op == Op::Join {
+            return self.join(number);
+        }
+        let Some(node) = self.answering(planned.node) else { return };
         let Some((request, key)) = self.request(node, &planned.op) else {
             self.trace.say(self.now, Some(node), || format!("operator: nothing to do for {:?}", planned.op));
             return;
@@ -37,11 +36,56 @@ impl World {
             // Its replicas are lost, as with any node that vanishes.
             self.disturb(0);
         }
+        if let Some(after) = planned.again_ms {
+            self.repeats.insert(number, (request.clone(), key.clone()));
+            self.push_in(after * MS, Ev::Again(number));
+        }
+        self.trace.say(self.now, Some(node), || format!("operator: {:?}", planned.op));
+        self.ask(node, number, request, key);
+    }
+
+    /// The client sends it once more, to another node if there is one.
+    pub(super) fn operate_again(&mut self, number: usize) {
+        let Some((request, key)) = self.repeats.remove(&number).filter(|_| !self.healed) else { return };
+        let Some(node) = self.answering(self.plan.ops[number].node + 1) else { return };
+        if matches!(request, Request::RemoveNode { .. }) {
+            self.disturb(0);
+        }
+        self.probes.hit("an operator asked the same again");
+        self.trace.say(self.now, Some(node), || format!("operator: op {number} again"));
+        self.ask(node, number, request, key);
+    }
+
+    fn ask(&mut self, node: usize, op: usize, request: Request, key: Key) {
         self.next_request += 1;
         let id = RequestId(self.next_request);
-        self.trace.say(self.now, Some(node), || format!("operator: {:?}", planned.op));
-        self.asked.insert(id, Asked { node, op: number, key });
+        self.asked.insert(id, Asked { node, op, at: self.now, key });
         self.feed(node, Event::Request { id, request });
+    }
+
+    /// The first from this one on that answers a client.
+    fn answering(&self, from: usize) -> Option<usize> {
+        let count = self.nodes.len();
+        let reachable = |n: &usize| {
+            let node = &self.nodes[*n];
+            node.core.is_some() && node.paused_until <= self.now && node.back_at.is_none()
+        };
+        (0..count).map(|n| (from + n) % count).find(reachable)
+    }
+
+    /// The next of those that were not there from the beginning.
+    fn join(&mut self, number: usize) {
+        let earlier = self
+            .plan
+            .ops
+            .iter()
+            .enumerate()
+            .filter(|(n, o)| o.op == Op::Join && (o.at_ms, *n) < (self.plan.ops[number].at_ms, number));
+        let node = self.plan.nodes + earlier.count();
+        self.trace.say(self.now, Some(node), || "joins".to_owned());
+        self.probes.hit("a node joined a cluster at work");
+        self.nodes[node].gone = false;
+        self.start_soon(node);
     }
 
     /// What the client sends after it has read what it needs to; `None` if it sees nothing to do.
@@ -75,6 +119,7 @@ impl World {
                 let request = Request::UpdateNode { id, version: None, availability: Some(availability), labels: None };
                 (request, Key::NodePolicy(id))
             }
+            Op::Join => return None,
             Op::RemoveNode { target: n } => {
                 let id = target(*n)?;
                 (Request::RemoveNode { id, force: true }, Key::NodePolicy(id))
@@ -83,6 +128,7 @@ impl World {
     }
 
     pub(super) fn answered(&mut self, node: usize, id: RequestId, reply: Reply) {
+        self.check_answered(node, id);
         let Some(asked) = self.asked.remove(&id) else { return };
         match reply {
             Ok(accepted) => {
@@ -92,7 +138,10 @@ impl World {
                 if pending {
                     self.probes.hit("a write was acknowledged with a warning");
                 } else {
-                    self.promised(asked.key, accepted.index);
+                    if self.nodes[node].refused_at > asked.at {
+                        self.probes.hit("a write that a full disk refused was acknowledged later");
+                    }
+                    self.promised(node, asked.key, accepted.index);
                 }
             }
             Err(refused) => {

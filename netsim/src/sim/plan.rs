@@ -43,6 +43,9 @@ pub struct Weather {
     pub client_every_ms: u64,
     /// Nodes that are down when the faults end may stay down, as long as a majority of the voters is left.
     pub leave_dead: bool,
+    /// How long tombstones are kept; Swarm's users would wait a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_s: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +53,9 @@ pub struct PlannedOp {
     pub at_ms: u64,
     /// Whom the operator asks; the next living node if that one is down.
     pub node: usize,
+    /// The client, none the wiser, sends the very same request again after this, to another node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again_ms: Option<u64>,
     #[serde(flatten)]
     pub op: Op,
 }
@@ -80,6 +86,8 @@ pub enum Op {
     RemoveNode {
         target: usize,
     },
+    /// A machine that was not there before. They come after the first `nodes`, in the order of their times.
+    Join,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,6 +104,23 @@ pub struct SpecKnobs {
     pub on_failure: String,
     pub monitor_ms: u64,
     pub restart_ms: u64,
+    /// Reserved by each task; a simulated machine has four CPUs.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reserve_milli_cpus: u64,
+    /// Bound on the machine itself; 0 for none.
+    #[serde(default, skip_serializing_if = "is_no_port")]
+    pub host_port: u16,
+    /// Not on the node of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_on: Option<String>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+fn is_no_port(n: &u16) -> bool {
+    *n == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -221,9 +246,91 @@ pub enum Fault {
         node: usize,
         nth: usize,
     },
+    /// Nothing gets out of or into this node until the end, and then all of it does.
+    Clog {
+        node: usize,
+        for_ms: u64,
+    },
+    /// Several nodes are clogged, one after the other, and let go in another order.
+    Swizzle {
+        clogs: Vec<Clogging>,
+    },
+    /// Every link carries so many bytes a second; what finds a long queue is lost, or waits if it must arrive.
+    Narrow {
+        bytes_per_s: u64,
+        for_ms: u64,
+    },
+    /// Each node hears its neighbours in this ring, a majority with itself, and no two hear the same.
+    Ring {
+        order: Vec<usize>,
+        for_ms: u64,
+    },
+    /// What was delivered comes again, up to some seconds later.
+    Redeliver {
+        permille: u32,
+        for_ms: u64,
+    },
+    /// The whole machine stands still, its containers too; its clock runs on (CLOCK_BOOTTIME).
+    Suspend {
+        node: usize,
+        for_ms: u64,
+    },
+    /// The machine is lost with its disk; another one in its place joins under an id of its own.
+    Wipe {
+        node: usize,
+        down_ms: u64,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Clogging {
+    pub node: usize,
+    /// Both after the fault's beginning.
+    pub from_ms: u64,
+    pub until_ms: u64,
 }
 
 impl Fault {
+    /// Keeps nodes from hearing each other, or from answering in time: who can't write a new life down, can't speak either.
+    pub fn is_deafening(&self) -> bool {
+        use Fault::*;
+        matches!(
+            self,
+            Cut { .. }
+                | CutHolder { .. }
+                | CutHolderBounceRest { .. }
+                | Loss { .. }
+                | Latency { .. }
+                | Pause { .. }
+                | PauseHolder { .. }
+                | Slow { .. }
+                | DiskFull { .. }
+                | DiskSlow { .. }
+                | Clog { .. }
+                | Swizzle { .. }
+                | Narrow { .. }
+                | Ring { .. }
+                | Suspend { .. }
+        )
+    }
+
+    /// The nodes that it names; none for what concerns all, or whoever holds the lease.
+    pub fn nodes(&self) -> Vec<usize> {
+        use Fault::*;
+        match self {
+            Cut { from, to, .. } => from.iter().chain(to).copied().collect(),
+            Swizzle { clogs } => clogs.iter().map(|c| c.node).collect(),
+            Bounce { node, .. } | Restart { node, .. } | Pause { node, .. } | Slow { node, .. } => vec![*node],
+            WallJump { node, .. } | DiskSlow { node, .. } | DiskFull { node, .. } | Rewind { node, .. } => vec![*node],
+            EngineDown { node, .. } | EngineRestart { node, .. } | EngineHang { node, .. } => vec![*node],
+            PullsFail { node, .. } | StartsFail { node, .. } | RepliesLost { node, .. } => vec![*node],
+            HintsLost { node, .. } | KillContainer { node, .. } | Clog { node, .. } => vec![*node],
+            Suspend { node, .. } | Wipe { node, .. } => vec![*node],
+            BounceHolder { .. } | CutHolder { .. } | CutHolderBounceRest { .. } | PauseHolder { .. } => Vec::new(),
+            Loss { .. } | Latency { .. } | Narrow { .. } | Ring { .. } | Redeliver { .. } => Vec::new(),
+        }
+    }
+
     pub fn lasts_ms(&self) -> u64 {
         use Fault::*;
         match self {
@@ -240,6 +347,10 @@ impl Fault {
             EngineHang { for_ms, .. } | PullsFail { for_ms, .. } | StartsFail { for_ms, .. } => *for_ms,
             RepliesLost { for_ms, .. } | HintsLost { for_ms, .. } => *for_ms,
             WallJump { .. } | KillContainer { .. } => 0,
+            Clog { for_ms, .. } | Narrow { for_ms, .. } | Ring { for_ms, .. } => *for_ms,
+            Redeliver { for_ms, .. } | Suspend { for_ms, .. } => *for_ms,
+            Wipe { down_ms, .. } => *down_ms,
+            Swizzle { clogs } => clogs.iter().map(|c| c.until_ms).max().unwrap_or(0),
         }
     }
 }
@@ -255,6 +366,11 @@ pub enum PlanError {
 }
 
 impl Plan {
+    /// All that ever take part.
+    pub fn all_nodes(&self) -> usize {
+        self.nodes + self.ops.iter().filter(|o| o.op == Op::Join).count()
+    }
+
     pub fn parse(text: &str) -> Result<Self, PlanError> {
         let plan: Self = toml::from_str(text)?;
         if plan.nodes == 0 || plan.nodes > 5_000 {

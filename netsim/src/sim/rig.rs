@@ -31,6 +31,7 @@ impl Rig {
             wall_off_ms: 0,
             client_every_ms: 0,
             leave_dead: false,
+            retention_s: None,
         };
         let plan = Plan {
             seed,

@@ -2,6 +2,7 @@
 
 use super::plan::Plan;
 use super::probes::Probes;
+use super::trace::Trace;
 use super::world::World;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -15,6 +16,8 @@ pub struct Outcome {
     pub node_secs: u64,
     /// From the end of the faults to the last thing out of order.
     pub settle_secs: u64,
+    /// How many seconds after the faults each law was last seen unmet.
+    pub pending: std::collections::BTreeMap<&'static str, u64>,
     pub requests: u64,
     pub failed_requests: u64,
     pub messages: u64,
@@ -22,6 +25,8 @@ pub struct Outcome {
     pub probes: Probes,
     /// Rendered, if it was asked for.
     pub trace: String,
+    /// As it was written, likewise: what a picture is drawn of.
+    pub story: Trace,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,11 +62,13 @@ pub fn run(plan: &Plan, tell: Tell) -> Outcome {
         events: world.events,
         node_secs: secs * world.nodes.len() as u64,
         settle_secs: world.settled.map_or(0, |at| at / 1_000_000).saturating_sub(plan.secs),
+        pending: std::mem::take(&mut world.check.pending),
         requests: world.clients.answered,
         failed_requests: world.clients.failed,
         messages: world.net.sent,
         bytes: world.net.bytes,
         trace: if world.trace.on { world.trace.render(world.nodes.len()) } else { String::new() },
         probes: std::mem::take(&mut world.probes),
+        story: std::mem::take(&mut world.trace),
     }
 }

@@ -28,9 +28,17 @@ pub fn spec_json(name: &str, knobs: &SpecKnobs) -> String {
         },
         "Mode": mode, "UpdateConfig": update, "RollbackConfig": rollback,
     });
-    if knobs.port != 0 {
-        let port = json!({"Protocol": "tcp", "TargetPort": 80, "PublishedPort": knobs.port, "PublishMode": "ingress"});
-        spec["EndpointSpec"] = json!({"Mode": "vip", "Ports": [port]});
+    let port = |number: u16, mode: &str| json!({"Protocol": "tcp", "TargetPort": 80, "PublishedPort": number, "PublishMode": mode});
+    let ports = [(knobs.port, "ingress"), (knobs.host_port, "host")];
+    let ports: Vec<Value> = ports.iter().filter(|(n, _)| *n != 0).map(|(n, mode)| port(*n, mode)).collect();
+    if !ports.is_empty() {
+        spec["EndpointSpec"] = json!({"Mode": "vip", "Ports": ports});
+    }
+    if knobs.reserve_milli_cpus != 0 {
+        spec["TaskTemplate"]["Resources"] = json!({"Reservations": {"NanoCPUs": knobs.reserve_milli_cpus * MS_NS}});
+    }
+    if let Some(name) = &knobs.not_on {
+        spec["TaskTemplate"]["Placement"] = json!({"Constraints": [format!("node.hostname!={name}")]});
     }
     if knobs.health {
         spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"] = json!({
@@ -73,6 +81,9 @@ mod tests {
             on_failure: "rollback".into(),
             monitor_ms: 500,
             restart_ms: 1_000,
+            reserve_milli_cpus: 250,
+            host_port: 9_000,
+            not_on: Some("n1".into()),
         };
         let first = spec_json("web", &knobs);
         let spec = peer::model::spec::parse(&first).unwrap();

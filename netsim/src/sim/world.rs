@@ -4,7 +4,7 @@
 
 use super::check::{Checks, Violation};
 use super::clock::Clock;
-use super::disk::Disk;
+use super::disk::{Disk, Image};
 use super::engine::{Engine, EngineEv};
 use super::hash::Hash;
 use super::mesh::{Clients, Mesh, MeshEv};
@@ -14,15 +14,17 @@ use super::plan::Plan;
 use super::probes::Probes;
 use super::rng::Rng;
 use super::scale::gauge::Gauge;
-use super::trace::Trace;
+use super::trace::{Mark, Trace};
 use peer::core::Core;
 use peer::core::face::*;
-use peer::ids::{ClusterId, NodeId, TaskId};
+use peer::ids::{ClusterId, NodeId, ServiceId, TaskId};
+use peer::model::container::OpId;
 use peer::model::node::Availability;
-use peer::model::record::Term;
+use peer::model::record::{Key, Stamp, Term};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 pub const MS: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;
@@ -95,6 +97,8 @@ pub enum Ev {
         task: TaskId,
     },
     Op(usize),
+    /// The very same request once more.
+    Again(usize),
     Fault(usize),
     /// What a fault changed is put back.
     End(usize),
@@ -129,6 +133,7 @@ pub struct Node {
     pub core: Option<Core>,
     /// Counts the agent's lives; 0 before the first.
     pub life: u32,
+    pub started_at: u64,
     pub clock: Clock,
     pub disk: Disk,
     pub engine: Engine,
@@ -150,6 +155,18 @@ pub struct Node {
     pub down_since: Option<u64>,
     pub held: Option<Term>,
     pub seen_changes: u64,
+    /// Which life of it membership knew after the last event.
+    pub seen_bump: u64,
+    /// Up to which of its own numbers its writes were looked at.
+    pub seen_own: u64,
+    /// The version of each rollout that it had after the last event.
+    pub rollouts: BTreeMap<ServiceId, Stamp>,
+    pub last_persist: Option<PersistId>,
+    pub last_op: Option<OpId>,
+    /// Its disk was put back to an earlier state, or lost.
+    pub lost_disk: bool,
+    /// When its disk last took a write for nothing.
+    pub refused_at: u64,
     events_this_second: u32,
 }
 
@@ -160,7 +177,7 @@ pub struct World {
     heap: BinaryHeap<Entry>,
     seq: u64,
     pub nodes: Vec<Node>,
-    by_id: BTreeMap<NodeId, usize>,
+    pub by_id: BTreeMap<NodeId, usize>,
     pub net: Net,
     pub rng: Rng,
     pub disk_rng: Rng,
@@ -168,6 +185,8 @@ pub struct World {
     pub clients: Clients,
     pub asked: BTreeMap<RequestId, Asked>,
     pub next_request: u64,
+    /// What may be asked once more, by the operation's number.
+    pub repeats: BTreeMap<usize, (Request, Key)>,
     /// Which nodes each cut that is under way lies between.
     pub cuts: BTreeMap<usize, Vec<(usize, usize)>>,
     pub check: Checks,
@@ -180,6 +199,10 @@ pub struct World {
     pub settled: Option<u64>,
     /// True time at which the last disturbance ended, or will.
     pub disturbed_until: u64,
+    /// The electorate as it was last told of.
+    voters: Vec<NodeId>,
+    /// Likewise, of those that keep nodes from hearing each other.
+    pub shaken_until: u64,
     pub done: bool,
     /// In place of the cores: what they would have been told. See [`super::rig`].
     pub tap: Option<Vec<(usize, Event)>>,
@@ -215,7 +238,7 @@ impl World {
         let mut rng = Rng::of(seed, "world");
         let rewinds = plan.faults.iter().any(|f| matches!(f.fault, super::plan::Fault::Rewind { .. }));
         let weather = plan.weather.clone();
-        let nodes: Vec<Node> = (0..plan.nodes)
+        let nodes: Vec<Node> = (0..plan.all_nodes())
             .map(|n| {
                 let ppm = rng.below(2 * u64::from(weather.drift_ppm) + 1) as i64 - i64::from(weather.drift_ppm);
                 let off = rng.below(2 * weather.wall_off_ms + 1) as i64 - weather.wall_off_ms as i64;
@@ -223,6 +246,7 @@ impl World {
                     id: NodeId::from_u128(rng.draw_u128()),
                     core: None,
                     life: 0,
+                    started_at: 0,
                     clock: Clock::new(ppm, off),
                     disk: Disk::new(rewinds),
                     engine: Engine::new(seed, n),
@@ -235,12 +259,20 @@ impl World {
                     slow_cost: 0,
                     busy_until: 0,
                     wake_at: u64::MAX,
-                    gone: false,
+                    // Those that join later are not there yet.
+                    gone: n >= plan.nodes,
                     told_removed: false,
                     back_at: None,
                     down_since: None,
                     held: None,
                     seen_changes: 0,
+                    seen_bump: 0,
+                    seen_own: 0,
+                    rollouts: BTreeMap::new(),
+                    last_persist: None,
+                    last_op: None,
+                    lost_disk: false,
+                    refused_at: 0,
                     events_this_second: 0,
                 }
             })
@@ -261,6 +293,7 @@ impl World {
             clients: Clients::default(),
             asked: BTreeMap::new(),
             next_request: 0,
+            repeats: BTreeMap::new(),
             cuts: BTreeMap::new(),
             probes: Probes::default(),
             trace: Trace::default(),
@@ -269,6 +302,8 @@ impl World {
             healed: false,
             settled: None,
             disturbed_until: 0,
+            voters: Vec::new(),
+            shaken_until: 0,
             done: false,
             tap: None,
             violation: None,
@@ -371,6 +406,7 @@ impl World {
                 if self.nodes[node].life == life && self.nodes[node].core.is_some() {
                     self.nodes[node].disk.refuse(id);
                     self.check.disks[node].refuse(id);
+                    self.nodes[node].refused_at = self.now;
                     self.feed(node, Event::PersistFailed { id, why: "no space left on device".to_owned() });
                 }
             }
@@ -386,6 +422,7 @@ impl World {
             Ev::ClientArrive { id, task, at, port } => self.client_arrives(id, task, at, port),
             Ev::ClientDone { id, task } => self.client_done(id, task),
             Ev::Op(n) => self.operate(n),
+            Ev::Again(n) => self.operate_again(n),
             Ev::Fault(n) => self.break_something(n),
             Ev::End(n) => self.end_fault(n),
             Ev::Tick => self.tick(),
@@ -411,6 +448,10 @@ impl World {
 
     // ---- a node's life
 
+    pub fn start_soon(&mut self, n: usize) {
+        self.push_in(MS, Ev::Start { node: n });
+    }
+
     pub(super) fn start(&mut self, n: usize) {
         if self.nodes[n].core.is_some() || self.nodes[n].gone {
             return;
@@ -422,26 +463,21 @@ impl World {
             }
         }
         self.check_boot(n);
-        let boot_number = self.rng.draw();
+        let image = self.nodes[n].disk.image().clone();
+        let first = if image.is_empty() { self.nodes[n].first.clone() } else { None };
+        let boot = self.boot(n, image, first);
         let node = &mut self.nodes[n];
-        let first = if node.disk.image().is_empty() { node.first.clone() } else { None };
-        let boot = Boot {
-            cluster: self.cluster,
-            node: node.id,
-            boot: boot_number,
-            hostname: format!("n{n}"),
-            addr: SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 2377)),
-            agent_version: "sim".to_owned(),
-            timing: Timing::default(),
-            durable: node.disk.image().clone(),
-            first,
-        };
         let now = node.clock.now(self.now);
         node.life += 1;
+        node.started_at = self.now;
         node.busy_until = 0;
         node.wake_at = u64::MAX;
         node.held = None;
         node.seen_changes = 0;
+        node.seen_own = 0;
+        node.rollouts.clear();
+        node.last_persist = None;
+        node.last_op = None;
         node.back_at = None;
         node.down_since = None;
         self.mesh_reset(n);
@@ -451,8 +487,26 @@ impl World {
         }
         let life = self.nodes[n].life;
         self.trace.say(self.now, Some(n), || format!("starts (life {life})"));
+        self.trace.mark(self.now, || Mark::Lives(n, true));
+        self.nodes[n].seen_own = 0;
+        self.check_booted(n);
         self.engine_attach(n);
         self.after(n);
+    }
+
+    /// What a life of the node starts from.
+    pub fn boot(&mut self, n: usize, durable: Image, first: Option<FirstBoot>) -> Boot {
+        Boot {
+            cluster: self.cluster,
+            node: self.nodes[n].id,
+            boot: self.rng.draw(),
+            hostname: format!("n{n}"),
+            addr: SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 2377)),
+            agent_version: "sim".to_owned(),
+            timing: self.timing(),
+            durable,
+            first,
+        }
     }
 
     /// The founder's, or from the answer of a member that can be reached.
@@ -463,7 +517,7 @@ impl World {
             availability: Availability::Active,
             labels: BTreeMap::new(),
         };
-        if n == 0 {
+        if n == 0 && self.nodes[n].life == 0 {
             return Some(new(None, "secret"));
         }
         let contacts = (0..self.nodes.len()).filter(|o| *o != n && !self.net.is_cut_any(n, *o));
@@ -473,10 +527,13 @@ impl World {
 
     /// Its process ends.
     pub fn end(&mut self, n: usize, goodbye: bool, power: bool) {
+        self.check_ending(n);
         if self.nodes[n].core.take().is_none() {
             return;
         }
         let now = self.now;
+        self.trace.mark(now, || Mark::Lives(n, false));
+        self.trace.mark(now, || Mark::Holds(n, None));
         let node = &mut self.nodes[n];
         node.disk.crash(&mut self.disk_rng);
         node.held = None;
@@ -485,7 +542,8 @@ impl World {
             node.clock.reboot(now);
         }
         self.asked.retain(|_, asked| asked.node != n);
-        self.check.forget_node(n);
+        self.check_disk(n);
+        self.forget_unsaid(n);
         self.links_of_the_dead(n, goodbye, power);
         if power {
             self.engine_power_cut(n);
@@ -495,6 +553,7 @@ impl World {
     /// Its certificate is refused: it stops its containers, and then ends.
     pub fn told_of_removal(&mut self, n: usize, by: usize) {
         self.trace.say(self.now, Some(n), || format!("is told by n{by} that it was removed"));
+        self.probes.hit("a removed node heard of it by a refused connection");
         let by = self.nodes[by].id;
         self.feed(n, Event::TurnedAway { by });
     }
@@ -553,6 +612,7 @@ impl World {
                 self.hash.bytes(&bytes);
                 self.check_sent(n, &bytes);
                 self.check_acknowledged(n, &bytes);
+                self.check_size_sent(n, datagram, bytes.len());
                 if let Some(to) = self.index_of(to) {
                     self.send(n, to, datagram, bytes);
                 }
@@ -580,6 +640,7 @@ impl World {
     }
 
     pub(super) fn persist(&mut self, n: usize, id: PersistId, writes: super::disk::Writes) {
+        self.check_persist(n, id);
         let mean = self.plan.weather.disk_us;
         let now = self.now;
         let disk = &mut self.nodes[n].disk;
@@ -626,17 +687,54 @@ impl World {
         }
         match notice {
             Notice::Removed => self.nodes[n].told_removed = true,
-            Notice::LeaseLost { .. } => self.probes.hit("a holder lost its lease"),
-            Notice::NodeDown(_) => self.probes.hit("a node was seen down"),
+            Notice::LeaseLost { .. } => {
+                self.probes.hit("a holder lost its lease");
+                self.probe_drains(n);
+                self.check_lost(n);
+            }
+            Notice::NodeUp(node) => self.check_seen(n, node, true),
+            Notice::NodeDown(node) => {
+                self.probes.hit("a node was seen down");
+                self.check_seen(n, node, false);
+            }
             Notice::RolloutState { state: "paused", .. } => self.probes.hit("an update paused"),
-            Notice::RolloutState { state: "rollback_started", .. } => self.probes.hit("a rollback began"),
+            Notice::RolloutState { state: "rollback_started", message, .. } => {
+                let by_itself = message.contains("due to failure");
+                self.probes.hit(if by_itself { "a rollback began by itself" } else { "an operator rolled back" });
+            }
+            Notice::ElectorateChanged { voters } => self.probe_electorate(voters),
             Notice::RolloutState { state: "rollback_completed", .. } => self.probes.hit("a rollback completed"),
             Notice::RolloutState { state: "completed", .. } => self.probes.hit("an update completed"),
-            Notice::Warning(text) if text.contains("disk was put back") => {
-                self.probes.hit("a rewound disk was noticed")
-            }
+            Notice::Warning(text) if text.contains("disk was put back") => self.probes.hit(super::probes::REWOUND),
             _ => {}
         }
+    }
+
+    fn probe_electorate(&mut self, voters: Vec<NodeId>) {
+        let before = std::mem::replace(&mut self.voters, voters);
+        if before.len() > self.voters.len() || before.iter().any(|v| !self.voters.contains(v)) {
+            self.probes.hit("a voter was dropped");
+        }
+        if !before.is_empty() && before != self.voters {
+            self.probes.hit("the electorate changed");
+        }
+    }
+
+    /// The holder has just lost its lease: was it in the middle of a drain?
+    fn probe_drains(&mut self, n: usize) {
+        let Some(core) = self.nodes[n].core.as_ref() else { return };
+        let drained: Vec<NodeId> =
+            core.nodes().iter().filter(|v| v.policy.availability == Availability::Drain).map(|v| v.id).collect();
+        if core.store().tasks().any(|t| t.desired.is_live() && t.node.is_some_and(|n| drained.contains(&n))) {
+            self.probes.hit("a drain was interrupted by the loss of the lease");
+        }
+    }
+
+    /// The clocks of the protocols in this run.
+    pub fn timing(&self) -> Timing {
+        let retention = self.plan.weather.retention_s.map(Duration::from_secs);
+        let default = Timing::default();
+        Timing { tombstone_retention: retention.unwrap_or(default.tombstone_retention), ..default }
     }
 
     /// Members that take part at this instant.

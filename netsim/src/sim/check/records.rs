@@ -1,27 +1,158 @@
-//! S2 and S4: per key a node's version never goes back, and nothing that was removed returns by itself.
-//! S3: what was acknowledged to an operator is there at the end, or something later.
+//! S2 and S4: per key a node's version never goes back, its digest claims nothing that it lacks, and nothing that was
+//! removed returns by itself. S3: what was acknowledged to an operator is on the disks of a majority then, and there at
+//! the end, or something later. S5: a disk, and the life that starts from it, never goes back behind what was durable.
 
 use super::World;
 use crate::law::Breach;
-use crate::law::records::{covers, version};
-use peer::model::record::{Hlc, Key};
+use crate::law::records::{covers, goes_back, version};
+use peer::core::Core;
+use peer::ids::NodeId;
+use peer::model::record::{Hlc, Key, Record, Stamp, Value};
 
 impl World {
-    /// Looks at one node after the other.
-    pub(super) fn check_versions(&mut self) {
-        let n = self.check.next_look % self.nodes.len();
-        self.check.next_look = n + 1;
+    /// Looks at one node.
+    pub(super) fn check_versions(&mut self, n: usize) {
         let Some(core) = self.nodes[n].core.as_ref() else { return };
-        let seen = &mut self.check.versions[n];
-        let records = core.store().records();
-        let mut wrong = records.filter_map(|r| seen.see(&r.key, version(r.value.as_ref(), r.stamp))).last();
-        if seen.len() > core.store().len() && wrong.is_none() {
-            wrong = seen.lost(|key| core.store().record(key).is_some());
+        if self.check.looked[n] == Some(core.changes()) {
+            return;
         }
-        self.judge(wrong.map(|Breach { law, text }| Breach::of(law, format!("n{n}: {text}"))));
+        self.check.looked[n] = Some(core.changes());
+        let may_go = self.may_collect(n);
+        let core = core.store();
+        let seen = &mut self.check.versions[n];
+        let mut wrong = None;
+        let mut collected = 0;
+        for r in core.records() {
+            wrong = seen.see(&r.key, version(r.value.as_ref(), r.stamp), r.value.is_none());
+            if wrong.is_some() {
+                break;
+            }
+        }
+        let excess = seen.len().saturating_sub(core.len());
+        if excess > 0 && wrong.is_none() {
+            let tombstones = &self.check.tombstones;
+            wrong = seen.lost(|key| core.record(key).is_some(), |key| tombstones.get(key).copied(), may_go);
+            collected = excess;
+        }
+        if collected > 0 {
+            self.probes.hit("a tombstone was collected");
+        }
+        self.judge_of(n, wrong);
+        self.check_claims(n);
     }
 
-    pub(in crate::sim) fn promised(&mut self, key: Key, index: Hlc) {
+    /// Which tombstones are old enough for this node's own clock.
+    fn may_collect(&self, n: usize) -> impl Fn(Stamp) -> bool + use<> {
+        let now = self.nodes[n].clock.latest_wall(self.now);
+        let retention = self.timing().tombstone_retention;
+        move |stamp| now.since(stamp.hlc.wall()) >= retention
+    }
+
+    /// Of each author the node holds all that its digest says, or what came after it.
+    fn check_claims(&mut self, n: usize) {
+        let Some(core) = self.nodes[n].core.as_ref() else { return };
+        let upto = &mut self.check.claims[n];
+        let mut wrong = None;
+        let mut overruled = false;
+        for (log, number) in core.store().digest() {
+            let from = upto.insert(*log, *number).unwrap_or(0);
+            if from >= *number {
+                continue;
+            }
+            let claimed = (log.author, log.seq(from + 1))..=(log.author, log.seq(*number));
+            for ((_, seq), (key, stamp, lasting)) in self.check.written.range(claimed) {
+                let held = core.store().record(key).map(|r| version(r.value.as_ref(), r.stamp));
+                let gone = held.is_none() && self.check.tombstones.get(key).is_some_and(|t| t >= stamp);
+                overruled |= held.is_some_and(|(_, held)| held.term > stamp.term && held.hlc < stamp.hlc);
+                if !gone && held.is_none_or(|held| held < (*lasting, *stamp)) {
+                    let held = held.map(|(_, stamp)| stamp);
+                    wrong = Some(format!(
+                        "n{n} claims all of {log:?} up to {number}, and has {held:?} of {key:?}, not {stamp:?} as in {seq}"
+                    ));
+                }
+            }
+        }
+        if overruled {
+            self.probes.hit("a later term overruled an earlier one's later word");
+        }
+        if let Some(text) = wrong {
+            self.violate("S2", || text);
+        }
+    }
+
+    /// A record of a node's own that is new.
+    pub(super) fn note_written(&mut self, record: &Record) {
+        let lasting = version(record.value.as_ref(), record.stamp).0;
+        let entry = (record.key.clone(), record.stamp, lasting);
+        self.check.written.insert((record.stamp.author, record.seq), entry);
+        if record.value.is_none() {
+            let last = self.check.tombstones.entry(record.key.clone()).or_insert(record.stamp);
+            *last = record.stamp.max(*last);
+        }
+        if let (Key::TaskStatus(task), None) = (&record.key, &record.value) {
+            // Cleared away; its node may insist on its word, and then begins anew.
+            self.check.said.remove(task);
+        }
+        if let Some(Value::TaskStatus(status)) = &record.value {
+            let before = self.check.said.insert(status.task, status.clone());
+            let breach = before.and_then(|before| goes_back(&before, status));
+            self.judge(breach);
+        }
+    }
+
+    /// What its disk holds is not older than what it held before: on a running node, at a process's end, and at the
+    /// next start.
+    pub(in crate::sim) fn check_disk(&mut self, n: usize) {
+        let may_go = self.may_collect(n);
+        let image = self.nodes[n].disk.image();
+        let durable = &mut self.check.durable[n];
+        let mut wrong = None;
+        for r in Core::records_on_disk(image) {
+            wrong = wrong.or(durable.see(&r.key, version(r.value.as_ref(), r.stamp), r.value.is_none()));
+        }
+        let tombstones = &self.check.tombstones;
+        let there = |key: &Key| Core::record_on_disk(image, key).is_some();
+        let wrong = wrong.or_else(|| durable.lost(there, |key| tombstones.get(key).copied(), may_go));
+        self.judge_of(n, wrong.map(|Breach { text, .. }| Breach::of("S5", format!("on its disk: {text}"))));
+    }
+
+    /// Its process ended: what it said and didn't write down was never heard.
+    pub(in crate::sim) fn forget_unsaid(&mut self, n: usize) {
+        let id = self.nodes[n].id;
+        self.check.said.retain(|_, status| status.node != id);
+        for record in Core::records_on_disk(self.nodes[n].disk.image()) {
+            if let Some(Value::TaskStatus(status)) = record.value.filter(|_| record.stamp.author == id) {
+                self.check.said.insert(status.task, status);
+            }
+        }
+    }
+
+    /// A life has started from its disk.
+    pub(in crate::sim) fn check_booted(&mut self, n: usize) {
+        self.check_disk(n);
+        let Some(core) = self.nodes[n].core.as_ref() else { return };
+        let forgot = Core::records_on_disk(self.nodes[n].disk.image()).find(|r| {
+            let held = core.store().record(&r.key).map(|held| version(held.value.as_ref(), held.stamp));
+            held.is_none_or(|held| held < version(r.value.as_ref(), r.stamp))
+        });
+        if let Some(record) = forgot {
+            self.violate("S5", || format!("n{n} starts without {:?}, which its disk has", record.key));
+        }
+    }
+
+    pub(in crate::sim) fn promised(&mut self, n: usize, key: Key, index: Hlc) {
+        let Some(core) = self.nodes[n].core.as_ref() else { return };
+        let electorate = core.electorate();
+        let has = |voter: &NodeId| {
+            let Some(o) = self.index_of(*voter) else { return true };
+            let held = Core::record_on_disk(self.nodes[o].disk.image(), &key);
+            self.nodes[o].lost_disk || covers(held.map(|r| version(r.value.as_ref(), r.stamp)), index)
+        };
+        let holders: Vec<_> = electorate.voters.iter().copied().filter(has).collect();
+        if !electorate.is_majority(&holders) {
+            let (has, of) = (holders.len(), electorate.voters.len());
+            self.violate("S3", || format!("n{n} acknowledges {key:?}, which {has} of {of} voters have on their disks"));
+        }
         self.check.ledger.push((key, index));
     }
 
@@ -30,7 +161,8 @@ impl World {
         for (n, core) in self.live() {
             for (key, index) in &self.check.ledger {
                 let held = core.store().record(key);
-                if !covers(held.map(|r| version(r.value.as_ref(), r.stamp)), *index) {
+                let gone = held.is_none() && self.check.tombstones.get(key).is_some_and(|t| t.hlc >= *index);
+                if !gone && !covers(held.map(|r| version(r.value.as_ref(), r.stamp)), *index) {
                     let has = held.map(|r| r.stamp.hlc);
                     return Some(format!("n{n} has {has:?} of {key:?}, but {index:?} was acknowledged"));
                 }

@@ -20,6 +20,12 @@ impl World {
             let phase = core.store().status(id).map_or("-", |s| s.phase.as_str());
             format!("stops {id:?} of {slot:?} ({phase}, serving: {serving}): {why}")
         });
+        if task.message == "another task has its slot" {
+            self.probes.hit("a duplicate was trimmed");
+        }
+        if !task.desired.is_live() && !is_replaced(&task) {
+            self.check.budgets.dropped(&task);
+        }
         let said = core.store().status(id).is_some_and(|s| s.phase == TaskPhase::Running);
         if !serving || !said || task.desired.is_live() || self.nodes[n].gone {
             return;
@@ -28,10 +34,13 @@ impl World {
         // That it ran when the order was given is enough, if it died before the order came.
         let ran = |s: &TaskStatus| matches!(s.phase, TaskPhase::Running | TaskPhase::Complete) || s.ever_failed();
         let seen = |t: &Task| {
-            let said = core.store().status(t.id).is_some_and(ran);
-            t.id != id && t.service == task.service && t.slot == task.slot && t.desired.is_live() && said
+            let status = core.store().status(t.id);
+            let serves = t.desired.is_live() && status.is_some_and(ran);
+            let ended = |s: &TaskStatus| matches!(s.phase, TaskPhase::Complete | TaskPhase::Failed);
+            let served = t.replaces == Some(id) && status.is_some_and(ended);
+            t.id != id && t.service == task.service && t.slot == task.slot && (serves || served)
         };
-        // Without a health check what has just been started passes for serving.
+        // Without a health check what has just been started passes for serving, and may have died since it was believed.
         let seen = core.store().tasks().any(seen);
         self.check_withdrawn(n, &task);
         if !replaced {

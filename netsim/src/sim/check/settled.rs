@@ -1,16 +1,14 @@
 //! The second phase: after the faults everything must come to rest within a bound, and what doesn't has a reason that is
-//! told. L5 one holder; M4, M5 members seen as they are; S1 equal records; P6 what is wanted runs, and nothing else;
-//! U4 no rollout hangs; P7 then nothing moves any more; S3 nothing acknowledged is lost.
+//! told. L5 one holder; M4, M5 members seen as they are; S1 equal records; P7 then nothing moves any more; S3 nothing
+//! acknowledged is lost. What services, drains and routes come to stands in `wanted`.
 
 use super::World;
 use crate::sim::engine::Kind;
 use crate::sim::world::{QUIET_US, SETTLE_US};
 use peer::core::Core;
-use peer::ids::{NodeId, ServiceId, TaskId};
-use peer::model::node::{Availability, Liveness};
+use peer::ids::NodeId;
+use peer::model::node::Liveness;
 use peer::model::record::Log;
-use peer::model::spec::{FailureAction, Mode};
-use peer::model::task::Task;
 use peer::wire::message::Digest;
 use std::collections::BTreeSet;
 
@@ -23,6 +21,7 @@ impl World {
             Some(reason) => {
                 self.check.quiet_since = None;
                 let id = reason.0;
+                self.check.pending.insert(id, since_heal / 1_000_000);
                 if since_heal > SETTLE_US {
                     self.violate(id, || {
                         format!("not settled {} s after the faults: {}", since_heal / 1_000_000, reason.1)
@@ -83,14 +82,12 @@ impl World {
         let Some(holder) = self.holder() else { return Some(("L5", "nobody holds the lease".to_owned())) };
         for (n, core) in &live {
             for view in core.nodes() {
-                let Some(other) = self.index_of(view.id) else { continue };
-                let right = if ids.contains(&view.id) {
-                    view.liveness == Liveness::Alive
-                } else {
-                    view.liveness >= Liveness::Away
-                };
-                if !right {
-                    return Some(("M5", format!("n{n} sees n{other} {:?}", view.liveness)));
+                let other = self.index_of(view.id);
+                if ids.contains(&view.id) && view.liveness != Liveness::Alive {
+                    return Some(("M5", format!("n{n} sees n{other:?} {:?}", view.liveness)));
+                }
+                if !ids.contains(&view.id) && view.liveness < Liveness::Away {
+                    return Some(("M4", format!("n{n} sees n{other:?} {:?}, which is gone", view.liveness)));
                 }
             }
             let seen: BTreeSet<NodeId> = core.nodes().iter().map(|v| v.id).collect();
@@ -102,7 +99,7 @@ impl World {
             return Some(("S1", apart));
         }
         let core = self.nodes[holder].core.as_ref()?;
-        self.pending_services(core)
+        self.pending_services(core).or_else(|| self.pending_drains(core)).or_else(|| self.pending_routes(core))
     }
 
     /// Where replicas differ. While something is rightly tried again and again, what was written lately may be on its
@@ -127,7 +124,14 @@ impl World {
             if core.store().digest() != held {
                 return Some(format!("n{first} and n{n} have different digests"));
             }
-            if !core.store().records().eq(other.store().records()) {
+            // One may have collected a tombstone that the other still keeps.
+            let one_lacks = |a: &Core, b: &Core| {
+                a.store().records().any(|r| match b.store().record(&r.key) {
+                    Some(held) => held != r,
+                    None => r.value.is_some(),
+                })
+            };
+            if one_lacks(core, other) || one_lacks(other, core) {
                 return Some(format!("n{first} and n{n} have equal digests and different records"));
             }
         }
@@ -153,93 +157,5 @@ impl World {
             }
         }
         union
-    }
-
-    fn pending_services(&self, core: &Core) -> Option<(&'static str, String)> {
-        let nodes = core.nodes();
-        let takes = |id: &NodeId| {
-            nodes
-                .iter()
-                .any(|v| v.id == *id && v.policy.availability == Availability::Active && v.liveness == Liveness::Alive)
-        };
-        let eligible = nodes.iter().filter(|v| takes(&v.id)).count();
-        let mut wanted: BTreeSet<TaskId> = BTreeSet::new();
-        for service in core.services() {
-            let name = &service.service.name;
-            let good = Kind::of(&service.spec.task.container.image);
-            let good = !matches!(good, Kind::Bad | Kind::Sick | Kind::Missing);
-            let said = || self.told_of(core, service.service.id);
-            // An update that is to go on whatever fails, of an image that always fails, has no end.
-            let keeps_trying = service.spec.update.failure_action == FailureAction::Continue && !good;
-            if let Some(rollout) = service.rollout.as_ref().filter(|r| r.state.is_active() && !keeps_trying) {
-                let state = rollout.state.as_str();
-                return Some(("U4", format!("service {name}: {state}: {}: {:?}", rollout.message, said())));
-            }
-            let tasks: Vec<_> =
-                core.store().tasks().filter(|t| t.service == service.service.id && t.desired.is_live()).collect();
-            wanted.extend(tasks.iter().map(|t| t.id));
-            if let Some(silent) = tasks.iter().find(|t| t.node.is_none() && t.message.is_empty()) {
-                return Some(("reason", format!("task {:?} has no node and no reason", silent.id)));
-            }
-            let serving = tasks
-                .iter()
-                .filter(|t| {
-                    self.nodes
-                        .iter()
-                        .any(|n| n.engine.containers.values().any(|c| c.plan.task == t.id && c.serves(self.now)))
-                })
-                .count();
-            let expected = match service.spec.mode {
-                Mode::Replicated(replicas) => {
-                    if eligible > 0 {
-                        replicas as usize
-                    } else {
-                        serving
-                    }
-                }
-                Mode::Global => eligible,
-            };
-            let paused = service.rollout.as_ref().is_some_and(|r| r.state.is_paused());
-            if good
-                && !paused
-                && serving != expected
-                && (serving < expected || matches!(service.spec.mode, Mode::Replicated(_)))
-            {
-                return Some(("P6", format!("service {name}: {serving} of {expected} serve: {:?}", said())));
-            }
-        }
-        for (n, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.gone) {
-            if let Some(orphan) =
-                node.engine.containers.values().find(|c| c.is_running() && !wanted.contains(&c.plan.task))
-            {
-                return Some((
-                    "P6",
-                    format!("n{n} runs a container of task {:?}, which nobody wants", orphan.plan.task),
-                ));
-            }
-        }
-        None
-    }
-
-    fn told_of(&self, core: &Core, service: ServiceId) -> Vec<String> {
-        let tasks = core.store().tasks().filter(|t| t.service == service && t.desired.is_live());
-        let told = |t: &Task| {
-            let status = core.store().status(t.id);
-            let (slot, wants) = (t.slot, t.desired.as_str());
-            let phase = status.map_or("-", |s| s.phase.as_str());
-            let why = status.filter(|s| !s.error.is_empty()).map_or(t.message.as_str(), |s| s.error.as_str());
-            let image = core.store().revision(service, t.revision).map_or(String::new(), |r| {
-                r.spec_json
-                    .split("\"Image\":\"")
-                    .nth(1)
-                    .and_then(|s| s.split('"').next())
-                    .unwrap_or_default()
-                    .to_owned()
-            });
-            let (rev, id, old) = (t.revision.hlc.0, t.id, t.replaces);
-            let at = t.node.and_then(|n| self.index_of(n));
-            format!("{id:?} {slot:?} of {image} ({rev:x}, for {old:?}) on {at:?}: {wants}, {phase} {why}")
-        };
-        tasks.map(told).collect()
     }
 }

@@ -53,6 +53,7 @@ fn plan(nodes: usize, seed: u64) -> Plan {
         wall_off_ms: 50,
         client_every_ms: 0,
         leave_dead: false,
+        retention_s: None,
     };
     let (profile, story, guards) = ("scale".to_owned(), String::new(), String::new());
     Plan { seed, profile, story, guards, nodes, secs: u64::MAX / SECOND, weather, ops: Vec::new(), faults: Vec::new() }
@@ -119,7 +120,7 @@ impl Cluster {
     }
 
     fn operate(&mut self, node: usize, op: Op) {
-        self.world.plan.ops.push(PlannedOp { at_ms: 0, node, op });
+        self.world.plan.ops.push(PlannedOp { at_ms: 0, node, again_ms: None, op });
         let number = self.world.plan.ops.len() - 1;
         self.world.operate(number);
     }
@@ -137,6 +138,9 @@ impl Cluster {
             on_failure: "pause".to_owned(),
             monitor_ms: 500,
             restart_ms: 1_000,
+            reserve_milli_cpus: 0,
+            host_port: 0,
+            not_on: None,
         };
         self.operate(0, Op::Create { service: name.clone(), spec });
         self.run(20 * SECOND);

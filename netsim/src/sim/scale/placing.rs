@@ -111,6 +111,9 @@ fn create(n: usize, replicas: u64) -> Event {
         on_failure: "pause".to_owned(),
         monitor_ms: 500,
         restart_ms: 1_000,
+        reserve_milli_cpus: 0,
+        host_port: 0,
+        not_on: None,
     };
     let spec_json = spec::spec_json(&format!("s{n}"), &knobs);
     Event::Request { id: RequestId(n as u64), request: Request::CreateService { spec_json, auth: None } }

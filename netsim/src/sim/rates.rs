@@ -1,0 +1,48 @@
+//! How well the net catches: each known bug, planted, is looked for in a fixed number of seeds of each profile.
+
+use super::chaos::{Profile, Size, draw};
+use super::run::{Tell, run};
+use std::collections::BTreeMap;
+use std::fmt;
+
+pub const SIZE: Size = Size { nodes: 5, secs: 100 };
+
+/// In how many seeds the bug that this process has planted broke a law, and which.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Rates {
+    pub of_each: u64,
+    pub caught: Vec<(Profile, u64)>,
+    pub laws: BTreeMap<String, u64>,
+}
+
+impl Rates {
+    pub fn measure(of_each: u64) -> Self {
+        let mut rates = Self { of_each, ..Self::default() };
+        for profile in Profile::ALL {
+            let mut caught = 0;
+            for seed in 1..=of_each {
+                if let Some(broken) = run(&draw(seed, profile, SIZE), Tell::Nothing).violation {
+                    caught += 1;
+                    *rates.laws.entry(broken.law).or_default() += 1;
+                }
+            }
+            rates.caught.push((profile, caught));
+        }
+        rates
+    }
+
+    pub fn is_caught(&self) -> bool {
+        self.caught.iter().any(|(_, caught)| *caught > 0)
+    }
+}
+
+/// `L1 7, L3 2; in 0 of 20 calm seeds, 3 of 20 one, ...`
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let laws: Vec<String> = self.laws.iter().map(|(law, count)| format!("{law} {count}")).collect();
+        let caught: Vec<String> =
+            self.caught.iter().map(|(profile, n)| format!("{n} of {} {}", self.of_each, profile.name())).collect();
+        let laws = if laws.is_empty() { "NOT CAUGHT".to_owned() } else { laws.join(", ") };
+        write!(f, "{laws}; in {} seeds", caught.join(", "))
+    }
+}
