@@ -90,6 +90,11 @@ impl Holder {
         }
     }
 
+    fn hear_records(&mut self, other: &Self, from: NodeId) {
+        let records = other.core.store().records().cloned().collect();
+        self.feed(Event::Message { from, bytes: codec::encode(&Message::Push { records }) });
+    }
+
     fn wake_until(&mut self, end: u64) {
         while let Some(due) = self.core.deadline().filter(|due| due.0 <= end) {
             self.now = due.0.max(self.now);
@@ -129,9 +134,10 @@ pub fn place(nodes: usize, tasks: usize, cpu: fn() -> f64) -> Option<Placing> {
         let mut other =
             Holder { core: Core::boot(boot(n, Some(vec![entry(0)])), at(holder.now)).ok()?, now: holder.now };
         other.carry_out();
+        // Twice, as it would push them itself: none of its numbers may be missing.
+        holder.hear_records(&other, id(n));
         other.feed(Event::Engine(EngineEvent::Reachable(engine())));
-        let records = other.core.store().records().cloned().collect();
-        holder.feed(Event::Message { from: id(n), bytes: codec::encode(&Message::Push { records }) });
+        holder.hear_records(&other, id(n));
     }
     let members = (1..nodes).map(entry).collect();
     let told = codec::encode(&Message::Members { members, reply: false });
