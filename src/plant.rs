@@ -33,8 +33,6 @@ bugs! {
     DigestOverGap = "digest-over-gap",
     /// Each life numbers its writes on from where its disk says that the last one came.
     OneLogForAllLives = "one-log-for-all-lives",
-    /// A voter trusts its disk at once, whatever its last life may have promised after it.
-    NoDoubt = "no-doubt",
     /// SIGTERM without asking whether anybody still routes there.
     StopBeforeWithdraw = "stop-before-withdraw",
     /// Started is serving, whatever the health check and the port say.

@@ -495,6 +495,7 @@ impl Core {
         }
         self.membership.remove(node);
         self.store.forget_peer(node);
+        self.lease.forget_voter(node, now.mono);
         self.withdrawals.node_gone(node);
         self.liveness_dirty = true;
         self.outbox.push_now(Effect::Ban(self.removed.clone()));

@@ -168,6 +168,8 @@ pub struct Lease {
     doubt: Option<Doubt>,
     /// The doubt ended by time alone.
     trusts_its_disk: bool,
+    /// Taken from the cluster for good: nobody waits for their word.
+    removed: BTreeSet<NodeId>,
     grant: Option<Grant>,
     /// The ballot that was given up last: proposals under it that arrive late renew nothing.
     released: Option<Term>,
@@ -211,6 +213,7 @@ impl Lease {
             unsaved: false,
             doubt: None,
             trusts_its_disk: false,
+            removed: BTreeSet::new(),
             grant,
             released: None,
             role: Role::Follower,
@@ -225,8 +228,8 @@ impl Lease {
             #[cfg(test)]
             without: None,
         };
-        // Each of these bugs would be made up for by the others' answers.
-        let certain = [Bug::NoBootWait, Bug::ForgottenPromise, Bug::NoDoubt].into_iter().any(is_planted);
+        // Either of these bugs would be made up for by the others' answers.
+        let certain = is_planted(Bug::NoBootWait) || is_planted(Bug::ForgottenPromise);
         if !first_life && !certain {
             let nonce = lease.draw();
             lease.doubt = Some(Doubt::new(nonce, now + timing.acceptor, now));
