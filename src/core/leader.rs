@@ -52,11 +52,12 @@ impl Leading {
 
     /// What another plan at this instant would change, if this holder has planned and nothing has come in since.
     pub(super) fn would_change(&self, core: &Core, now: Now) -> Vec<String> {
-        if self.ask_at.is_some() || self.plan_at.is_some_and(|at| at <= now.mono) {
+        if self.ask_at.is_some() || self.plan_at.is_some_and(|at| at <= now.mono.max(self.rest_until)) {
             return Vec::new();
         }
         let nodes = core.node_infos();
         let mut memory = self.memory.clone();
+        memory.stir_all();
         let mut next = u128::MAX;
         let mut new_id = || {
             next -= 1;

@@ -511,9 +511,11 @@ impl Core {
         }
         self.membership.remove(node);
         self.store.forget_peer(node);
+        self.lease.forget_voter(node, now.mono);
         self.withdrawals.node_gone(node);
         self.liveness_dirty = true;
-        self.outbox.push_now(Effect::Ban(self.removed.clone()));
+        // Whoever is turned away takes it for word that the removal is durable here.
+        self.outbox.push(Effect::Ban(self.removed.clone()));
         self.inherit_electorate(now);
     }
 

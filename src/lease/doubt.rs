@@ -7,7 +7,8 @@
 //!   electorate that it knows or in the next one (of five voters, three of the four others). Whatever ballot it forgot, one of
 //!   them has promised it or a later one. It promises nothing below the highest, and if that is news to it, it
 //!   grants nobody anything until all grants that it may have forgotten have ended.
-//! - Or it hears all others, in doubt or not. A ballot that counts is still its candidate's own, and that one is among them.
+//! - Or it hears all others that were not removed, in doubt or not. A ballot that counts is still its candidate's own, and
+//!   that one is among them.
 //! - Or it hears no more than a majority, and in the life of a grant from then on nobody shows that its disk was put back:
 //!   then it trusts the disk. Else losing power everywhere and a voter for good would cost the lease. Once
 //!   shown that its disk was put back, it trusts it no more.
@@ -101,7 +102,14 @@ impl Lease {
             witnesses.extend(self.members.all());
         }
         witnesses.remove(&self.me);
+        witnesses.retain(|n| !self.removed.contains(n));
         witnesses
+    }
+
+    /// Taken from the cluster: nobody hears it any more, so that no ballot of its own counts, and it answers nobody.
+    pub fn forget_voter(&mut self, node: NodeId, now: Mono) {
+        self.removed.insert(node);
+        self.resolve_doubt(now);
     }
 
     pub(super) fn doubt_on(&mut self, now: Mono) {

@@ -180,6 +180,8 @@ pub struct Lease {
     doubt: Option<Doubt>,
     /// The doubt ended by time alone.
     trusts_its_disk: bool,
+    /// Taken from the cluster for good: nobody waits for their word.
+    removed: BTreeSet<NodeId>,
     grant: Option<Grant>,
     /// The ballot that was given up last: proposals under it that arrive late renew nothing.
     released: Option<Term>,
@@ -223,6 +225,7 @@ impl Lease {
             unsaved: false,
             doubt: None,
             trusts_its_disk: false,
+            removed: BTreeSet::new(),
             grant,
             released: None,
             role: Role::Follower,

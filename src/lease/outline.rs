@@ -55,6 +55,7 @@ impl Lease {
             hearsay: _,
             retired,
             changes_allowed,
+            removed,
             members: Members { states, gone },
             chance: _,
             outputs,
@@ -72,7 +73,7 @@ impl Lease {
         for (node, (state, since)) in states {
             (node, *state as u8, changes_allowed.then(|| steps.since(*since, relevant))).hash(into);
         }
-        gone.hash(into);
+        (gone, removed).hash(into);
         match role {
             Role::Follower => 0u8.hash(into),
             Role::Preparing(preparing) => outline_preparing(preparing, steps, into),

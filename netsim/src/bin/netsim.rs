@@ -280,9 +280,10 @@ fn measure(sizes: &[usize], options: &scale::Options, json: bool) -> Result<()> 
     finish(all.iter().all(|figure| figure.row != "VIOLATION"))
 }
 
-/// Some of the lease's are left to the model check (`netsim model`, `planted_model.rs`).
+/// Some of the lease's are left to the model check (`netsim model`, `planted_model.rs`), one to the lease's own tests.
 fn sought() -> impl Iterator<Item = peer::plant::Bug> {
-    peer::plant::Bug::ALL.iter().copied().filter(|bug| !netsim::model::hunt::is_the_model_checks(*bug))
+    let elsewhere = |bug| netsim::model::hunt::is_the_model_checks(bug) || bug == peer::plant::Bug::NoDoubt;
+    peer::plant::Bug::ALL.iter().copied().filter(move |bug| !elsewhere(*bug))
 }
 
 /// A planted bug is the whole process's, so each gets one of its own.

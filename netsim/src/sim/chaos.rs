@@ -66,7 +66,8 @@ pub fn draw(seed: u64, profile: Profile, size: Size) -> Plan {
         wall_off_ms: if calm { 50 } else { *rng.pick(&[50, 5_000, 600_000]).unwrap_or(&50) },
         client_every_ms: 100,
         leave_dead: rng.permille(500),
-        retention_s: *rng.pick(&[None, Some(15), Some(40)]).unwrap_or(&None),
+        // A disk that is put back by more than the retention may bring back what was removed.
+        retention_s: rng.pick(&[None, Some(15), Some(40)]).copied().flatten().filter(|_| profile != Profile::Rewind),
     };
     let mut plan = Plan {
         seed,

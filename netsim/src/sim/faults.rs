@@ -213,6 +213,7 @@ impl World {
         self.nodes[n].first = None;
         self.nodes[n].banned.clear();
         self.nodes[n].disk.wipe();
+        self.check.disks[n].put_back(self.nodes[n].disk.image());
         self.nodes[n].engine.wipe();
         self.check.is_another(n);
         self.probes.hit("a node was replaced by one with an empty disk");

@@ -50,6 +50,10 @@ impl World {
 
     /// Of each author the node holds all that its digest says, or what came after it.
     fn check_claims(&mut self, n: usize) {
+        // What a disk forgot its node may say again, otherwise.
+        if self.nodes.iter().any(|node| node.lost_disk) {
+            return;
+        }
         let Some(core) = self.nodes[n].core.as_ref() else { return };
         let upto = &mut self.check.claims[n];
         let mut wrong = None;
@@ -95,6 +99,7 @@ impl World {
         }
         if let Some(Value::TaskStatus(status)) = &record.value {
             let before = self.check.said.insert(status.task, status.clone());
+            let before = before.filter(|before| !self.index_of(before.node).is_some_and(|n| self.nodes[n].lost_disk));
             let breach = before.and_then(|before| goes_back(&before, status));
             self.judge(breach);
         }
