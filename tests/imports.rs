@@ -42,7 +42,9 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 
 /// Test code may reach further: it sets up what it tests.
 fn is_test(path: &Path) -> bool {
-    path.iter().any(|part| matches!(part.to_str(), Some("tests" | "tests.rs" | "sim.rs" | "testing.rs" | "fake.rs")))
+    path.iter().any(|part| {
+        matches!(part.to_str(), Some("tests" | "tests.rs" | "sweeps.rs" | "sim.rs" | "testing.rs" | "fake.rs"))
+    })
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::Command;
 
 #[test]
 fn every_planted_bug_is_caught() {
-    let output = Command::new(env!("CARGO_BIN_EXE_netsim")).args(["planted", "--seeds", "100", "--jobs", "2"]).output();
+    let output = Command::new(env!("CARGO_BIN_EXE_netsim")).args(["planted", "--seeds", "10", "--jobs", "2"]).output();
     let output = output.unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
     println!("{told}");

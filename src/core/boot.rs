@@ -88,6 +88,7 @@ impl Core {
             routes: routing::Routes::new(me),
             removed: BTreeSet::new(),
             turned_away_by: BTreeSet::new(),
+            ban_due: false,
             tombstone_retention: timing.tombstone_retention,
             members_persisted: Vec::new(),
             passing: replication::Passing::default(),

@@ -81,6 +81,7 @@ pub struct Core {
     removed: BTreeSet<NodeId>,
     /// Members that say that this node was removed: they hold the record that says so.
     turned_away_by: BTreeSet<NodeId>,
+    ban_due: bool,
     tombstone_retention: Duration,
     members_persisted: Vec<u8>,
     passing: replication::Passing,
@@ -210,8 +211,12 @@ impl Core {
             busy |= self.answer_seen();
             self.check_pending(now);
             if !busy {
-                return;
+                break;
             }
+        }
+        if std::mem::take(&mut self.ban_due) {
+            // Behind the write of the removal: whoever is turned away takes it for word that this node holds that durably.
+            self.outbox.push(Effect::Ban(self.removed.clone()));
         }
     }
 
@@ -514,8 +519,7 @@ impl Core {
         self.lease.forget_voter(node, now.mono);
         self.withdrawals.node_gone(node);
         self.liveness_dirty = true;
-        // Whoever is turned away takes it for word that the removal is durable here.
-        self.outbox.push(Effect::Ban(self.removed.clone()));
+        self.ban_due = true;
         self.inherit_electorate(now);
     }
 

@@ -221,7 +221,7 @@ impl World {
         (node.booted, node.booted_local) = (now, offset);
         let lease = Lease::new(node.id, timing, node.disk.clone(), first_life, seed, Mono(offset));
         node.lease = Some(lease.with_upkeep(upkeep));
-        self.settle(index);
+        self.look(index);
         self.look_later();
     }
 

@@ -280,7 +280,7 @@ fn with_two_changes_at_a_time_majorities_part() {
 
 #[test]
 fn with_a_voter_swapped_in_one_step_majorities_part() {
-    assert!(first_violation(rough_life, Bug::WithoutTheOldMajority, 20).contains("need not meet"));
+    assert!(first_violation(rough_life, Bug::WithoutTheOldMajority, 300).contains("need not meet"));
 }
 
 #[test]

@@ -239,7 +239,7 @@ fn tombstones_go_only_when_old_and_seen_by_all() {
     for _ in 0..2 {
         net.exchange();
         for node in members {
-            net.stores.get_mut(&node).unwrap().collect_tombstones(&members, later);
+            net.stores.get_mut(&node).unwrap().collect_tombstones(&members, crate::limits::TOMBSTONE_RETENTION, later);
             net.settle(node);
         }
     }

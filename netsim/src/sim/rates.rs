@@ -13,7 +13,12 @@ pub struct Rates {
     pub of_each: u64,
     pub caught: Vec<(Profile, u64)>,
     pub laws: BTreeMap<String, u64>,
+    /// Of one that none of these caught: the first seed that does, and the law.
+    pub later: Option<(Profile, u64, String)>,
 }
+
+/// Whoever isn't caught by then isn't caught.
+const FURTHEST: u64 = 200;
 
 impl Rates {
     pub fn measure(of_each: u64) -> Self {
@@ -28,11 +33,18 @@ impl Rates {
             }
             rates.caught.push((profile, caught));
         }
+        if !rates.is_caught() {
+            let further = (of_each + 1..=FURTHEST).flat_map(|seed| Profile::ALL.map(|profile| (profile, seed)));
+            let mut broken = further.filter_map(|(profile, seed)| {
+                Some((profile, seed, run(&draw(seed, profile, SIZE), Tell::Nothing).violation?.law))
+            });
+            rates.later = broken.next();
+        }
         rates
     }
 
     pub fn is_caught(&self) -> bool {
-        self.caught.iter().any(|(_, caught)| *caught > 0)
+        self.later.is_some() || self.caught.iter().any(|(_, caught)| *caught > 0)
     }
 }
 
@@ -42,6 +54,9 @@ impl fmt::Display for Rates {
         let laws: Vec<String> = self.laws.iter().map(|(law, count)| format!("{law} {count}")).collect();
         let caught: Vec<String> =
             self.caught.iter().map(|(profile, n)| format!("{n} of {} {}", self.of_each, profile.name())).collect();
+        if let Some((profile, seed, law)) = &self.later {
+            return write!(f, "{law}; first in seed {seed} of {}", profile.name());
+        }
         let laws = if laws.is_empty() { "NOT CAUGHT".to_owned() } else { laws.join(", ") };
         write!(f, "{laws}; in {} seeds", caught.join(", "))
     }
