@@ -9,6 +9,7 @@ fn at(sorted: &[Duration], share: f64) -> Duration {
     sorted[((sorted.len() - 1) as f64 * share) as usize]
 }
 
+#[allow(clippy::disallowed_methods)] // A test's own setting.
 fn times() -> u64 {
     std::env::var("PEER_SWEEP").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
 }
