@@ -239,8 +239,9 @@ impl Lease {
             outputs: VecDeque::new(),
         };
         // Each of these bugs would be made up for by the others' answers.
-        let certain =
-            [Bug::NoBootWait, Bug::ForgottenPromise, Bug::AckBeforeFsync, Bug::NoDoubt].into_iter().any(is_planted);
+        let made_up_for =
+            [Bug::NoBootWait, Bug::ForgottenPromise, Bug::AckBeforeFsync, Bug::OldElectorates, Bug::NoDoubt];
+        let certain = made_up_for.into_iter().any(is_planted);
         if !first_life && !certain {
             let nonce = lease.draw();
             lease.doubt = Some(Doubt::new(nonce, now + timing.acceptor, now));

@@ -26,19 +26,16 @@ impl Rates {
         for profile in Profile::ALL {
             let mut caught = 0;
             for seed in 1..=of_each {
-                if let Some(broken) = run(&draw(seed, profile, SIZE), Tell::Nothing).violation {
+                if let Some(law) = broken(profile, seed) {
                     caught += 1;
-                    *rates.laws.entry(broken.law).or_default() += 1;
+                    *rates.laws.entry(law).or_default() += 1;
                 }
             }
             rates.caught.push((profile, caught));
         }
         if !rates.is_caught() {
             let further = (of_each + 1..=FURTHEST).flat_map(|seed| Profile::ALL.map(|profile| (profile, seed)));
-            let mut broken = further.filter_map(|(profile, seed)| {
-                Some((profile, seed, run(&draw(seed, profile, SIZE), Tell::Nothing).violation?.law))
-            });
-            rates.later = broken.next();
+            rates.later = further.filter_map(|(profile, seed)| Some((profile, seed, broken(profile, seed)?))).next();
         }
         rates
     }
@@ -46,6 +43,25 @@ impl Rates {
     pub fn is_caught(&self) -> bool {
         self.later.is_some() || self.caught.iter().any(|(_, caught)| *caught > 0)
     }
+}
+
+/// The law that the bug broke: not one that this seed breaks without it, too.
+#[cfg(feature = "plant")]
+fn broken(profile: Profile, seed: u64) -> Option<String> {
+    use peer::plant::{Bug, is_planted, plant};
+    let plan = draw(seed, profile, SIZE);
+    let law = run(&plan, Tell::Nothing).violation?.law;
+    let planted = Bug::ALL.iter().copied().find(|bug| is_planted(*bug));
+    plant(None);
+    let without = run(&plan, Tell::Nothing).violation;
+    plant(planted);
+    without.is_none_or(|without| without.law != law).then_some(law)
+}
+
+/// Without the feature nothing can be planted, and `netsim planted` has said so.
+#[cfg(not(feature = "plant"))]
+fn broken(profile: Profile, seed: u64) -> Option<String> {
+    run(&draw(seed, profile, SIZE), Tell::Nothing).violation.map(|violation| violation.law)
 }
 
 /// `L1 7, L3 2; in 0 of 20 calm seeds, 3 of 20 one, ...`
