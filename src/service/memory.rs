@@ -129,7 +129,11 @@ impl Memory {
         let recent: Vec<Mono> = self.down.values().copied().filter(|since| now.since(*since) < MASS_WINDOW).collect();
         // One node is one node, however small the cluster.
         let mass = recent.len() >= 2 && recent.len() * 3 > view.nodes.values().filter(|n| !n.policy.removed).count();
-        self.hold_moves_until = recent.into_iter().max().filter(|_| mass).map(|last| last + MASS_WAIT);
+        let hold = recent.into_iter().max().filter(|_| mass).map(|last| last + MASS_WAIT);
+        if std::mem::replace(&mut self.hold_moves_until, hold) != hold {
+            // It may end sooner than it said, as losses grow old.
+            self.stir_all();
+        }
         if self.moves_since.is_none_or(|since| now.since(since) >= MOVE_PERIOD) {
             let tasks: usize =
                 view.services.values().map(|s| s.tasks.iter().filter(|(t, _)| t.desired.is_live()).count()).sum();

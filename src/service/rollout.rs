@@ -27,6 +27,9 @@ impl ServicePlan<'_> {
             return;
         }
         let from = self.proven_before().or(dirty.first().map(|t| t.revision));
+        if !self.takes_over() {
+            self.acquit_what_is_there();
+        }
         self.rollout = Some(Rollout {
             service: self.service.id,
             from,
@@ -38,6 +41,22 @@ impl ServicePlan<'_> {
             total: u32::try_from(total).unwrap_or(u32::MAX),
             failed: BTreeSet::new(),
         });
+    }
+
+    /// The rollout that was under way asked for the same (somebody scales in the middle of it): what it has started is this
+    /// one's, failures and all.
+    fn takes_over(&self) -> bool {
+        let specs = |r: &Rollout| Some((self.specs.get(&self.service.current)?, self.specs.get(&r.to)?));
+        let under_way = self.rollout_before.filter(|r| r.state == RolloutState::Updating);
+        under_way.and_then(specs).is_some_and(|(new, old)| !new.needs_replacement(old))
+    }
+
+    /// What runs the target already was made by no rollout that counts, and how it did before is not held against one.
+    fn acquit_what_is_there(&mut self) {
+        let there: BTreeSet<TaskId> = self.tasks.values().filter(|t| !self.is_dirty(t)).map(|t| t.id).collect();
+        for task in self.tasks.values_mut().filter(|t| there.contains(&t.id)) {
+            task.in_rollout = false;
+        }
     }
 
     /// What the new revision replaces, as far as it ever got through: a write on top of what has not ended well, or was
@@ -89,11 +108,8 @@ impl ServicePlan<'_> {
         let turned = updated.state.is_rollback() && !was_rollback;
         self.rollout = Some(updated);
         if turned {
-            // What already runs what is gone back to was not made by the way back, and is not held against it.
-            let there: BTreeSet<TaskId> = self.tasks.values().filter(|t| !self.is_dirty(t)).map(|t| t.id).collect();
-            for task in self.tasks.values_mut().filter(|t| there.contains(&t.id)) {
-                task.in_rollout = false;
-            }
+            // What already runs what is gone back to was not made by the way back.
+            self.acquit_what_is_there();
         }
     }
 

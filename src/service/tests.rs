@@ -338,6 +338,28 @@ fn two_writes_before_anybody_leads_are_rolled_back_to_what_runs() {
     assert_eq!((stage.serving_of(good), stage.serving().len()), (2, 2));
 }
 
+/// Found by the lab's chaos: a container was killed in one rollout, and its task, healthy since, paused every later one that
+/// asked for the same image.
+#[test]
+fn what_failed_in_an_earlier_rollout_does_not_pause_a_later_one() {
+    let deploy = Deploy { replicas: 3, ..Deploy::default() };
+    let mut stage = Stage::set(3, &deploy);
+    stage.deploy(&Deploy { tag: "2", ..deploy });
+    stage.play_until("a task of the new image", |s| s.serving_of(s.service.current) >= 1);
+    let new = stage.service.current;
+    let killed = stage.serving().iter().find(|t| t.revision == new).map(|t| t.id).unwrap();
+    stage.fail(killed);
+    stage.play_until("the pause", |s| s.state() == Some(RolloutState::Paused));
+    // Another release, half of it, and back to the one that was paused.
+    stage.deploy(&Deploy { tag: "3", ..deploy });
+    stage.play_until("a task of the third", |s| s.serving_of(s.service.current) >= 1);
+    let back = stage.deploy(&Deploy { tag: "2", ..deploy });
+    stage.play_until("the end", |s| {
+        s.state() != Some(RolloutState::Updating) && s.rollout.as_ref().is_some_and(|r| r.to == back)
+    });
+    assert_eq!(stage.state(), Some(RolloutState::Completed));
+}
+
 /// (b) With Swarm's new leader the count of failures begins again at none.
 #[test]
 fn failures_are_counted_across_holders() {
