@@ -154,7 +154,8 @@ impl Stage {
         let mut memory = std::mem::take(&mut self.memory);
         let plan = self.plan_with(&mut memory);
         self.memory = memory;
-        if rests {
+        // One that was stirred by the plan itself was planned.
+        if rests && plan.changes.is_empty() {
             assert_eq!(self.plan_with(&mut stirred), plan, "a service at rest was in need of a plan");
         }
         plan
