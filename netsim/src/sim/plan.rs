@@ -115,6 +115,26 @@ pub struct SpecKnobs {
     pub not_on: Option<String>,
 }
 
+impl SpecKnobs {
+    /// A service that asks for nothing special.
+    pub fn plain(replicas: u64, port: u16) -> Self {
+        Self {
+            image: "app:1".to_owned(),
+            replicas: Some(replicas),
+            port,
+            health: false,
+            start_first: false,
+            parallelism: 1,
+            on_failure: "pause".to_owned(),
+            monitor_ms: 500,
+            restart_ms: 1_000,
+            reserve_milli_cpus: 0,
+            host_port: 0,
+            not_on: None,
+        }
+    }
+}
+
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }

@@ -128,20 +128,7 @@ impl Cluster {
     /// From an operator's write on some node until each holds it.
     pub fn spread_of_updates(&mut self, updates: usize) -> Times {
         let name = "scale".to_owned();
-        let spec = SpecKnobs {
-            image: "app:1".to_owned(),
-            replicas: Some(3),
-            port: 8_080,
-            health: false,
-            start_first: false,
-            parallelism: 1,
-            on_failure: "pause".to_owned(),
-            monitor_ms: 500,
-            restart_ms: 1_000,
-            reserve_milli_cpus: 0,
-            host_port: 0,
-            not_on: None,
-        };
+        let spec = SpecKnobs::plain(3, 8_080);
         self.operate(0, Op::Create { service: name.clone(), spec });
         self.run(20 * SECOND);
         let key = Key::Service(ServiceId::of_name(self.world.cluster, &name));

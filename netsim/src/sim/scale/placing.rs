@@ -106,20 +106,7 @@ impl Holder {
 
 /// Some service with this many replicas.
 fn create(n: usize, replicas: u64) -> Event {
-    let knobs = SpecKnobs {
-        image: "app:1".to_owned(),
-        replicas: Some(replicas),
-        port: 0,
-        health: false,
-        start_first: false,
-        parallelism: 1,
-        on_failure: "pause".to_owned(),
-        monitor_ms: 500,
-        restart_ms: 1_000,
-        reserve_milli_cpus: 0,
-        host_port: 0,
-        not_on: None,
-    };
+    let knobs = SpecKnobs::plain(replicas, 0);
     let spec_json = spec::spec_json(&format!("s{n}"), &knobs);
     Event::Request { id: RequestId(n as u64), request: Request::CreateService { spec_json, auth: None } }
 }
