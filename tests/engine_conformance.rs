@@ -207,19 +207,7 @@ impl conformance::engine::Subject for Driven {
 macro_rules! shared {
     ($module:ident: $make:path) => {
         mod $module {
-            crate::conformance::stories!(
-                crate::conformance::engine,
-                crate::Driven::new($make),
-                a_container_lives_and_goes,
-                images_that_are_not_there_are_refused_with_words,
-                a_crash_is_seen_with_its_code,
-                sigkill_and_removal_end_a_running_container,
-                operations_of_different_containers_go_side_by_side,
-                a_probe_gives_up_in_time,
-                health_checks_are_reported,
-                another_attempt_under_the_same_name_is_a_conflict,
-                an_outage_is_told_once_and_survived,
-            );
+            crate::conformance::stories!(engine, crate::Driven::new($make));
         }
     };
 }

@@ -59,19 +59,7 @@ impl engine::Subject for SimEngine {
 }
 
 mod the_engine {
-    crate::conformance::stories!(
-        crate::conformance::engine,
-        crate::SEEDS.map(crate::SimEngine::new),
-        a_container_lives_and_goes,
-        images_that_are_not_there_are_refused_with_words,
-        a_crash_is_seen_with_its_code,
-        sigkill_and_removal_end_a_running_container,
-        operations_of_different_containers_go_side_by_side,
-        a_probe_gives_up_in_time,
-        health_checks_are_reported,
-        another_attempt_under_the_same_name_is_a_conflict,
-        an_outage_is_told_once_and_survived,
-    );
+    crate::conformance::stories!(engine, crate::SEEDS.map(crate::SimEngine::new));
 }
 
 struct SimDisk(Rig);
@@ -177,14 +165,5 @@ impl net::Subject for SimNet {
 }
 
 mod the_net {
-    crate::conformance::stories!(
-        crate::conformance::net,
-        crate::SEEDS.map(crate::SimNet::new),
-        messages_arrive_whole_both_ways_and_say_from_whom,
-        a_burst_arrives_whole_and_nothing_of_it_twice,
-        datagrams_arrive_as_they_were_sent,
-        a_goodbye_is_told_to_the_others,
-        a_new_life_hears_nothing_that_was_meant_for_the_old,
-        nothing_gets_past_a_ban,
-    );
+    crate::conformance::stories!(net, crate::SEEDS.map(crate::SimNet::new));
 }
