@@ -20,6 +20,8 @@ const STOP_LINGER: Duration = Duration::from_millis(200);
 pub(super) struct PendingWrite {
     request: RequestId,
     accepted: Accepted,
+    /// What it is about; `accepted.index` is the version that this write gave it.
+    key: Key,
     /// The last of our writes that it consists of.
     seq: u64,
     persist: PersistId,
@@ -100,6 +102,7 @@ impl Core {
         self.pending.push(PendingWrite {
             request,
             accepted: Accepted { id: object, index, warnings },
+            key,
             seq: self.store.own_seq(),
             persist: self.outbox.last_persist(),
             deadline: now.mono + patience,
@@ -126,19 +129,28 @@ impl Core {
                 continue;
             }
             let mut write = self.pending.swap_remove(at);
-            let reply = if safe {
-                Ok(write.accepted)
-            } else if !durable {
+            let reply = if !safe && !durable {
                 let why = self.outbox.trouble().unwrap_or("it takes too long");
                 Err(Refused::Unavailable(format!(
                     "this node can't write its disk ({why}): mend that, or use another node"
                 )))
             } else {
-                write.accepted.warnings.push(self.held_by(write.seq));
+                write.accepted.warnings.extend((!safe).then(|| self.held_by(write.seq)));
+                write.accepted.warnings.extend(self.superseded(&write.key, write.accepted.index));
                 Ok(write.accepted)
             };
             self.reply(write.request, reply);
         }
+    }
+
+    /// Of two changes that were taken on different nodes at the same time the later is in force, whole: who made the
+    /// other one hears of it, if the later is here before the answer.
+    fn superseded(&self, key: &Key, index: Hlc) -> Option<String> {
+        let now = self.store.record(key).map(|record| record.stamp)?;
+        (now.hlc != index && now.author != self.me).then(|| {
+            let by = self.hostname(now.author);
+            format!("superseded: {by} took another change of this at the same time, which is later and in force")
+        })
     }
 
     /// What removed this node is the last that it writes: who turns it away for that has it all.
@@ -383,10 +395,7 @@ impl Core {
         self.known_node(id)?;
         let down = id != self.me && self.membership.member(id).is_none_or(|m| m.liveness == Liveness::Down);
         if !down && !force {
-            let name = match self.store.get(&Key::NodeFact(id)) {
-                Some(Value::NodeFact(fact)) if !fact.hostname.is_empty() => fact.hostname.clone(),
-                _ => id.to_string(),
-            };
+            let name = self.hostname(id);
             return Err(Refused::Invalid(format!(
                 "node {name} is not down and can't be removed: stop its agent first, or use --force"
             )));
@@ -394,6 +403,14 @@ impl Core {
         let policy = NodePolicy { removed: true, ..self.policy(id) };
         let key = Key::NodePolicy(id);
         Ok(Decision::new(id, key.clone(), vec![(key, Some(Value::NodePolicy(policy)))]))
+    }
+
+    /// A node's hostname, or its id where that isn't known.
+    fn hostname(&self, id: NodeId) -> String {
+        match self.store.get(&Key::NodeFact(id)) {
+            Some(Value::NodeFact(fact)) if !fact.hostname.is_empty() => fact.hostname.clone(),
+            _ => id.to_string(),
+        }
     }
 
     fn known_node(&self, id: NodeId) -> Result<(), Refused> {

@@ -156,6 +156,41 @@ fn a_disk_that_refuses_is_asked_again_and_nothing_is_promised_meanwhile() {
 }
 
 #[test]
+fn who_is_overtaken_by_another_node_s_change_hears_of_it() {
+    let mut alone = Alone::founded();
+    alone.create(1);
+    let service = alone.core.services()[0].service.clone();
+    alone.disk = false;
+    let update = |image: &str| Request::UpdateService {
+        id: service.id,
+        version: None,
+        spec_json: SPEC.replace("nginx", image),
+        auth: None,
+    };
+    alone.feed(Event::Request { id: RequestId(2), request: update("ours") });
+    // Taken by another node which had not heard of ours, a moment later by the cluster's clock.
+    let other = NodeId::from_u128(2);
+    let key = Key::Service(service.id);
+    let hlc = alone.core.store.tick(alone.now());
+    let stamp = crate::model::record::Stamp { term: Term::ZERO, hlc, author: other };
+    let seq = crate::model::record::Log { author: other, life: 1 }.seq(1);
+    let now = alone.now();
+    let theirs = crate::model::record::Record { key, value: Some(Value::Service(service.clone())), stamp, seq };
+    assert_eq!(alone.core.store.handle_push(other, vec![theirs], now).len(), 1, "it is taken");
+    alone.persisted();
+    let Some((RequestId(2), Ok(accepted))) = alone.replies.last() else { panic!("{:?}", alone.replies) };
+    let [warning] = &accepted.warnings[..] else { panic!("{:?}", accepted.warnings) };
+    assert!(warning.starts_with("superseded: ") && warning.contains(&other.to_string()), "{warning}");
+
+    // A later change of one's own overtakes nothing that anybody needs to hear of.
+    alone.feed(Event::Request { id: RequestId(3), request: update("first") });
+    alone.feed(Event::Request { id: RequestId(4), request: update("second") });
+    alone.persisted();
+    let warned = alone.replies.iter().filter(|(_, reply)| reply.as_ref().is_ok_and(|a| !a.warnings.is_empty()));
+    assert_eq!(warned.count(), 1, "{:?}", alone.replies);
+}
+
+#[test]
 fn garbage_from_a_member_is_dropped_with_a_word_and_answered_by_nobody() {
     let mut alone = Alone::founded();
     let before = alone.core.cluster().records;
