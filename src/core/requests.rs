@@ -7,7 +7,7 @@ use crate::ids::ServiceId;
 use crate::model::node::Availability;
 use crate::model::record::{ClusterSettings, Hlc};
 use crate::model::service::{Revision, Service};
-use crate::model::spec::{Mode, PublishedPort};
+use crate::model::spec::PublishedPort;
 
 /// Where "any port" is chosen from; Swarm's range.
 const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
@@ -289,9 +289,15 @@ impl Core {
         self.check_references(&spec)?;
         service.ports = self.assign_ports(id, &spec.ports, &service.ports)?;
         service.previous = Some(effective);
-        service.current = target;
         service.rolled_back = true;
         service.updated = now.wall;
+        // Of a job each revision is a run: what it goes back to is run again.
+        if let Some(old) = self.store.revision(id, target).filter(|_| spec.mode.is_job()).cloned() {
+            let revision = Revision { id: self.new_revision(now), created: now.wall, ..old };
+            service.current = revision.id;
+            return Ok(Decision::new(id, Key::Service(id), revision_and_service(revision, service)));
+        }
+        service.current = target;
         Ok(Decision::new(id, Key::Service(id), self.kept_revision(service)))
     }
 
@@ -479,12 +485,4 @@ fn no_previous(name: &str) -> Refused {
 fn revision_and_service(revision: Revision, service: Service) -> Changes {
     let key = Key::Revision(revision.service, revision.id);
     vec![(key, Some(Value::Revision(revision))), (Key::Service(service.id), Some(Value::Service(service)))]
-}
-
-/// How many replicas a spec asks for; a global service's is counted by the caller.
-pub(super) fn replicas(spec: &ServiceSpec) -> Option<u32> {
-    match spec.mode {
-        Mode::Replicated(n) => Some(n),
-        Mode::Global => None,
-    }
 }

@@ -26,7 +26,10 @@ pub struct ServiceView {
     pub rollout: Option<Rollout>,
     /// A manual or automatic rollback; the rollout is shown as one.
     pub running: u32,
+    /// How many are to run; of a job, what may run at a time.
     pub desired: u32,
+    /// Of a job: slots, or nodes, of this run that have ended with success.
+    pub completed: u32,
     /// Set while no majority of the electorate is known to hold the last write: "held by 1 of 5 nodes".
     pub pending: Option<String>,
 }

@@ -17,6 +17,7 @@ Examples:
   peer service create --name db --mount type=volume,source=data,target=/data \\
       --constraint node.labels.disk==ssd postgres:18
   peer service create --name agent --mode global acme/agent:7 --verbose
+  peer service create --name migrate --mode replicated-job --restart-max-attempts 3 acme/web:7 ./migrate
   peer service create -d --name api --health-cmd 'curl -f localhost' \\
       --update-order start-first --update-failure-action rollback acme/api:3";
 
@@ -86,9 +87,8 @@ pub struct Create {
 
 fn mode(text: &str) -> Result<String, String> {
     match text {
-        "replicated" | "global" => Ok(text.to_owned()),
-        "replicated-job" | "global-job" => Err("jobs are not supported by this version of peer".to_owned()),
-        _ => Err("want replicated or global".to_owned()),
+        "replicated" | "global" | "replicated-job" | "global-job" => Ok(text.to_owned()),
+        _ => Err("want replicated, global, replicated-job or global-job".to_owned()),
     }
 }
 
@@ -98,7 +98,16 @@ impl Create {
         let mut spec = Object::new();
         put_text(&mut spec, "Name", self.name.as_deref().unwrap_or_default());
         put(&mut spec, "Labels", map(&self.label));
-        let mode = if self.mode == "global" { json!({ "Global": {} }) } else { json!({ "Replicated": {} }) };
+        let mode = match self.mode.as_str() {
+            "global" => json!({ "Global": {} }),
+            "global-job" => json!({ "GlobalJob": {} }),
+            "replicated-job" => {
+                // Both are always said: clients don't know the defaults. All at once, if nothing else is asked for.
+                let all = self.settings.replicas.unwrap_or(1);
+                json!({ "ReplicatedJob": { "MaxConcurrent": all, "TotalCompletions": all } })
+            }
+            _ => json!({ "Replicated": {} }),
+        };
         put(&mut spec, "Mode", mode);
         let task = child(&mut spec, "TaskTemplate");
         put(task, "ForceUpdate", 0);

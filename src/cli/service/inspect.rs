@@ -116,6 +116,12 @@ fn pretty(service: &Value, now: Timestamp) -> String {
     map(&mut page, "Labels:", " ", "=", &pairs(service, "/Spec/Labels"));
     if is_there(service, "/Spec/Mode/Global") {
         page.line("Service Mode:\tGlobal");
+    } else if is_there(service, "/Spec/Mode/GlobalJob") {
+        page.line("Service Mode:\tGlobal Job");
+    } else if is_there(service, "/Spec/Mode/ReplicatedJob") {
+        page.line("Service Mode:\tReplicated Job");
+        page.field(" Max Concurrent:\t", number(service, "/Spec/Mode/ReplicatedJob/MaxConcurrent"));
+        page.field(" Total Completions:\t", number(service, "/Spec/Mode/ReplicatedJob/TotalCompletions"));
     } else {
         page.line("Service Mode:\tReplicated");
         page.field(

@@ -76,7 +76,16 @@ pub fn mode(service: &Value) -> &'static str {
 
 fn replicas(service: &Value) -> String {
     let status = |key: &str| number(service, &format!("/ServiceStatus/{key}"));
-    let mut shown = format!("{}/{}", status("RunningTasks"), status("DesiredTasks"));
+    let (desired, completed) = (status("DesiredTasks"), status("CompletedTasks"));
+    let mut shown = format!("{}/{desired}", status("RunningTasks"));
+    match mode(service) {
+        "replicated job" => {
+            let total = number(service, "/Spec/Mode/ReplicatedJob/TotalCompletions");
+            shown.push_str(&format!(" ({completed}/{total} completed)"));
+        }
+        "global job" => shown.push_str(&format!(" ({completed}/{} completed)", desired + completed)),
+        _ => {}
+    }
     let max = number(service, "/Spec/TaskTemplate/Placement/MaxReplicas");
     if max > 0 && mode(service) == "replicated" {
         shown.push_str(&format!(" (max {max} per node)"));

@@ -153,8 +153,6 @@ struct Unsupported {
     credential_spec: Option<String>,
     #[arg(long, hide = true, value_parser = windows)]
     isolation: Option<String>,
-    #[arg(long, hide = true, value_parser = job)]
-    max_concurrent: Option<String>,
 }
 
 fn generic_resource(_: &str) -> Result<String, String> {
@@ -164,10 +162,6 @@ fn generic_resource(_: &str) -> Result<String, String> {
 
 fn windows(text: &str) -> Result<String, String> {
     if text == "default" { Ok(text.to_owned()) } else { Err("this is for containers of Windows".to_owned()) }
-}
-
-fn job(_: &str) -> Result<String, String> {
-    Err("jobs are not supported by this version of peer".to_owned())
 }
 
 #[derive(Clone, Copy)]

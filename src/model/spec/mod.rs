@@ -35,6 +35,30 @@ pub struct ServiceSpec {
 pub enum Mode {
     Replicated(u32),
     Global,
+    /// `total` slots, each run to a successful end once, `concurrent` of them at a time.
+    ReplicatedJob {
+        concurrent: u32,
+        total: u32,
+    },
+    /// Run to a successful end once on every node that fits.
+    GlobalJob,
+}
+
+impl Mode {
+    /// Each of its tasks is to come to an end.
+    pub fn is_job(self) -> bool {
+        matches!(self, Mode::ReplicatedJob { .. } | Mode::GlobalJob)
+    }
+
+    /// The name that Docker's filters and `--mode` have for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Replicated(_) => "replicated",
+            Mode::Global => "global",
+            Mode::ReplicatedJob { .. } => "replicated-job",
+            Mode::GlobalJob => "global-job",
+        }
+    }
 }
 
 /// What a task runs and where it may: a change of it (but for `placement` where the node still fits) replaces tasks.

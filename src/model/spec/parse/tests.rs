@@ -159,8 +159,6 @@ fn recorded_stack_service() {
 fn what_is_not_supported_yet_is_named() {
     for (path, value) in [
         ("Networks", json!([{"Target": "net1"}])),
-        ("Mode.ReplicatedJob", json!({"MaxConcurrent": 1})),
-        ("Mode.GlobalJob", json!({})),
         ("TaskTemplate.ContainerSpec.Isolation", json!("hyperv")),
         ("TaskTemplate.ContainerSpec.Privileges.CredentialSpec", json!({"File": "x"})),
         ("TaskTemplate.ContainerSpec.Privileges.SELinuxContext", json!({"Disable": true})),
@@ -174,6 +172,27 @@ fn what_is_not_supported_yet_is_named() {
         let error = parse(&with(path, value)).unwrap_err();
         assert_eq!(error.field, path);
         assert!(error.why.ends_with("not supported yet"), "{error}");
+    }
+}
+
+#[test]
+fn a_job_runs_as_many_as_it_says_and_is_never_restarted_after_a_success() {
+    let mode = |value| parse(&with("Mode", value)).unwrap().mode;
+    let replicated = |concurrent, total| Mode::ReplicatedJob { concurrent, total };
+    assert_eq!(mode(json!({"ReplicatedJob": {}})), replicated(1, 1));
+    assert_eq!(mode(json!({"ReplicatedJob": {"MaxConcurrent": 3}})), replicated(3, 3));
+    assert_eq!(mode(json!({"ReplicatedJob": {"MaxConcurrent": 2, "TotalCompletions": 7}})), replicated(2, 7));
+    assert_eq!(mode(json!({"GlobalJob": {}})), Mode::GlobalJob);
+    let job = parse(&with("Mode", json!({"GlobalJob": {}}))).unwrap();
+    assert_eq!(job.task.restart.condition, RestartCondition::OnFailure, "Swarm reads `any` so");
+    for (bad, says) in [
+        (json!({"ReplicatedJob": {}, "GlobalJob": {}}), "both ReplicatedJob and GlobalJob"),
+        (json!({"Replicated": {}, "ReplicatedJob": {}}), "both Replicated and ReplicatedJob"),
+        (json!({"ReplicatedJob": {"TotalCompletions": -1}}), "is negative"),
+        (json!({"ReplicatedJob": {"MaxConcurrent": 1_000_000}}), "is too many"),
+    ] {
+        let error = parse(&with("Mode", bad)).unwrap_err();
+        assert!(error.field.starts_with("Mode") && error.why.contains(says), "{error}");
     }
 }
 
