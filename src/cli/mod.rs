@@ -13,6 +13,7 @@ mod cluster;
 mod console;
 mod demo;
 mod error;
+mod events;
 #[cfg(test)]
 mod fixtures;
 mod go;
@@ -68,6 +69,7 @@ enum Command {
     Token(cluster::TokenArgs),
     Status(cluster::StatusArgs),
     Dashboard(cluster::DashboardArgs),
+    Events(events::EventsArgs),
     Leave(leave::LeaveArgs),
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -98,6 +100,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Node(command) => node::run(command, client, console).await,
         Command::Token(args) => cluster::token(&args, client, console).await,
         Command::Dashboard(_) => cluster::dashboard(client, console).await,
+        Command::Events(args) => events::events(&args, client, console).await,
         Command::Status(args) => cluster::status(&args, client, console).await,
         Command::Leave(args) => leave::leave(&args, client, console).await,
         Command::Cluster(command) => cluster::run(&command, client, console).await,
