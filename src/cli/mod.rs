@@ -29,6 +29,7 @@ mod tasks;
 mod template;
 #[cfg(test)]
 mod testing;
+mod top;
 
 pub use error::CliError;
 
@@ -70,6 +71,7 @@ enum Command {
     Status(cluster::StatusArgs),
     Dashboard(cluster::DashboardArgs),
     Events(events::EventsArgs),
+    Top(top::TopArgs),
     Leave(leave::LeaveArgs),
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -101,6 +103,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Token(args) => cluster::token(&args, client, console).await,
         Command::Dashboard(_) => cluster::dashboard(client, console).await,
         Command::Events(args) => events::events(&args, client, console).await,
+        Command::Top(args) => top::top(&args, client, console).await,
         Command::Status(args) => cluster::status(&args, client, console).await,
         Command::Leave(args) => leave::leave(&args, client, console).await,
         Command::Cluster(command) => cluster::run(&command, client, console).await,
