@@ -13,6 +13,7 @@ mod cluster;
 mod console;
 mod demo;
 mod error;
+mod events;
 #[cfg(test)]
 mod fixtures;
 mod go;
@@ -28,6 +29,7 @@ mod tasks;
 mod template;
 #[cfg(test)]
 mod testing;
+mod top;
 
 pub use error::CliError;
 
@@ -68,6 +70,8 @@ enum Command {
     Token(cluster::TokenArgs),
     Status(cluster::StatusArgs),
     Dashboard(cluster::DashboardArgs),
+    Events(events::EventsArgs),
+    Top(top::TopArgs),
     Leave(leave::LeaveArgs),
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -98,6 +102,8 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Node(command) => node::run(command, client, console).await,
         Command::Token(args) => cluster::token(&args, client, console).await,
         Command::Dashboard(_) => cluster::dashboard(client, console).await,
+        Command::Events(args) => events::events(&args, client, console).await,
+        Command::Top(args) => top::top(&args, client, console).await,
         Command::Status(args) => cluster::status(&args, client, console).await,
         Command::Leave(args) => leave::leave(&args, client, console).await,
         Command::Cluster(command) => cluster::run(&command, client, console).await,

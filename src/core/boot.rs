@@ -96,6 +96,7 @@ impl Core {
             next_exchange: now.mono + EXCHANGE_EVERY,
             next_tidy: now.mono + TIDY_EVERY,
             stopping: None,
+            chronicle: None,
             changes: 0,
             liveness_dirty: true,
             last_now: now.mono,

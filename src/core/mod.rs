@@ -7,6 +7,7 @@
 //! the worker's statuses become records, the lease holder plans.
 
 mod boot;
+pub mod chronicle;
 pub mod face;
 mod leader;
 mod objects;
@@ -91,6 +92,8 @@ pub struct Core {
     next_tidy: Mono,
     stopping: Option<Mono>,
     liveness_dirty: bool,
+    /// Only where somebody wants to know what happens.
+    chronicle: Option<chronicle::Chronicle>,
     /// Raised by whatever shows in a view.
     changes: u64,
     /// When the last event came: what questions about holding a lease are answered with.
@@ -242,6 +245,9 @@ impl Core {
         self.changes += 1;
         self.routes.all_changed();
         self.liveness_dirty = true;
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.stir(node);
+        }
         self.plan_all_soon();
         let was_up = from.is_some_and(|l| matches!(l, Liveness::Alive | Liveness::Suspect));
         match to {
@@ -385,6 +391,9 @@ impl Core {
 
     fn on_changed(&mut self, key: Key, now: Now) {
         self.changes += 1;
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.touch(&key);
+        }
         if key.is_decision()
             && let Some(record) = self.store.record(&key)
         {

@@ -167,7 +167,7 @@ impl Core {
     }
 
     /// Who holds the lease, as far as this node knows: by its own grants, else by who wrote the electorate last.
-    fn holder(&self) -> Option<(NodeId, Term)> {
+    pub(super) fn holder(&self) -> Option<(NodeId, Term)> {
         let now = self.last_now;
         let recorded = || match self.store.record(&Key::Electorate) {
             Some(record) if record.stamp.term != Term::ZERO => Some((record.stamp.term.node, record.stamp.term)),

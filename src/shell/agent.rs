@@ -18,6 +18,7 @@ use crate::shell::api::{self, ApiConfig};
 use crate::shell::clock::Clock;
 use crate::shell::disk::{Disk, DiskEvent};
 use crate::shell::engine::{self, AnyEngine, EngineHandle};
+use crate::shell::events::Events;
 use crate::shell::handle::{AgentHandle, Command};
 use crate::shell::identity::token::same_secret;
 use crate::shell::identity::{DataDir, Identity, random};
@@ -127,8 +128,9 @@ impl Agent {
             durable,
             first,
         };
-        let core = Core::boot(boot, clock.now())
+        let mut core = Core::boot(boot, clock.now())
             .with_context(|| format!("{} is left as it was", dir.state_path().display()))?;
+        core.keep_chronicle(clock.now());
         if !first_start
             && let Some(unheeded) = core.node(identity.node()).and_then(|me| first::unheeded(&config, &me.policy))
         {
@@ -152,20 +154,12 @@ impl Agent {
         let tunnels = Arc::new(NetTunnels(net.clone()));
         let mesh = Arc::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
 
-        let counters = Arc::new(Counters::default());
+        let (counters, events) = (Arc::new(Counters::default()), Events::default());
         let page = serve_page(config.dashboard, &dir, handle.clone(), counters.clone(), stop.clone()).await?;
         let link = page.map(|page| page.link());
         let vault = Arc::new(Vault::new(&identity.pem().ca_key));
-        let api = bind_api(
-            &config,
-            &identity,
-            link.clone(),
-            vault.clone(),
-            Arc::new(logs.clone()),
-            handle.clone(),
-            stop.clone(),
-        )
-        .await?;
+        let extra = for_the_api(&identity, link.clone(), vault.clone(), Arc::new(logs.clone()), events.clone());
+        let api = bind_api(&config, extra, handle.clone(), stop.clone()).await?;
         tokio::spawn(async move {
             if let Err(error) = api.await {
                 tracing::error!(%error, "the API has ended");
@@ -188,6 +182,7 @@ impl Agent {
             leaves: false,
             first_life: first_start,
             counters,
+            events,
             disk_events: disk_queue,
             net_events,
             engine_events,
@@ -269,10 +264,7 @@ pub async fn run(config: AgentConfig, told: impl Future<Output = ()>) -> anyhow:
 
 async fn bind_api(
     config: &AgentConfig,
-    identity: &Arc<Identity>,
-    page: Option<String>,
-    vault: Arc<Vault>,
-    logs: Arc<dyn LogSource>,
+    extra: api::Extra,
     handle: AgentHandle,
     stop: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
@@ -282,16 +274,26 @@ async fn bind_api(
     };
     let api_config =
         ApiConfig { socket: config.socket.clone(), engine, agent_version: env!("CARGO_PKG_VERSION").to_owned() };
+    api::bind(api_config, handle, extra, stop).await
+}
+
+fn for_the_api(
+    identity: &Arc<Identity>,
+    page: Option<String>,
+    vault: Arc<Vault>,
+    logs: Arc<dyn LogSource>,
+    events: Events,
+) -> api::Extra {
     let signer = identity.clone();
-    let extra = api::Extra {
+    api::Extra {
         token: Arc::new(move |secret| signer.token(secret).map_or_else(|_| String::new(), |t| t.to_string())),
         new_secret: Arc::new(|| random::secret().unwrap_or_default()),
         ca: identity.pem().ca.as_str().into(),
         vault,
         logs,
+        events,
         page,
-    };
-    api::bind(api_config, handle, extra, stop).await
+    }
 }
 
 const PAGE_TOKEN_FILE: &str = "dashboard-token";
@@ -379,6 +381,7 @@ struct Driver {
     /// Nothing of this node is durable yet.
     first_life: bool,
     counters: Arc<Counters>,
+    events: Events,
     disk_events: mpsc::UnboundedReceiver<DiskEvent>,
     net_events: mpsc::Receiver<NetEvent>,
     engine_events: mpsc::Receiver<EngineEvent>,
@@ -421,6 +424,7 @@ impl Driver {
         if let Some(trace) = &mut self.trace {
             trace.look(&self.core, now);
         }
+        self.events.add(self.core.take_happenings(now));
         self.drain();
     }
 

@@ -1,6 +1,6 @@
 //! Which request goes where: the whole surface on one page.
 
-use super::handle::{logs, network, node, object, peer, service, swarm, system, task};
+use super::handle::{events, logs, network, node, object, peer, service, swarm, system, task};
 use super::incoming::{self, Call};
 use super::reply::{Answer, Failure};
 use super::{API_VERSION, Api, MIN_API_VERSION};
@@ -26,13 +26,18 @@ pub async fn entry(State(api): State<Arc<Api>>, request: Request) -> Response {
             stamp(&api, response.headers_mut());
             response
         }
+        _ if method == Method::GET && segments == ["events"] => {
+            let mut response = events::stream(&api, request).await.unwrap_or_else(Failure::into_response);
+            stamp(&api, response.headers_mut());
+            response
+        }
         Some(engine) if !ours => engine.pass(request).await.unwrap_or_else(Failure::into_response),
         _ => {
             let answer = if ours {
                 answer(&api, &segments, request).await
             } else {
                 incoming::discard(request.into_body()).await;
-                without_engine(&api, &method, &segments)
+                without_engine(&method, &segments)
             };
             let mut response = answer.unwrap_or_else(Failure::into_response);
             stamp(&api, response.headers_mut());
@@ -111,9 +116,8 @@ async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answe
 }
 
 /// What a node without a Docker Engine says to what would be the engine's.
-pub(super) fn without_engine(api: &Api, method: &Method, segments: &[&str]) -> Answer {
+pub(super) fn without_engine(method: &Method, segments: &[&str]) -> Answer {
     match segments {
-        ["events"] => Ok(super::engine::silent_stream(api.stop.clone())),
         // The docker CLI warns that it can't pin the image's digest, and goes on.
         ["distribution", ..] => {
             Err(Failure::not_found("this node has no Docker Engine that could ask the registry for the image's digest"))

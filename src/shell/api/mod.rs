@@ -19,6 +19,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+use crate::shell::events::Events;
 use crate::shell::handle::AgentHandle;
 use crate::shell::logs::LogSource;
 use crate::shell::vault::Vault;
@@ -58,6 +59,8 @@ pub struct Extra {
     pub vault: Arc<Vault>,
     /// What tasks say, on whatever node.
     pub logs: Arc<dyn LogSource>,
+    /// What happens in the cluster.
+    pub events: Events,
     /// The cluster page's link, with its token.
     pub page: Option<String>,
 }

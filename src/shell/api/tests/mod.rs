@@ -1,6 +1,7 @@
 //! The whole API over a real unix socket, with a made-up agent behind it.
 
 mod docker_cli;
+mod events;
 mod fake;
 mod http;
 mod passing;
@@ -8,6 +9,7 @@ pub mod views;
 
 use super::{ApiConfig, Extra, serve, socket};
 use crate::ids::NodeId;
+use crate::shell::events::Events;
 use crate::shell::logs::{LogAsk, LogItem, LogLine, LogSource, LogStream};
 use crate::shell::vault::Vault;
 use fake::Fake;
@@ -43,6 +45,7 @@ impl LogSource for Said {
 struct Server {
     dir: tempfile::TempDir,
     agent: Arc<Fake>,
+    events: Events,
     stop: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
 }
@@ -51,7 +54,7 @@ impl Server {
     async fn start(engine: Option<PathBuf>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let agent = Arc::new(Fake::new(views::snapshot()));
-        let stop = CancellationToken::new();
+        let (stop, events) = (CancellationToken::new(), Events::default());
         let config = ApiConfig { socket: dir.path().join("peer.sock"), engine, agent_version: "0.1.0".to_owned() };
         let extra = Extra {
             token: Arc::new(|secret| format!("PEERTKN-1-{secret}")),
@@ -59,11 +62,12 @@ impl Server {
             ca: "-----BEGIN CERTIFICATE-----\n".into(),
             vault: Arc::new(Vault::new("test")),
             logs: Arc::new(Said),
+            events: events.clone(),
             page: Some("http://127.0.0.1:7373/#token=t".to_owned()),
         };
         let bound = socket::bind(&config.socket).await.unwrap();
         let serving = tokio::spawn(serve(config, bound, agent.clone(), extra, stop.clone()));
-        let server = Self { dir, agent, stop, serving };
+        let server = Self { dir, agent, events, stop, serving };
         server.reachable().await;
         server
     }
