@@ -409,6 +409,9 @@ impl Driver {
             }
         }
         self.commands.close();
+        if self.ended == Some(Ended::Stopped) {
+            self.mesh.close().await;
+        }
         self.net.close().await;
         self.stop.cancel();
         tracing::debug!(dir = %self.dir.path().display(), "stopped");
@@ -459,6 +462,7 @@ impl Driver {
         tokio::spawn(async move {
             match tokio::time::timeout(mesh::TUNNEL_TIMEOUT, recv.read_u8()).await {
                 Ok(Ok(mesh::TUNNEL_KIND)) => mesh.accept(from, send, recv),
+                Ok(Ok(mesh::HELD_TUNNEL_KIND)) => mesh.accept_held(from, send, recv),
                 Ok(Ok(logs::KIND)) => logs.serve(send, recv).await,
                 Ok(Ok(kind)) => tracing::debug!(%from, kind, "a stream of a kind that this build doesn't know"),
                 // Gone before it said anything.
