@@ -150,22 +150,15 @@ impl Agent {
         let engine = engine::spawn(engine, owner, engine_sink, stop.clone());
         let (mesh_sink, mesh_events) = mpsc::channel(MAX_EVENTS);
         let tunnels = Arc::new(NetTunnels(net.clone()));
-        let mesh = Arc::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
+        let mesh: Arc<dyn DataPlane> = Arc::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
 
         let counters = Arc::new(Counters::default());
-        let page = serve_page(config.dashboard, &dir, handle.clone(), counters.clone(), stop.clone()).await?;
+        let page =
+            serve_page(config.dashboard, &dir, handle.clone(), counters.clone(), mesh.clone(), stop.clone()).await?;
         let link = page.map(|page| page.link());
         let vault = Arc::new(Vault::new(&identity.pem().ca_key));
-        let api = bind_api(
-            &config,
-            &identity,
-            link.clone(),
-            vault.clone(),
-            Arc::new(logs.clone()),
-            handle.clone(),
-            stop.clone(),
-        )
-        .await?;
+        let extra = extra(&identity, link.clone(), vault.clone(), Arc::new(logs.clone()), mesh.clone());
+        let api = bind_api(&config, extra, handle.clone(), stop.clone()).await?;
         tokio::spawn(async move {
             if let Err(error) = api.await {
                 tracing::error!(%error, "the API has ended");
@@ -237,6 +230,7 @@ impl Agent {
 
 /// Runs an agent until SIGTERM, Ctrl-C or `told`, which stop it gracefully, or until it was removed from the cluster.
 pub async fn run(config: AgentConfig, told: impl Future<Output = ()>) -> anyhow::Result<Ended> {
+    raise_descriptor_limit();
     let engine = match &config.engine {
         EngineChoice::Docker(socket) => AnyEngine::parse(&socket.display().to_string(), &config.hostname),
         EngineChoice::Demo => AnyEngine::parse("demo", &config.hostname),
@@ -267,12 +261,18 @@ pub async fn run(config: AgentConfig, told: impl Future<Output = ()>) -> anyhow:
     Ok(ended)
 }
 
+/// Each connection through the mesh takes two; what a shell gives is a thousand.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
+}
+
 async fn bind_api(
     config: &AgentConfig,
-    identity: &Arc<Identity>,
-    page: Option<String>,
-    vault: Arc<Vault>,
-    logs: Arc<dyn LogSource>,
+    extra: api::Extra,
     handle: AgentHandle,
     stop: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
@@ -282,16 +282,26 @@ async fn bind_api(
     };
     let api_config =
         ApiConfig { socket: config.socket.clone(), engine, agent_version: env!("CARGO_PKG_VERSION").to_owned() };
+    api::bind(api_config, handle, extra, stop).await
+}
+
+fn extra(
+    identity: &Arc<Identity>,
+    page: Option<String>,
+    vault: Arc<Vault>,
+    logs: Arc<dyn LogSource>,
+    mesh: Arc<dyn DataPlane>,
+) -> api::Extra {
     let signer = identity.clone();
-    let extra = api::Extra {
+    api::Extra {
         token: Arc::new(move |secret| signer.token(secret).map_or_else(|_| String::new(), |t| t.to_string())),
         new_secret: Arc::new(|| random::secret().unwrap_or_default()),
         ca: identity.pem().ca.as_str().into(),
         vault,
         logs,
         page,
-    };
-    api::bind(api_config, handle, extra, stop).await
+        mesh,
+    }
 }
 
 const PAGE_TOKEN_FILE: &str = "dashboard-token";
@@ -302,6 +312,7 @@ async fn serve_page(
     dir: &DataDir,
     handle: AgentHandle,
     counters: Arc<Counters>,
+    mesh: Arc<dyn DataPlane>,
     stop: CancellationToken,
 ) -> anyhow::Result<Option<Page>> {
     let addr = match where_to {
@@ -317,7 +328,7 @@ async fn serve_page(
             token
         }
     };
-    let serve = |addr| page::serve(addr, token.clone(), handle.clone(), counters.clone(), stop.clone());
+    let serve = |addr| page::serve(addr, token.clone(), handle.clone(), counters.clone(), mesh.clone(), stop.clone());
     match serve(addr).await {
         Err(_) if where_to == Dashboard::Default => serve(SocketAddr::new(addr.ip(), 0)).await.map(Some),
         result => result.map(Some),
