@@ -20,6 +20,7 @@ mod go;
 mod json;
 mod leave;
 mod list;
+mod mesh;
 mod node;
 mod progress;
 mod service;
@@ -67,6 +68,8 @@ enum Command {
     Service(service::ServiceCommand),
     #[command(subcommand)]
     Node(node::NodeCommand),
+    #[command(subcommand)]
+    Mesh(mesh::MeshCommand),
     Token(cluster::TokenArgs),
     Status(cluster::StatusArgs),
     Dashboard(cluster::DashboardArgs),
@@ -100,6 +103,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Start(_) | Command::Demo(_) | Command::Greeter(_) => Ok(()),
         Command::Service(command) => service::run(command, client, console).await,
         Command::Node(command) => node::run(command, client, console).await,
+        Command::Mesh(command) => mesh::run(command, client, console).await,
         Command::Token(args) => cluster::token(&args, client, console).await,
         Command::Dashboard(_) => cluster::dashboard(client, console).await,
         Command::Events(args) => events::events(&args, client, console).await,

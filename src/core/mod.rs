@@ -419,6 +419,8 @@ impl Core {
             Key::Revision(service, revision) => {
                 self.plan_soon([service]);
                 self.spec(service, revision);
+                // What it asks for its ports.
+                self.routes.service_changed(service);
                 let waiting: Vec<TaskId> = self
                     .store
                     .tasks()

@@ -152,13 +152,15 @@ impl Agent {
         let engine = engine::spawn(engine, owner, engine_sink, stop.clone());
         let (mesh_sink, mesh_events) = mpsc::channel(MAX_EVENTS);
         let tunnels = Arc::new(NetTunnels(net.clone()));
-        let mesh = Arc::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
+        let mesh: Arc<dyn DataPlane> = Arc::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
 
         let (counters, events) = (Arc::new(Counters::default()), Events::default());
-        let page = serve_page(config.dashboard, &dir, handle.clone(), counters.clone(), stop.clone()).await?;
+        let page =
+            serve_page(config.dashboard, &dir, handle.clone(), counters.clone(), mesh.clone(), stop.clone()).await?;
         let link = page.map(|page| page.link());
         let vault = Arc::new(Vault::new(&identity.pem().ca_key));
-        let extra = for_the_api(&identity, link.clone(), vault.clone(), Arc::new(logs.clone()), events.clone());
+        let extra =
+            for_the_api(&identity, link.clone(), vault.clone(), Arc::new(logs.clone()), events.clone(), mesh.clone());
         let api = bind_api(&config, extra, handle.clone(), stop.clone()).await?;
         tokio::spawn(async move {
             if let Err(error) = api.await {
@@ -232,6 +234,7 @@ impl Agent {
 
 /// Runs an agent until SIGTERM, Ctrl-C or `told`, which stop it gracefully, or until it was removed from the cluster.
 pub async fn run(config: AgentConfig, told: impl Future<Output = ()>) -> anyhow::Result<Ended> {
+    raise_descriptor_limit();
     let engine = match &config.engine {
         EngineChoice::Docker(socket) => AnyEngine::parse(&socket.display().to_string(), &config.hostname),
         EngineChoice::Demo => AnyEngine::parse("demo", &config.hostname),
@@ -262,6 +265,15 @@ pub async fn run(config: AgentConfig, told: impl Future<Output = ()>) -> anyhow:
     Ok(ended)
 }
 
+/// Each connection through the mesh takes two; what a shell gives is a thousand.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
+}
+
 async fn bind_api(
     config: &AgentConfig,
     extra: api::Extra,
@@ -283,6 +295,7 @@ fn for_the_api(
     vault: Arc<Vault>,
     logs: Arc<dyn LogSource>,
     events: Events,
+    mesh: Arc<dyn DataPlane>,
 ) -> api::Extra {
     let signer = identity.clone();
     api::Extra {
@@ -293,6 +306,7 @@ fn for_the_api(
         logs,
         events,
         page,
+        mesh,
     }
 }
 
@@ -304,6 +318,7 @@ async fn serve_page(
     dir: &DataDir,
     handle: AgentHandle,
     counters: Arc<Counters>,
+    mesh: Arc<dyn DataPlane>,
     stop: CancellationToken,
 ) -> anyhow::Result<Option<Page>> {
     let addr = match where_to {
@@ -319,7 +334,7 @@ async fn serve_page(
             token
         }
     };
-    let serve = |addr| page::serve(addr, token.clone(), handle.clone(), counters.clone(), stop.clone());
+    let serve = |addr| page::serve(addr, token.clone(), handle.clone(), counters.clone(), mesh.clone(), stop.clone());
     match serve(addr).await {
         Err(_) if where_to == Dashboard::Default => serve(SocketAddr::new(addr.ip(), 0)).await.map(Some),
         result => result.map(Some),
@@ -412,6 +427,9 @@ impl Driver {
             }
         }
         self.commands.close();
+        if self.ended == Some(Ended::Stopped) {
+            self.mesh.close().await;
+        }
         self.net.close().await;
         self.stop.cancel();
         tracing::debug!(dir = %self.dir.path().display(), "stopped");
@@ -463,6 +481,7 @@ impl Driver {
         tokio::spawn(async move {
             match tokio::time::timeout(mesh::TUNNEL_TIMEOUT, recv.read_u8()).await {
                 Ok(Ok(mesh::TUNNEL_KIND)) => mesh.accept(from, send, recv),
+                Ok(Ok(mesh::HELD_TUNNEL_KIND)) => mesh.accept_held(from, send, recv),
                 Ok(Ok(logs::KIND)) => logs.serve(send, recv).await,
                 Ok(Ok(kind)) => tracing::debug!(%from, kind, "a stream of a kind that this build doesn't know"),
                 // Gone before it said anything.

@@ -7,6 +7,7 @@ use super::settings::Settings;
 use super::values::{self, Ulimit};
 use crate::cli::error::CliError;
 use crate::cli::json::{Object, child, put, put_list, put_text, put_texts};
+use crate::model::spec::PortOptions;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Examples:
   peer service create --name web --replicas 3 --publish 80:8080 nginx:1.29
+  peer service create --name api --publish published=80,target=8080,protocol=http acme/api:3
   peer service create --name db --mount type=volume,source=data,target=/data \\
       --constraint node.labels.disk==ssd postgres:18
   peer service create --name agent --mode global acme/agent:7 --verbose
@@ -31,7 +33,8 @@ pub struct Create {
     /// replicated (a number of tasks) or global (one on each node)
     #[arg(long, value_name = "MODE", value_parser = mode, default_value = "replicated")]
     mode: String,
-    /// Open a port on every node, as 80:8080[/udp] or published=80,target=8080,mode=host
+    /// Open a port on every node, as 80:8080[/udp] or published=80,target=8080,mode=host. The mesh's options go with
+    /// it: protocol=http|h2c, sticky=source, prefer=local, proxy-protocol=v1|v2
     #[arg(short, long, value_name = "PORT")]
     publish: Vec<Ports>,
     /// Set a variable in the containers, as KEY=VALUE, or KEY for its value here
@@ -127,6 +130,11 @@ impl Create {
             "Ports",
             self.publish.iter().flat_map(|ports| &ports.0).map(super::ports::Port::json).collect(),
         );
+        for port in self.publish.iter().flat_map(|ports| &ports.0) {
+            if port.options != PortOptions::default() {
+                port.put_options(&mut spec);
+            }
+        }
         self.settings.apply(&mut spec)?;
         Ok(spec)
     }

@@ -1,6 +1,7 @@
 //! `peer service inspect`: the agent's JSON to the letter, or with `--pretty` as docker lays it out for people.
 
 use super::path;
+use super::ports::options_of;
 use crate::cli::client::{Client, with_query};
 use crate::cli::console::Console;
 use crate::cli::error::CliError;
@@ -318,6 +319,8 @@ fn ports(page: &mut Page, service: &Value) {
         page.field("  Protocol = ", text(port, "/Protocol"));
         page.field("  TargetPort = ", number(port, "/TargetPort"));
         page.field("  PublishMode = ", text(port, "/PublishMode"));
+        let (published, target) = (number(port, "/PublishedPort"), number(port, "/TargetPort"));
+        page.some("  Options = ", &options_of(service, published, target).unwrap_or_default());
     }
     page.0.pop();
     page.line(" ");

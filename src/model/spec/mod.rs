@@ -8,11 +8,13 @@ mod files;
 mod image;
 mod parse;
 mod placement;
+mod port_options;
 mod read;
 pub mod template;
 pub use defaults::{is_unnamed, resolve_defaults, resolve_minimum, with_name};
 pub use parse::{SpecError, parse, parse_with_warnings, warnings};
 pub use placement::parse_network;
+pub use port_options::{AppProtocol, PortOptions, ProxyProtocol};
 
 use crate::model::object::{FileRef, NetworkRef};
 use serde::{Deserialize, Serialize};
@@ -327,6 +329,11 @@ impl ServiceSpec {
             || self.task.log_driver != old.task.log_driver
             || self.task.force_update != old.task.force_update
             || self.host_ports().ne(old.host_ports())
+    }
+
+    /// What a port of this spec asks of the mesh, its number chosen or not.
+    pub fn options(&self, port: &PublishedPort) -> PortOptions {
+        PortOptions::of(&self.labels, port)
     }
 
     /// Ports bound by the container itself; the mesh's can change under a running task.

@@ -9,8 +9,8 @@ use super::files::networks;
 use super::placement::placement;
 use super::read::{Field, quoted};
 use super::{
-    FailureAction, LogDriver, Mode, Order, Protocol, PublishMode, PublishedPort, Resources, RestartCondition,
-    RestartPolicy, ServiceSpec, TaskSpec, UpdateConfig,
+    FailureAction, LogDriver, Mode, Order, PortOptions, Protocol, PublishMode, PublishedPort, Resources,
+    RestartCondition, RestartPolicy, ServiceSpec, TaskSpec, UpdateConfig,
 };
 use crate::limits::{MAX_REPLICAS, MAX_SPEC_BYTES};
 use std::collections::BTreeSet;
@@ -67,6 +67,14 @@ fn service(root: &Field<'_>, warnings: &mut Vec<String>) -> Result<ServiceSpec, 
         rollback: rollback(&root.at("RollbackConfig")?, warnings)?,
         ports: endpoint(&root.at("EndpointSpec")?, warnings)?,
     };
+    for (key, value) in &spec.labels {
+        let field = || format!("Labels.{key}");
+        match PortOptions::check(key, value, &spec.ports) {
+            Ok(None) => {}
+            Ok(Some(note)) => warnings.push(format!("{}: {note}", field())),
+            Err(why) => return Err(SpecError { field: field(), why }),
+        }
+    }
     if matches!(spec.mode, Mode::Global | Mode::GlobalJob) && spec.task.placement.max_replicas > 0 {
         warnings.push("TaskTemplate.Placement.MaxReplicas: has no effect on a global service".to_owned());
     }

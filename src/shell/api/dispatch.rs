@@ -104,6 +104,7 @@ async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answe
 
         ("GET", ["peer", "status"]) => peer::status(api).await,
         ("GET", ["peer", "dashboard"]) => peer::dashboard(api),
+        ("GET", ["peer", "mesh"]) => peer::mesh(api).await,
         ("GET", ["peer", "token"]) => peer::token(api).await,
         ("POST", ["peer", "token", "rotate"]) => peer::rotate_token(api).await,
         ("GET", ["peer", "services", service, "history"]) => peer::history(api, service).await,

@@ -22,6 +22,7 @@ mod tests;
 use crate::shell::events::Events;
 use crate::shell::handle::AgentHandle;
 use crate::shell::logs::LogSource;
+use crate::shell::mesh::DataPlane;
 use crate::shell::vault::Vault;
 use backend::Backend;
 pub(in crate::shell) use backend::{Snapshot, Want};
@@ -63,6 +64,8 @@ pub struct Extra {
     pub events: Events,
     /// The cluster page's link, with its token.
     pub page: Option<String>,
+    /// What carries published ports here.
+    pub mesh: Arc<dyn DataPlane>,
 }
 
 /// Binds the socket; what it returns answers on it until `stop`, then lets what is under way end.

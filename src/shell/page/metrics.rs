@@ -3,9 +3,11 @@
 
 use super::Shared;
 use crate::core::face::Notice;
+use crate::core::view::ServiceView;
 use crate::model::node::Liveness;
 use crate::model::task::TaskPhase;
 use crate::shell::api::{Answer, Snapshot, Want};
+use crate::shell::mesh::{PortView, View};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
@@ -58,6 +60,7 @@ pub async fn serve(State(page): State<Arc<Shared>>, headers: HeaderMap) -> Answe
     let mut text = Text::default();
     gauges(&mut text, &snapshot);
     counters(&mut text, &page.counters);
+    mesh(&mut text, &page.mesh.view(), &snapshot);
     process(&mut text);
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text.0).into_response())
 }
@@ -115,7 +118,7 @@ fn gauges(text: &mut Text, seen: &Snapshot) {
     });
     text.metric("tasks", "gauge", "Tasks of the cluster by phase, and whether they are this node's.", rows);
 
-    let each = |value: fn(&crate::core::view::ServiceView) -> u64| {
+    let each = |value: fn(&ServiceView) -> u64| {
         seen.services.iter().map(move |s| (labels(&[("service", &s.service.name)]), value(s))).collect::<Vec<_>>()
     };
     text.metric("service_replicas_desired", "gauge", "Replicas that should run.", each(|s| s.desired.into()));
@@ -151,6 +154,42 @@ fn counters(text: &mut Text, counters: &Counters) {
     );
     one("rollbacks_total", "Automatic rollbacks begun while this node held the lease.", &counters.rollbacks);
     one("warnings_total", "Warnings in this agent's log.", &counters.warnings);
+}
+
+/// Of what comes in through this node's published ports, by service and port.
+fn mesh(text: &mut Text, view: &View, seen: &Snapshot) {
+    let each = |value: fn(&PortView) -> u64| {
+        let row = move |port: &PortView| {
+            let owns = |s: &&ServiceView| {
+                s.service.ports.iter().any(|p| (p.protocol, p.published) == (port.protocol, port.port))
+            };
+            let service = seen.services.iter().find(owns).map_or("", |s| s.service.name.as_str());
+            (labels(&[("service", service), ("port", &port.port.to_string())]), value(port))
+        };
+        view.ports.iter().map(row).collect::<Vec<_>>()
+    };
+    let mut counter = |name, help, value| text.metric(name, "counter", help, each(value));
+    counter(
+        "mesh_connections_total",
+        "Connections (on an HTTP-aware port: requests) sent to replicas through this node's port.",
+        |port| port.totals.connections,
+    );
+    counter("mesh_retries_total", "Times another replica was tried.", |port| port.totals.retries);
+    counter("mesh_failures_total", "Clients that were turned away.", |port| port.totals.failures);
+    counter("mesh_sent_bytes_total", "Bytes sent to replicas.", |port| port.totals.sent_bytes);
+    counter("mesh_received_bytes_total", "Bytes received from replicas.", |port| port.totals.received_bytes);
+    text.metric(
+        "mesh_connections_open",
+        "gauge",
+        "Connections (on an HTTP-aware port: requests) that are open.",
+        each(|port| port.totals.open),
+    );
+    text.metric(
+        "mesh_port_blocked",
+        "gauge",
+        "1 while the port can't be opened on this node.",
+        each(|port| u64::from(port.blocked.is_some())),
+    );
 }
 
 /// Under the names that every exporter uses, with our prefix. Where there is no /proc they are left out.

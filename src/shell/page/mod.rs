@@ -15,6 +15,7 @@ mod picture;
 pub use metrics::Counters;
 
 use crate::shell::handle::AgentHandle;
+use crate::shell::mesh::DataPlane;
 use anyhow::Context;
 use axum::Router;
 use axum::http::HeaderValue;
@@ -49,6 +50,7 @@ impl Page {
 struct Shared {
     agent: AgentHandle,
     counters: Arc<Counters>,
+    mesh: Arc<dyn DataPlane>,
     watch: Watch,
     guard: Guard,
 }
@@ -62,12 +64,13 @@ pub async fn serve(
     token: String,
     agent: AgentHandle,
     counters: Arc<Counters>,
+    mesh: Arc<dyn DataPlane>,
     stop: CancellationToken,
 ) -> anyhow::Result<Page> {
     let listener = TcpListener::bind(addr).await.with_context(|| format!("can't serve the page on {addr}"))?;
     let addr = listener.local_addr()?;
     let watch = Watch::start(agent.clone(), stop.clone());
-    let shared = Arc::new(Shared { agent, counters, watch, guard: Guard::new(addr, token.clone()) });
+    let shared = Arc::new(Shared { agent, counters, mesh, watch, guard: Guard::new(addr, token.clone()) });
     let router = Router::new()
         .route("/", get(|| asset("text/html; charset=utf-8", include_str!("assets/page.html"))))
         .route("/page.css", get(|| asset("text/css; charset=utf-8", include_str!("assets/page.css"))))

@@ -481,3 +481,19 @@ fn replace_nth(at: &mut Value, left: &mut usize, value: &Value) {
         _ => {}
     }
 }
+
+#[test]
+fn options_of_ports_are_checked_with_the_rest() {
+    let spec = |labels: Value| {
+        let mut spec = minimal();
+        spec["Labels"] = labels;
+        spec["EndpointSpec"] = json!({"Ports": [{"TargetPort": 8080, "PublishedPort": 80}]});
+        parse_with_warnings(&spec.to_string())
+    };
+    let (good, warnings) = spec(json!({"peer.port.80": "protocol=http,prefer=local"})).unwrap();
+    assert!(good.options(&good.ports[0]).is_http() && warnings.is_empty());
+    let error = spec(json!({"peer.port.80": "protocol=smtp"})).unwrap_err();
+    assert_eq!(error.to_string(), "Labels.peer.port.80: invalid protocol \"smtp\": want tcp, http or h2c");
+    let (_, warnings) = spec(json!({"peer.port.81": "protocol=http"})).unwrap();
+    assert_eq!(warnings, ["Labels.peer.port.81: has no effect: no such port is published in ingress mode"]);
+}

@@ -8,9 +8,12 @@ mod passing;
 pub mod views;
 
 use super::{ApiConfig, Extra, serve, socket};
-use crate::ids::NodeId;
+use crate::ids::{NodeId, TaskId};
+use crate::model::spec::{PortOptions, Protocol};
+use crate::routes::RouteTable;
 use crate::shell::events::Events;
 use crate::shell::logs::{LogAsk, LogItem, LogLine, LogSource, LogStream};
+use crate::shell::mesh::{DataPlane, PortView, ReplicaState, ReplicaView, Totals, View};
 use crate::shell::vault::Vault;
 use fake::Fake;
 use std::net::SocketAddr;
@@ -41,6 +44,37 @@ impl LogSource for Said {
     }
 }
 
+/// Carries the first service's port, with one replica and one that leaves.
+struct Plane;
+
+impl DataPlane for Plane {
+    fn apply(&self, _: u64, _: Arc<RouteTable>) {}
+    fn await_drained(&self, _: TaskId) {}
+    fn accept(&self, _: NodeId, _: quinn::SendStream, _: quinn::RecvStream) {}
+    fn view(&self) -> View {
+        let seen = views::snapshot();
+        let replica = |n: usize, state| ReplicaView {
+            task: seen.tasks[n].task.id,
+            node: seen.tasks[n].task.node.unwrap(),
+            target: 5000,
+            local: n == 0,
+            state,
+            open: 2,
+            total: 7,
+            failures: 1,
+        };
+        let port = PortView {
+            protocol: Protocol::Tcp,
+            port: 30000,
+            options: PortOptions { prefer_local: true, ..PortOptions::default() },
+            blocked: None,
+            totals: Totals { connections: 14, open: 4, ..Totals::default() },
+            replicas: vec![replica(0, ReplicaState::Routable), replica(1, ReplicaState::Draining)],
+        };
+        View { plane: "userspace", ports: vec![port] }
+    }
+}
+
 /// An API on a socket of its own.
 struct Server {
     dir: tempfile::TempDir,
@@ -64,6 +98,7 @@ impl Server {
             logs: Arc::new(Said),
             events: events.clone(),
             page: Some("http://127.0.0.1:7373/#token=t".to_owned()),
+            mesh: Arc::new(Plane),
         };
         let bound = socket::bind(&config.socket).await.unwrap();
         let serving = tokio::spawn(serve(config, bound, agent.clone(), extra, stop.clone()));
