@@ -3,15 +3,16 @@
 use super::handle::{logs, network, node, object, peer, service, swarm, system, task};
 use super::incoming::{self, Call};
 use super::reply::{Answer, Failure};
-use super::{API_VERSION, Api, MIN_API_VERSION};
+use super::{API_VERSION, Api, ApiVersion, MIN_API_VERSION};
 use crate::model::object::ObjectKind;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// The first segments of the paths that we answer ourselves; what stands below them is in [`route`].
-const OURS: &[&str] =
+pub(super) const OURS: &[&str] =
     &["_ping", "configs", "info", "nodes", "peer", "secrets", "services", "swarm", "tasks", "version"];
 
 pub async fn entry(State(api): State<Arc<Api>>, request: Request) -> Response {
@@ -23,7 +24,7 @@ pub async fn entry(State(api): State<Arc<Api>>, request: Request) -> Response {
         // Some networks are the cluster's, the others the engine's.
         _ if segments.first() == Some(&"networks") => {
             let mut response = network::route(&api, &segments, request).await.unwrap_or_else(Failure::into_response);
-            stamp(&api, response.headers_mut());
+            stamp(api.api_version(), &api.agent_version, response.headers_mut());
             response
         }
         Some(engine) if !ours => engine.pass(request).await.unwrap_or_else(Failure::into_response),
@@ -32,10 +33,10 @@ pub async fn entry(State(api): State<Arc<Api>>, request: Request) -> Response {
                 answer(&api, &segments, request).await
             } else {
                 incoming::discard(request.into_body()).await;
-                without_engine(&api, &method, &segments)
+                without_engine(&api.stop, &method, &segments)
             };
             let mut response = answer.unwrap_or_else(Failure::into_response);
-            stamp(&api, response.headers_mut());
+            stamp(api.api_version(), &api.agent_version, response.headers_mut());
             response
         }
     };
@@ -52,7 +53,7 @@ async fn answer(api: &Api, segments: &[&str], request: Request) -> Answer {
 }
 
 /// Docker's own words; what isn't ours the engine checks itself.
-fn check_version(call: &Call) -> Result<(), Failure> {
+pub(super) fn check_version(call: &Call) -> Result<(), Failure> {
     match call.version {
         Some(version) if version > API_VERSION => Err(Failure::invalid(format!(
             "client version {version} is too new. Maximum supported API version is {API_VERSION}"
@@ -67,8 +68,8 @@ fn check_version(call: &Call) -> Result<(), Failure> {
 
 async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answer {
     match (method, segments) {
-        ("GET" | "HEAD", ["_ping"]) => system::ping(api).await,
-        ("GET", ["version"]) => system::version(api).await,
+        ("GET" | "HEAD", ["_ping"]) => system::ping(api.engine.as_ref(), "active/manager").await,
+        ("GET", ["version"]) => system::version(api.engine.as_ref(), &api.agent_version, || api.api_version()).await,
         ("GET", ["info"]) => system::info(api).await,
 
         ("GET", ["nodes"]) => node::list(api, call).await,
@@ -111,9 +112,9 @@ async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answe
 }
 
 /// What a node without a Docker Engine says to what would be the engine's.
-pub(super) fn without_engine(api: &Api, method: &Method, segments: &[&str]) -> Answer {
+pub(super) fn without_engine(stop: &CancellationToken, method: &Method, segments: &[&str]) -> Answer {
     match segments {
-        ["events"] => Ok(super::engine::silent_stream(api.stop.clone())),
+        ["events"] => Ok(super::engine::silent_stream(stop.clone())),
         // The docker CLI warns that it can't pin the image's digest, and goes on.
         ["distribution", ..] => {
             Err(Failure::not_found("this node has no Docker Engine that could ask the registry for the image's digest"))
@@ -126,14 +127,14 @@ pub(super) fn without_engine(api: &Api, method: &Method, segments: &[&str]) -> A
 }
 
 /// The headers by which clients find out whom they talk to, as Docker sends them with everything.
-fn stamp(api: &Api, headers: &mut HeaderMap) {
+pub(super) fn stamp(version: ApiVersion, agent_version: &str, headers: &mut HeaderMap) {
     let mut put = |name: &'static str, value: String| {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.entry(name).or_insert(value);
         }
     };
-    put("api-version", api.api_version().to_string());
+    put("api-version", version.to_string());
     put("docker-experimental", "false".to_owned());
     put("ostype", "linux".to_owned());
-    put("server", format!("peer/{} (linux)", api.agent_version));
+    put("server", format!("peer/{agent_version} (linux)"));
 }
