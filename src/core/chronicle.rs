@@ -295,7 +295,8 @@ impl Core {
         let Some(spec) = self.specs.get(&service.current) else { return Vec::new() };
         let replicas = match spec.mode {
             Mode::Replicated(count) => Some(count),
-            Mode::Global => None,
+            Mode::ReplicatedJob { total, .. } => Some(total),
+            Mode::Global | Mode::GlobalJob => None,
         };
         let image = spec.task.container.image.clone();
         let is = Service { name: service.name.clone(), current: service.current, replicas, image };

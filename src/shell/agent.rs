@@ -4,17 +4,19 @@
 
 mod first;
 mod options;
+mod run;
 #[cfg(test)]
 mod tests;
 
 pub use options::{AgentConfig, Dashboard, EngineChoice, Join, StartOptions};
+pub use run::run;
 
 use crate::core::Core;
 use crate::core::face::{Boot, Effect, Event, MeshEvent, Notice, PersistId, Reply, Request, RequestId};
 use crate::ids::NodeId;
 use crate::model::container::{EngineEvent, Owner};
 use crate::model::record::Term;
-use crate::shell::api::{self, ApiConfig};
+use crate::shell::api::{self, Front};
 use crate::shell::clock::Clock;
 use crate::shell::disk::{Disk, DiskEvent};
 use crate::shell::engine::{self, AnyEngine, EngineHandle};
@@ -35,7 +37,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -83,11 +84,20 @@ pub enum Ended {
 impl Agent {
     /// Starts an agent. It is up when this returns: its socket answers, its neighbours hear of it.
     pub async fn start(config: AgentConfig, engine: AnyEngine) -> anyhow::Result<Self> {
+        Self::start_behind(config, engine, None).await
+    }
+
+    /// Likewise, on a socket that is bound already and goes on when this agent ends.
+    pub async fn start_behind(
+        config: AgentConfig,
+        engine: AnyEngine,
+        front: Option<Arc<Front>>,
+    ) -> anyhow::Result<Self> {
         let clock = Clock::new();
         let dir = DataDir::open(&config.data_dir)?;
         let start = first::identity(&dir, &config, clock.now().wall).await?;
         let (first_start, path) = (start.first_start, dir.path().to_owned());
-        let started = Self::start_in(dir, start, clock, config, engine).await;
+        let started = Self::start_in(dir, start, clock, config, engine, front).await;
         if started.is_err() && first_start {
             // Nobody knows of this node yet: what was to be its first start can still be another.
             first::undo(&path);
@@ -101,6 +111,7 @@ impl Agent {
         clock: Clock,
         config: AgentConfig,
         engine: AnyEngine,
+        front: Option<Arc<Front>>,
     ) -> anyhow::Result<Self> {
         let identity = Arc::new(start.identity);
         let (disk_events, disk_queue) = mpsc::unbounded_channel();
@@ -160,13 +171,11 @@ impl Agent {
         let link = page.map(|page| page.link());
         let vault = Arc::new(Vault::new(&identity.pem().ca_key));
         let extra =
-            for_the_api(&identity, link.clone(), vault.clone(), Arc::new(logs.clone()), events.clone(), mesh.clone());
-        let api = bind_api(&config, extra, handle.clone(), stop.clone()).await?;
-        tokio::spawn(async move {
-            if let Err(error) = api.await {
-                tracing::error!(%error, "the API has ended");
-            }
-        });
+            api_extra(&identity, link.clone(), vault.clone(), Arc::new(logs.clone()), events.clone(), mesh.clone());
+        match front {
+            Some(front) => front.member(handle.clone(), extra, stop.clone()),
+            None => serve_api(&config, handle.clone(), extra, stop.clone()).await?,
+        }
         let kept = net.clone();
         let driver = Driver {
             node: identity.node(),
@@ -232,64 +241,22 @@ impl Agent {
     }
 }
 
-/// Runs an agent until SIGTERM, Ctrl-C or `told`, which stop it gracefully, or until it was removed from the cluster.
-pub async fn run(config: AgentConfig, told: impl Future<Output = ()>) -> anyhow::Result<Ended> {
-    raise_descriptor_limit();
-    let engine = match &config.engine {
-        EngineChoice::Docker(socket) => AnyEngine::parse(&socket.display().to_string(), &config.hostname),
-        EngineChoice::Demo => AnyEngine::parse("demo", &config.hostname),
-    };
-    let socket = config.socket.clone();
-    let mut agent = Agent::start(config, engine.map_err(anyhow::Error::msg)?).await?;
-    tracing::info!(node = %agent.node, addr = %agent.addr, socket = %socket.display(), "this node is up");
-    if agent.founded {
-        println!("A new cluster of one node, {}, is up.\n", agent.addr);
-        println!("To add a node, run on it:\n");
-        println!("    peer start --join {} --token {}\n", agent.addr, agent.token().await?);
-        if let Some(link) = &agent.page {
-            println!("To see the cluster, open:\n\n    {link}\n");
-        }
-    } else if agent.first_start {
-        println!("This node has joined the cluster. See its nodes with: peer node ls");
-    }
-    let mut term = signal(SignalKind::terminate())?;
-    let ended = tokio::select! {
-        ended = agent.ended() => ended,
-        _ = term.recv() => agent.stop().await,
-        () = told => agent.stop().await,
-        result = tokio::signal::ctrl_c() => {
-            result?;
-            agent.stop().await
-        }
-    };
-    Ok(ended)
-}
-
-/// Each connection through the mesh takes two; what a shell gives is a thousand.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::debug!(%error, "the limit of open files stays");
-    }
-}
-
-async fn bind_api(
+async fn serve_api(
     config: &AgentConfig,
-    extra: api::Extra,
     handle: AgentHandle,
+    extra: api::Extra,
     stop: CancellationToken,
-) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
-    let engine = match &config.engine {
-        EngineChoice::Docker(socket) => Some(socket.clone()),
-        EngineChoice::Demo => None,
-    };
-    let api_config =
-        ApiConfig { socket: config.socket.clone(), engine, agent_version: env!("CARGO_PKG_VERSION").to_owned() };
-    api::bind(api_config, handle, extra, stop).await
+) -> anyhow::Result<()> {
+    let api = api::bind(config.api(), handle, extra, stop).await?;
+    tokio::spawn(async move {
+        if let Err(error) = api.await {
+            tracing::error!(%error, "the API has ended");
+        }
+    });
+    Ok(())
 }
 
-fn for_the_api(
+fn api_extra(
     identity: &Arc<Identity>,
     page: Option<String>,
     vault: Arc<Vault>,
