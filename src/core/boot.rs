@@ -96,6 +96,8 @@ impl Core {
             next_exchange: now.mono + EXCHANGE_EVERY,
             next_tidy: now.mono + TIDY_EVERY,
             stopping: None,
+            suspicions: 0,
+            refuted: 0,
             chronicle: None,
             changes: 0,
             liveness_dirty: true,

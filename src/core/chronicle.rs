@@ -321,8 +321,11 @@ impl Core {
         };
         let was = chronicle.rollouts.insert(id, rollout.clone());
         let name = self.store.service(id).map(|service| service.name.clone()).unwrap_or_default();
+        // Of one that is over.
+        let took = rollout.completed.map(|end| end.since(rollout.started).as_secs_f64());
         let own = |action| {
             Said::new(Kind::Rollout, action, id)
+                .with("seconds", took.map(|took| format!("{took:.3}")).unwrap_or_default())
                 .with("name", &name)
                 .with("change", change_id(rollout.to))
                 .with("message", &rollout.message)

@@ -92,6 +92,9 @@ pub struct Core {
     next_tidy: Mono,
     stopping: Option<Mono>,
     liveness_dirty: bool,
+    /// For whoever counts: how often others were suspected, and how often for nothing.
+    suspicions: u64,
+    refuted: u64,
     /// Only where somebody wants to know what happens.
     chronicle: Option<chronicle::Chronicle>,
     /// Raised by whatever shows in a view.
@@ -249,6 +252,8 @@ impl Core {
             chronicle.stir(node);
         }
         self.plan_all_soon();
+        self.suspicions += u64::from(to == Liveness::Suspect && from != Some(Liveness::Suspect));
+        self.refuted += u64::from(to == Liveness::Alive && from == Some(Liveness::Suspect));
         let was_up = from.is_some_and(|l| matches!(l, Liveness::Alive | Liveness::Suspect));
         match to {
             Liveness::Alive if !was_up => {

@@ -162,6 +162,31 @@ impl Core {
         self.store.nodes().into_iter().filter(|n| !self.removed.contains(n)).map(view).collect()
     }
 
+    pub fn health(&self) -> HealthView {
+        let there = self.membership.members().filter(|m| m.liveness != Liveness::Down);
+        let there = there.filter(|m| !self.removed.contains(&m.node));
+        HealthView {
+            suspicions: self.suspicions,
+            refuted: self.refuted,
+            patience: self.membership.patience(),
+            lags: there.map(|m| (m.node, self.store.lag_of(m.node))).collect(),
+        }
+    }
+
+    /// All others, as this node sees them at this moment.
+    pub fn neighbours(&self) -> Vec<NeighbourView> {
+        let sightings = self.membership.sightings().filter(|seen| !self.removed.contains(&seen.node));
+        let view = |seen: crate::membership::Sighting| NeighbourView {
+            node: seen.node,
+            liveness: seen.liveness,
+            since: seen.since,
+            heard: seen.heard,
+            mute: seen.mute,
+            verdict: seen.verdict,
+        };
+        sightings.map(view).collect()
+    }
+
     pub fn node(&self, id: NodeId) -> Option<NodeView> {
         self.nodes().into_iter().find(|n| n.id == id)
     }

@@ -27,7 +27,7 @@ use crate::shell::identity::{DataDir, Identity, random};
 use crate::shell::logs::{self, LogSource, Logs};
 use crate::shell::mesh::{self, DataPlane, TunnelFuture, Tunnels, Userspace};
 use crate::shell::net::{JoinAsk, JoinRefusal, JoinService, Net, NetConfig, NetEvent};
-use crate::shell::page::{self, Counters, Page};
+use crate::shell::page::{self, Counters, Measured, Page, Sources};
 use crate::shell::trace::Trace;
 use crate::shell::vault::Vault;
 use anyhow::Context;
@@ -166,8 +166,18 @@ impl Agent {
         let mesh: Arc<dyn DataPlane> = Arc::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
 
         let (counters, events) = (Arc::new(Counters::default()), Events::default());
-        let page =
-            serve_page(config.dashboard, &dir, handle.clone(), counters.clone(), mesh.clone(), stop.clone()).await?;
+        let measured = Arc::new(Measured::default());
+        let nearby = net.clone();
+        let sources = Sources {
+            agent: handle.clone(),
+            counters: counters.clone(),
+            measured: measured.clone(),
+            events: events.clone(),
+            logs: Arc::new(logs.clone()),
+            mesh: mesh.clone(),
+            round_trip: Arc::new(move |node| nearby.rtt(node)),
+        };
+        let page = serve_page(config.dashboard, &dir, sources, stop.clone()).await?;
         let link = page.map(|page| page.link());
         let vault = Arc::new(Vault::new(&identity.pem().ca_key));
         let extra =
@@ -193,6 +203,7 @@ impl Agent {
             leaves: false,
             first_life: first_start,
             counters,
+            measured,
             events,
             disk_events: disk_queue,
             net_events,
@@ -283,9 +294,7 @@ const PAGE_TOKEN_FILE: &str = "dashboard-token";
 async fn serve_page(
     where_to: Dashboard,
     dir: &DataDir,
-    handle: AgentHandle,
-    counters: Arc<Counters>,
-    mesh: Arc<dyn DataPlane>,
+    sources: Sources,
     stop: CancellationToken,
 ) -> anyhow::Result<Option<Page>> {
     let addr = match where_to {
@@ -301,7 +310,7 @@ async fn serve_page(
             token
         }
     };
-    let serve = |addr| page::serve(addr, token.clone(), handle.clone(), counters.clone(), mesh.clone(), stop.clone());
+    let serve = |addr| page::serve(addr, token.clone(), sources.clone(), stop.clone());
     match serve(addr).await {
         Err(_) if where_to == Dashboard::Default => serve(SocketAddr::new(addr.ip(), 0)).await.map(Some),
         result => result.map(Some),
@@ -363,6 +372,7 @@ struct Driver {
     /// Nothing of this node is durable yet.
     first_life: bool,
     counters: Arc<Counters>,
+    measured: Arc<Measured>,
     events: Events,
     disk_events: mpsc::UnboundedReceiver<DiskEvent>,
     net_events: mpsc::Receiver<NetEvent>,
@@ -388,7 +398,10 @@ impl Driver {
                 () = tokio::time::sleep(wait) => self.feed(Event::Wake),
                 Some(event) = self.disk_events.recv() => self.on_disk(event),
                 Some(event) = self.net_events.recv() => self.on_net(event),
-                Some(event) = self.engine_events.recv() => self.feed(Event::Engine(event)),
+                Some(event) = self.engine_events.recv() => {
+                    self.measured.engine_said(&event);
+                    self.feed(Event::Engine(event));
+                }
                 Some(event) = self.mesh_events.recv() => self.feed(Event::Mesh(event)),
                 Some(command) = self.commands.recv() => self.on_command(command),
             }
@@ -409,7 +422,9 @@ impl Driver {
         if let Some(trace) = &mut self.trace {
             trace.look(&self.core, now);
         }
-        self.events.add(self.core.take_happenings(now));
+        let happened = self.core.take_happenings(now);
+        self.measured.happened(&happened);
+        self.events.add(happened);
         self.drain();
     }
 
@@ -428,7 +443,10 @@ impl Driver {
 
     fn on_net(&mut self, event: NetEvent) {
         match event {
-            NetEvent::Message { from, bytes } => self.feed(Event::Message { from, bytes }),
+            NetEvent::Message { from, bytes } => {
+                self.measured.received(&bytes);
+                self.feed(Event::Message { from, bytes });
+            }
             NetEvent::LinkUp { node } => tracing::debug!(%node, "connected"),
             NetEvent::LinkLost { node } => self.feed(Event::LinkLost { node }),
             NetEvent::Tunnel { from, send, recv } => self.take_stream(from, send, recv),
@@ -464,6 +482,7 @@ impl Driver {
                 self.next_request += 1;
                 let id = RequestId(self.next_request);
                 self.replies.insert(id, reply);
+                self.measured.is_asked(id);
                 self.leaves |= matches!(request, Request::RemoveNode { id, .. } if id == self.node);
                 self.feed(Event::Request { id, request });
             }
@@ -477,15 +496,20 @@ impl Driver {
                 trace.effect(&effect, self.clock.now());
             }
             match effect {
-                Effect::Send { to, addr, datagram, bytes } => self.net.send(to, addr, bytes, datagram),
+                Effect::Send { to, addr, datagram, bytes } => {
+                    self.measured.sent(&bytes);
+                    self.net.send(to, addr, bytes, datagram);
+                }
                 Effect::Persist { id, writes } => self.persist(id, writes),
                 Effect::Engine { op, mut what } => {
                     self.vault.open_for(&mut what);
+                    self.measured.engine_is_asked(op, &what);
                     self.engine.submit(op, what);
                 }
                 Effect::Publish { version, table } => self.mesh.apply(version, table),
                 Effect::AwaitDrained { task } => self.mesh.await_drained(task),
                 Effect::Reply { id, reply } => {
+                    self.measured.answers(id, &reply);
                     if let Some(waiting) = self.replies.remove(&id) {
                         // Whoever asked may have hung up.
                         let _ = waiting.send(reply);
