@@ -20,6 +20,7 @@ mod json;
 mod leave;
 mod list;
 mod node;
+mod object;
 mod progress;
 mod service;
 mod start;
@@ -65,6 +66,10 @@ enum Command {
     Service(service::ServiceCommand),
     #[command(subcommand)]
     Node(node::NodeCommand),
+    #[command(subcommand)]
+    Secret(object::SecretCommand),
+    #[command(subcommand)]
+    Config(object::ConfigCommand),
     Token(cluster::TokenArgs),
     Status(cluster::StatusArgs),
     Dashboard(cluster::DashboardArgs),
@@ -96,6 +101,8 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Start(_) | Command::Demo(_) | Command::Greeter(_) => Ok(()),
         Command::Service(command) => service::run(command, client, console).await,
         Command::Node(command) => node::run(command, client, console).await,
+        Command::Secret(command) => object::secret(&command, client, console).await,
+        Command::Config(command) => object::config(&command, client, console).await,
         Command::Token(args) => cluster::token(&args, client, console).await,
         Command::Dashboard(_) => cluster::dashboard(client, console).await,
         Command::Status(args) => cluster::status(&args, client, console).await,

@@ -10,7 +10,7 @@ mod parse;
 mod placement;
 mod read;
 pub mod template;
-pub use defaults::{is_unnamed, resolve_defaults, resolve_minimum, with_name};
+pub use defaults::{is_unnamed, resolve_defaults, resolve_minimum, with_files_of, with_name};
 pub use parse::{SpecError, parse, parse_with_warnings, warnings};
 pub use placement::parse_network;
 
