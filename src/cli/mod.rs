@@ -22,6 +22,7 @@ mod leave;
 mod list;
 mod mesh;
 mod node;
+mod object;
 mod progress;
 mod service;
 mod start;
@@ -70,6 +71,10 @@ enum Command {
     Node(node::NodeCommand),
     #[command(subcommand)]
     Mesh(mesh::MeshCommand),
+    #[command(subcommand)]
+    Secret(object::SecretCommand),
+    #[command(subcommand)]
+    Config(object::ConfigCommand),
     Token(cluster::TokenArgs),
     Status(cluster::StatusArgs),
     Dashboard(cluster::DashboardArgs),
@@ -104,6 +109,8 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Service(command) => service::run(command, client, console).await,
         Command::Node(command) => node::run(command, client, console).await,
         Command::Mesh(command) => mesh::run(command, client, console).await,
+        Command::Secret(command) => object::secret(&command, client, console).await,
+        Command::Config(command) => object::config(&command, client, console).await,
         Command::Token(args) => cluster::token(&args, client, console).await,
         Command::Dashboard(_) => cluster::dashboard(client, console).await,
         Command::Events(args) => events::events(&args, client, console).await,

@@ -3,11 +3,12 @@
 
 use super::face::{Accepted, Refused, Reply, Request, RequestId};
 use super::*;
-use crate::ids::ServiceId;
+use crate::ids::{ObjectId, ServiceId};
 use crate::model::node::Availability;
+use crate::model::object::Object;
 use crate::model::record::{ClusterSettings, Hlc};
 use crate::model::service::{Revision, Service};
-use crate::model::spec::PublishedPort;
+use crate::model::spec::{self, PublishedPort};
 
 /// Where "any port" is chosen from; Swarm's range.
 const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
@@ -38,7 +39,7 @@ impl PendingWrite {
     }
 }
 
-type Changes = Vec<(Key, Option<Value>)>;
+pub(super) type Changes = Vec<(Key, Option<Value>)>;
 
 /// What an accepted request comes to.
 pub(super) struct Decision {
@@ -51,6 +52,13 @@ pub(super) struct Decision {
 }
 
 impl Decision {
+    /// Written together with `changes`, which it tells of.
+    pub(super) fn with(mut self, changes: Changes, warnings: Vec<String>) -> Self {
+        self.changes.extend(changes);
+        self.warnings.extend(warnings);
+        self
+    }
+
     pub(super) fn new(object: impl ToString, key: Key, changes: Changes) -> Self {
         Self { object: object.to_string(), key, changes, warnings: Vec::new() }
     }
@@ -74,6 +82,7 @@ impl Core {
             Request::UpdateObject { kind, id, version, spec_json } => {
                 self.update_object(kind, id, version, spec_json, now)
             }
+            Request::RenewObject { kind, old, spec_json, data } => self.renew_object(kind, &old, spec_json, data, now),
             Request::RemoveObject { kind, id } => self.remove_object(kind, id),
             Request::UpdateNode { id, version, availability, labels } => {
                 self.update_node(id, version, availability, labels)
@@ -206,7 +215,7 @@ impl Core {
                 spec.name
             )));
         }
-        self.check_references(&spec)?;
+        self.check_references(&spec, None)?;
         let ports = self.assign_ports(id, &spec.ports, &[])?;
         let revision = self.new_revision(now);
         let service = Service {
@@ -235,6 +244,19 @@ impl Core {
         auth: Option<String>,
         now: Now,
     ) -> Result<Decision, Refused> {
+        self.change_service(id, version, spec_json, auth, None, now)
+    }
+
+    /// `made`: an object that is written together with this.
+    fn change_service(
+        &mut self,
+        id: ServiceId,
+        version: Option<Hlc>,
+        spec_json: String,
+        auth: Option<String>,
+        made: Option<ObjectId>,
+        now: Now,
+    ) -> Result<Decision, Refused> {
         let mut service = self.service_at(id, version)?;
         let (spec, warnings) = parse(&spec_json)?;
         if spec.name != service.name {
@@ -249,7 +271,7 @@ impl Core {
         {
             return Err(Refused::Invalid("Mode: service mode change is not allowed".to_owned()));
         }
-        self.check_references(&spec)?;
+        self.check_references(&spec, made)?;
         service.ports = self.assign_ports(id, &spec.ports, &service.ports)?;
         service.updated = now.wall;
         let old = self.store.revision(id, effective);
@@ -270,6 +292,32 @@ impl Core {
         Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), revision_and_service(record, service)) })
     }
 
+    /// Moves every service from the objects `old` to `object`, which is not there before.
+    pub(super) fn move_services(
+        &mut self,
+        old: &BTreeSet<ObjectId>,
+        object: &Object,
+        now: Now,
+    ) -> Result<(Changes, Vec<String>), Refused> {
+        let (mut changes, mut warnings) = (Vec::new(), Vec::new());
+        let services: Vec<Service> = self.store.services().cloned().collect();
+        for service in services {
+            let effective = self.effective_revision(&service);
+            let Some(spec) = self.spec(service.id, effective) else { continue };
+            let Some(revision) = self.store.revision(service.id, effective) else { continue };
+            if !spec.task.container.files.iter().any(|f| f.kind == object.kind && old.contains(&f.object)) {
+                continue;
+            }
+            let spec_json = spec::with_files_of(&revision.spec_json, object.kind, old, (object.id, &object.name));
+            let decision = self.change_service(service.id, None, spec_json, None, Some(object.id), now)?;
+            changes.extend(decision.changes);
+            warnings.extend(decision.warnings);
+        }
+        warnings.sort();
+        warnings.dedup();
+        Ok((changes, warnings))
+    }
+
     fn roll_back(
         &mut self,
         id: ServiceId,
@@ -286,7 +334,7 @@ impl Core {
         // What was read before may be known here still, though its record has gone.
         let kept = self.store.revision(id, target).is_some();
         let Some(spec) = self.spec(id, target).filter(|_| kept) else { return Err(no_previous(&service.name)) };
-        self.check_references(&spec)?;
+        self.check_references(&spec, None)?;
         service.ports = self.assign_ports(id, &spec.ports, &service.ports)?;
         service.previous = Some(effective);
         service.rolled_back = true;

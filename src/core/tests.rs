@@ -1,10 +1,11 @@
 //! The composer by itself: one node alone, its disk in the test's hands. Whole clusters are the simulator's subject.
 
 use super::*;
-use crate::core::face::{Boot, FirstBoot, Reply, Request, RequestId, Timing};
-use crate::ids::ClusterId;
+use crate::core::face::{Boot, FirstBoot, Refused, Reply, Request, RequestId, Timing};
+use crate::ids::{ClusterId, ObjectId};
 use crate::model::container::{ContainerState, EngineEvent, EngineOp, Health, ObservedContainer, OpId};
 use crate::model::node::Availability;
+use crate::model::object::ObjectKind;
 use crate::time::Wall;
 use std::collections::BTreeMap;
 
@@ -364,4 +365,53 @@ fn a_published_port_that_can_not_be_opened_is_told_with_its_service() {
             "port 7373 of service web is open now",
         ]
     );
+}
+
+/// A crash in the middle must not leave one service with the new secret and another with the old one, nor a new secret
+/// that nobody uses: it is one write.
+#[test]
+fn a_renewed_object_and_all_that_moves_to_it_are_one_write() {
+    let mut alone = Alone::founded();
+    let object = |name: &str| format!(r#"{{"Name": "{name}"}}"#);
+    let made =
+        alone.ask(Request::CreateObject { kind: ObjectKind::Config, spec_json: object("motd"), data: b"1".to_vec() });
+    let old: ObjectId = made.unwrap().id.parse().unwrap();
+    let uses = |name: &str| {
+        format!(
+            r#"{{"Name": "{name}", "TaskTemplate": {{"ContainerSpec": {{"Image": "nginx", "Configs": [
+                {{"ConfigID": "{old}", "ConfigName": "motd", "File": {{"Name": "/motd", "UID": "7"}}}}]}}}}}}"#
+        )
+    };
+    for name in ["a", "b"] {
+        alone.ask(Request::CreateService { spec_json: uses(name), auth: Some("login".into()) }).unwrap();
+    }
+    alone.ask(Request::CreateService { spec_json: SPEC.into(), auth: None }).unwrap();
+
+    // Refused whole where any part can't be.
+    let renew = |name: &str, ids: &[ObjectId]| Request::RenewObject {
+        kind: ObjectKind::Config,
+        old: ids.iter().copied().collect(),
+        spec_json: object(name),
+        data: b"2".to_vec(),
+    };
+    let missing = ObjectId::of_name(ClusterId::from_u128(7), ObjectKind::Config, "nothing");
+    assert!(matches!(alone.ask(renew("motd.v2", &[old, missing])), Err(Refused::NotFound(_))));
+    assert!(matches!(alone.ask(renew("motd", &[old])), Err(Refused::Conflict(_))));
+    assert_eq!(alone.core.objects(ObjectKind::Config).len(), 1);
+
+    alone.disk = false;
+    alone.feed(Event::Request { id: RequestId(5), request: renew("motd.v2", &[old]) });
+    let all: Vec<usize> = alone.writes.iter().map(|(_, keys)| keys.len()).collect();
+    assert!(matches!(all[..], [n] if n >= 5), "the object, two services and their revisions in one write: {all:?}");
+    alone.disk = true;
+    alone.persisted();
+    let files = |name: &str| {
+        let services = alone.core.services();
+        let view = services.iter().find(|view| view.service.name == name).unwrap();
+        view.spec.task.container.files.iter().map(|f| (f.name.clone(), f.target.clone(), f.uid)).collect::<Vec<_>>()
+    };
+    for name in ["a", "b"] {
+        assert_eq!(files(name), [("motd.v2".to_owned(), "/motd".to_owned(), 7)]);
+    }
+    assert!(files("web").is_empty());
 }

@@ -228,10 +228,8 @@ async fn id_of(kind: Kind, name: &str, client: &Client) -> Result<String, CliErr
     // The filter takes what begins like it, too.
     let found = items(&found).iter().find(|object| text(object, "/Spec/Name") == name);
     found.map(|object| text(object, "/ID").to_owned()).ok_or_else(|| {
-        CliError::new(format!("{} not found: {name}", kind.noun)).hint(format!(
-            "make it with the docker CLI at this agent's socket: docker {} create {name} FILE",
-            kind.noun
-        ))
+        CliError::new(format!("{} not found: {name}", kind.noun))
+            .hint(format!("make it with: peer {} create {name} FILE", kind.noun))
     })
 }
 

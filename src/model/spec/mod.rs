@@ -11,7 +11,7 @@ mod placement;
 mod port_options;
 mod read;
 pub mod template;
-pub use defaults::{is_unnamed, resolve_defaults, resolve_minimum, with_name};
+pub use defaults::{is_unnamed, resolve_defaults, resolve_minimum, with_files_of, with_name};
 pub use parse::{SpecError, parse, parse_with_warnings, warnings};
 pub use placement::parse_network;
 pub use port_options::{AppProtocol, PortOptions, ProxyProtocol};

@@ -109,6 +109,8 @@ async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answe
         ("POST", ["peer", "token", "rotate"]) => peer::rotate_token(api).await,
         ("GET", ["peer", "services", service, "history"]) => peer::history(api, service).await,
         ("POST", ["peer", "services", service, "rollback"]) => peer::rollback(api, service, call).await,
+        ("POST", ["peer", "secrets", text, "renew"]) => object::renew(api, ObjectKind::Secret, text, call).await,
+        ("POST", ["peer", "configs", text, "renew"]) => object::renew(api, ObjectKind::Config, text, call).await,
         ("POST", ["peer", "recover"]) => peer::recover(api).await,
         ("POST", ["peer", "stop"]) => peer::stop(api).await,
 
