@@ -4,10 +4,11 @@
 
 mod first;
 mod options;
+mod plane;
 #[cfg(test)]
 mod tests;
 
-pub use options::{AgentConfig, Dashboard, EngineChoice, Join, StartOptions};
+pub use options::{AgentConfig, Dashboard, EngineChoice, Join, MeshChoice, MeshTransport, StartOptions};
 
 use crate::core::Core;
 use crate::core::face::{Boot, Effect, Event, MeshEvent, Notice, PersistId, Reply, Request, RequestId};
@@ -22,7 +23,7 @@ use crate::shell::handle::{AgentHandle, Command};
 use crate::shell::identity::token::same_secret;
 use crate::shell::identity::{DataDir, Identity, random};
 use crate::shell::logs::{self, LogSource, Logs};
-use crate::shell::mesh::{self, DataPlane, TunnelFuture, Tunnels, Userspace};
+use crate::shell::mesh::{self, DataPlane, TunnelFuture, Tunnels};
 use crate::shell::net::{JoinAsk, JoinRefusal, JoinService, Net, NetConfig, NetEvent};
 use crate::shell::page::{self, Counters, Page};
 use crate::shell::trace::Trace;
@@ -115,6 +116,7 @@ impl Agent {
             first::is_over(&dir)?;
         }
         let (first_start, founded) = (first.is_some(), first.as_ref().is_some_and(|first| first.members.is_none()));
+        let plane = plane::choose(&config, addr).await?;
         let promised = Core::lease_on_disk(&durable).map_or(Term::ZERO, |lease| lease.promised);
         let boot = Boot {
             cluster: identity.cluster(),
@@ -124,6 +126,7 @@ impl Agent {
             addr,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             timing: config.timing,
+            delivers: plane.delivers(addr),
             durable,
             first,
         };
@@ -150,7 +153,7 @@ impl Agent {
         let engine = engine::spawn(engine, owner, engine_sink, stop.clone());
         let (mesh_sink, mesh_events) = mpsc::channel(MAX_EVENTS);
         let tunnels = Arc::new(NetTunnels(net.clone()));
-        let mesh = Arc::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
+        let mesh = plane.start(config.publish_on, tunnels, mesh_sink, stop.clone()).await?;
 
         let counters = Arc::new(Counters::default());
         let page = serve_page(config.dashboard, &dir, handle.clone(), counters.clone(), stop.clone()).await?;
@@ -411,6 +414,9 @@ impl Driver {
         self.commands.close();
         self.net.close().await;
         self.stop.cancel();
+        if self.removed {
+            self.mesh.retire().await;
+        }
         tracing::debug!(dir = %self.dir.path().display(), "stopped");
         self.ended.unwrap_or(Ended::Stopped)
     }

@@ -33,10 +33,32 @@ pub struct AgentConfig {
     pub availability: Option<Availability>,
     /// Published ports are opened on this address.
     pub publish_on: IpAddr,
+    pub mesh: MeshChoice,
+    pub mesh_transport: MeshTransport,
     pub dashboard: Dashboard,
     pub timing: Timing,
     /// See [`crate::shell::trace`].
     pub trace_file: Option<PathBuf>,
+}
+
+/// What carries the connections to published ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum MeshChoice {
+    /// The kernel where it can, this process where it can't.
+    #[default]
+    Auto,
+    Kernel,
+    Userspace,
+}
+
+/// How they get to other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum MeshTransport {
+    /// Plainly where the kernels of both nodes carry them, else in tunnels.
+    #[default]
+    Auto,
+    /// In tunnels only.
+    Quic,
 }
 
 /// Where the cluster page is served.
@@ -79,6 +101,8 @@ pub struct StartOptions {
     pub labels: BTreeMap<String, String>,
     pub availability: Option<Availability>,
     pub dashboard: Option<Dashboard>,
+    pub mesh: Option<MeshChoice>,
+    pub mesh_transport: Option<MeshTransport>,
 }
 
 /// Kept in the data directory.
@@ -91,8 +115,10 @@ struct Settings {
     engine: Option<PathBuf>,
     socket: PathBuf,
     hostname: String,
-    /// Came later than version 1's other fields.
+    // These came later than version 1's other fields.
     dashboard: Option<Dashboard>,
+    mesh: Option<MeshChoice>,
+    mesh_transport: Option<MeshTransport>,
 }
 
 impl StartOptions {
@@ -122,6 +148,8 @@ impl StartOptions {
             labels: self.labels,
             availability: self.availability,
             publish_on: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            mesh: self.mesh.or(last.as_ref().and_then(|l| l.mesh)).unwrap_or_default(),
+            mesh_transport: self.mesh_transport.or(last.as_ref().and_then(|l| l.mesh_transport)).unwrap_or_default(),
             dashboard: self.dashboard.or(last.as_ref().and_then(|l| l.dashboard)).unwrap_or(Dashboard::Default),
             timing: Timing::default(),
             trace_file: None,
@@ -138,6 +166,8 @@ impl StartOptions {
             socket: config.socket.clone(),
             hostname: config.hostname.clone(),
             dashboard: Some(config.dashboard),
+            mesh: Some(config.mesh),
+            mesh_transport: Some(config.mesh_transport),
         };
         dir.write_private(SETTINGS_FILE, &serde_json::to_vec_pretty(&settings)?)?;
         Ok(config)
@@ -191,6 +221,8 @@ mod tests {
             labels: BTreeMap::new(),
             availability: None,
             dashboard: None,
+            mesh: None,
+            mesh_transport: None,
         }
     }
 

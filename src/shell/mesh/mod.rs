@@ -7,6 +7,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod kernel;
 mod proxy;
 mod table;
 #[cfg(test)]
@@ -20,6 +21,8 @@ pub use tunnel::{TUNNEL_TIMEOUT, TunnelFuture, Tunnels, VERSION as TUNNEL_KIND};
 use crate::core::face::MeshEvent;
 use crate::ids::{NodeId, TaskId};
 use crate::routes::RouteTable;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// What the agent asks of a data plane; none of it blocks. Answers come as [`MeshEvent`]s.
@@ -30,6 +33,10 @@ pub trait DataPlane: Send + Sync {
     fn await_drained(&self, task: TaskId);
     /// Another node has opened a stream to one of our replicas; its first byte, [`TUNNEL_KIND`], has been read.
     fn accept(&self, from: NodeId, send: quinn::SendStream, recv: quinn::RecvStream);
+    /// This node is no member any more: nothing that would outlive the process is to stay.
+    fn retire(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Where a data plane's events go.

@@ -9,7 +9,7 @@ use crate::model::spec::Protocol;
 use crate::routes::{Reach, RouteTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -39,14 +39,22 @@ pub struct Userspace {
 }
 
 impl Userspace {
-    /// Listens on `bind` for the ports of the tables that are applied, until `stop`.
-    pub fn start(bind: IpAddr, tunnels: Arc<dyn Tunnels>, events: Events, stop: CancellationToken) -> Self {
+    /// Listens on `bind` for the ports of the tables that are applied, until `stop`. UDP isn't carried here: `no_udp` says
+    /// why, unless somebody else carries it.
+    pub fn start(
+        bind: IpAddr,
+        no_udp: Option<String>,
+        tunnels: Arc<dyn Tunnels>,
+        events: Events,
+        stop: CancellationToken,
+    ) -> Self {
         let shared = Shared::new();
         let (tables, table_queue) = mpsc::unbounded_channel();
         let (drains, drain_queue) = mpsc::unbounded_channel();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let listeners = Listeners {
             bind,
+            no_udp,
             shared: shared.clone(),
             tunnels,
             events: events.clone(),
@@ -112,6 +120,7 @@ async fn watch_drains(
 
 struct Listeners {
     bind: IpAddr,
+    no_udp: Option<String>,
     shared: Arc<Shared>,
     tunnels: Arc<dyn Tunnels>,
     events: Events,
@@ -155,6 +164,10 @@ impl Listeners {
             keep
         });
         let mut blocked = BTreeMap::new();
+        if let Some(why) = &self.no_udp {
+            let udp = self.shared.ports().into_iter().filter(|(p, _)| *p == Protocol::Udp);
+            blocked.extend(udp.map(|(_, port)| (port, why.clone())));
+        }
         for port in wanted {
             if self.open.contains_key(&port) {
                 continue;
@@ -182,9 +195,22 @@ impl Listeners {
     }
 }
 
+/// On all IPv4 addresses means on all IPv6 ones too, where there are any and they are free.
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    if addr.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        && let Ok(listener) = listen_on(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), addr.port()))
+    {
+        return Ok(listener);
+    }
+    listen_on(addr)
+}
+
+fn listen_on(addr: SocketAddr) -> io::Result<TcpListener> {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(!addr.ip().is_unspecified())?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
@@ -250,8 +276,8 @@ async fn carry(client: TcpStream, port: (Protocol, u16), shared: Arc<Shared>, tu
                     return watched::copy(shared.clone(), counted, client, replica).await;
                 }
             }
-            Reach::Remote(addr) => {
-                let connect = tunnel::connect(&*tunnels, backend.node, addr, backend.task, backend.target);
+            Reach::Remote { agent, .. } => {
+                let connect = tunnel::connect(&*tunnels, backend.node, agent, backend.task, backend.target);
                 if let Ok((send, recv)) = connect.await {
                     drop(picking);
                     return watched::copy(shared.clone(), counted, client, tokio::io::join(recv, send)).await;

@@ -42,7 +42,7 @@ impl Mesh {
     fn start() -> Self {
         let (sink, events) = mpsc::channel(16);
         let stop = CancellationToken::new();
-        let plane = Userspace::start(HERE, Arc::new(NoTunnels), sink, stop.clone());
+        let plane = Userspace::start(HERE, None, Arc::new(NoTunnels), sink, stop.clone());
         Self { plane, events, _stop: stop.drop_guard() }
     }
 
@@ -64,7 +64,8 @@ fn table(published: u16, targets: &[u16]) -> Arc<RouteTable> {
         reach: Reach::Local(HERE),
     };
     let backends = targets.iter().enumerate().map(backend).collect();
-    Arc::new(RouteTable { ports: BTreeMap::from([((Protocol::Tcp, published), backends)]), local: BTreeMap::new() })
+    let ports = BTreeMap::from([((Protocol::Tcp, published), backends)]);
+    Arc::new(RouteTable { ports, ..RouteTable::default() })
 }
 
 /// Reads to the client's half-close, then answers with its name and what it read.
@@ -149,7 +150,7 @@ async fn whatever_a_member_asks_its_tunnel_ends_at_a_published_target_or_nowhere
     let task = TaskId::from_u128(u128::from_be_bytes(*b"a published task"));
     let shared = Shared::new();
     let local = BTreeMap::from([((task, published), SocketAddr::new(HERE, published))]);
-    drop(shared.swap(Arc::new(RouteTable { ports: BTreeMap::new(), local })));
+    drop(shared.swap(Arc::new(RouteTable { local, ..RouteTable::default() })));
 
     let asked = tunnel::encode(task, published);
     assert_eq!(answer_to(&shared, &asked[1..]).await, b"\0published:", "the honest question");
