@@ -7,6 +7,10 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+#[cfg(target_os = "linux")]
+pub mod kernel;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_kernel.rs"]
 pub mod kernel;
 mod proxy;
 mod table;
