@@ -51,6 +51,9 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(60);
 pub const PULL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// A node that stopped gracefully keeps its tasks for this long before they run elsewhere.
 pub const RESTART_GRACE: Duration = Duration::from_secs(30);
+/// Of these ports a node gives one to each published target of its replicas, for the kernels of other nodes to send to:
+/// above what Linux gives to outgoing connections, and beside what a service gets that names no port.
+pub const DELIVERY_PORTS: std::ops::RangeInclusive<u16> = 61_000..=64_999;
 /// A tombstone older than this, seen by every member, may go.
 pub const TOMBSTONE_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -4,17 +4,27 @@
 mod common;
 
 use common::{Cluster, load};
-use netsim::lab::image;
+use netsim::lab::{address, image};
 
 #[test]
-fn the_story_on_real_engines() {
-    let Some(cluster) = Cluster::up(4) else { return };
+fn the_story_on_real_engines_by_the_kernel() {
+    story("kernel");
+}
+
+#[test]
+fn the_story_on_real_engines_in_userspace() {
+    story("userspace");
+}
+
+fn story(mesh: &str) {
+    let Some(cluster) = Cluster::up_on(4, mesh) else { return };
     cluster.create(2, "greeters", 9000, &[]);
     for node in 1..=4 {
         assert!(cluster.until_answers(node, 9000).starts_with("Hello from greeter 1 "), "node {node}");
     }
     cluster.peer(3, &["service", "scale", "greeters=5"]);
     cluster.until_running(1, "greeters", "1", 5);
+    answers_evenly(&cluster, 9000, 5);
 
     // Endless requests at two nodes during the update: both versions seen, none failed, then only the new one.
     let loads = [load(1, 9000), load(3, 9000)];
@@ -75,4 +85,29 @@ fn the_story_on_real_engines() {
     cluster.peer(1, &["service", "rm", "greeters"]);
     cluster.until(1, "nothing is left of it", || (1..=4).all(|node| cluster.containers(node, "greeters").is_empty()));
     cluster.end();
+}
+
+/// From the machine itself by its address and by loopback, from another node, from a container there, and from outside.
+fn answers_evenly(cluster: &Cluster, port: u16, replicas: usize) {
+    let from = |node: usize, tool: &str, at: &str| {
+        let script = format!("for n in $(seq {}); do {tool} http://{at}:{port}/ || exit 1; echo; done", 2 * replicas);
+        let output = cluster.lab.exec(node, &["bash", "-c", &script].map(str::to_owned)).unwrap();
+        assert!(output.status.success(), "node {node} by {tool} to {at}: {output:?}");
+        let mut times = std::collections::BTreeMap::<String, usize>::new();
+        for line in String::from_utf8_lossy(&output.stdout).lines().filter(|line| !line.trim().is_empty()) {
+            *times.entry(line.to_owned()).or_default() += 1;
+        }
+        assert_eq!(times.len(), replicas, "node {node} by {tool} to {at}: {times:?}");
+        assert!(times.values().all(|n| *n == 2), "node {node} by {tool} to {at}: {times:?}");
+    };
+    let curl = "curl -sS -m 5";
+    from(1, curl, "localhost");
+    from(1, curl, &address(1));
+    from(2, curl, &address(1));
+    // A container that is none of the replicas; what it is called by is known to its engine.
+    let client = cluster.docker(1, &["run", "-d", "--name", "asks", "--entrypoint", "/greeter", &image("1"), "1"]);
+    let pid = cluster.docker(1, &["inspect", "--format", "{{.State.Pid}}", client.trim()]);
+    let engine = cluster.lab.engine_pid(1).unwrap();
+    from(1, &format!("nsenter -t {engine} -m -p nsenter -t {} -n {curl}", pid.trim()), &address(1));
+    cluster.docker(1, &["rm", "-f", "asks"]);
 }

@@ -5,7 +5,7 @@ use super::client::{own_data_dir, own_socket, socket_of};
 use super::error::{CliError, wants_colours};
 use super::service::pair;
 use crate::model::node::Availability;
-use crate::shell::agent::{Dashboard, Ended, EngineChoice, Join, StartError, StartOptions};
+use crate::shell::agent::{Dashboard, Ended, EngineChoice, Join, MeshChoice, MeshTransport, StartError, StartOptions};
 use clap::Args;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -50,6 +50,12 @@ pub struct StartArgs {
     /// Open published ports on this address of the node [default: 0.0.0.0]
     #[arg(long, value_name = "IP")]
     publish_addr: Option<String>,
+    /// What carries connections to published ports: the kernel's nftables, this process, or the first of these that can [default: auto]
+    #[arg(long, value_name = "auto|kernel|userspace")]
+    mesh: Option<String>,
+    /// How they get to other nodes: plainly where both nodes' kernels carry them, or always encrypted [default: auto]
+    #[arg(long, value_name = "auto|quic")]
+    mesh_transport: Option<String>,
     /// Where the node keeps its identity and its copy of the cluster's state [default: /var/lib/peer, or ~/.local/share/peer]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -181,6 +187,8 @@ impl StartArgs {
             labels: self.labels()?,
             availability: self.availability.as_deref().map(availability).transpose()?,
             dashboard: self.dashboard.as_deref().map(dashboard).transpose()?,
+            mesh: self.mesh.as_deref().map(mesh).transpose()?,
+            mesh_transport: self.mesh_transport.as_deref().map(mesh_transport).transpose()?,
             data_dir,
         })
     }
@@ -302,6 +310,23 @@ fn dashboard(text: &str) -> Result<Dashboard, CliError> {
     address("--dashboard", text, DEFAULT_PORT).map(Dashboard::On)
 }
 
+fn mesh(text: &str) -> Result<MeshChoice, CliError> {
+    match text {
+        "auto" => Ok(MeshChoice::Auto),
+        "kernel" => Ok(MeshChoice::Kernel),
+        "userspace" => Ok(MeshChoice::Userspace),
+        _ => Err(wrong("--mesh", text, "want auto, kernel or userspace")),
+    }
+}
+
+fn mesh_transport(text: &str) -> Result<MeshTransport, CliError> {
+    match text {
+        "auto" => Ok(MeshTransport::Auto),
+        "quic" => Ok(MeshTransport::Quic),
+        _ => Err(wrong("--mesh-transport", text, "want auto or quic")),
+    }
+}
+
 /// Without a port that of the listening socket is meant.
 fn advertise(text: &str) -> Result<(IpAddr, Option<u16>), CliError> {
     let address = address("--advertise-addr", text, DEFAULT_PORT)?;
@@ -395,7 +420,7 @@ mod tests {
     fn everything_can_be_said() {
         let line = "--join 10.0.0.1:7400 --token PEERTKN-1-a-b --advertise-addr 10.0.0.2 --listen-addr 10.0.0.2:7401 \
              --data-dir /tmp/p --engine demo --socket /tmp/p.sock --hostname n2 --label zone=east --label ssd \
-             --availability drain --publish-addr 127.0.0.1";
+             --availability drain --publish-addr 127.0.0.1 --mesh kernel --mesh-transport quic";
         assert_eq!(args(line).publish_on().unwrap(), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         let options = options(line).unwrap();
         let join = options.join.unwrap();
@@ -408,6 +433,7 @@ mod tests {
             [("ssd".into(), "".into()), ("zone".into(), "east".into())]
         );
         assert_eq!(options.availability, Some(Availability::Drain));
+        assert_eq!((options.mesh, options.mesh_transport), (Some(MeshChoice::Kernel), Some(MeshTransport::Quic)));
         assert_eq!(advertise("::1").unwrap(), ("::1".parse().unwrap(), None));
         assert_eq!(address("--listen-addr", "::1", 7373).unwrap(), "[::1]:7373".parse().unwrap());
         assert_eq!(address("--listen-addr", ":7400", 7373).unwrap(), "0.0.0.0:7400".parse().unwrap());
@@ -438,6 +464,8 @@ mod tests {
             ("--label =x", "--label"),
             ("--availability sleepy", "--availability"),
             ("--publish-addr lo", "--publish-addr"),
+            ("--mesh ipvs", "--mesh"),
+            ("--mesh-transport tcp", "--mesh-transport"),
             ("--socket tcp://x", "--socket"),
             ("--join http://x --token PEERTKN-1-a-b", "--join"),
             ("--join host:99999 --token PEERTKN-1-a-b", "--join"),

@@ -83,6 +83,7 @@ impl Core {
             leading: None,
             specs: BTreeMap::new(),
             statuses: Vec::new(),
+            deliveries: deliveries::Deliveries::new(boot.delivers, seed),
             pending: Vec::new(),
             withdrawals: withdraw::Withdrawals::default(),
             routes: routing::Routes::new(me),
@@ -159,6 +160,9 @@ impl Core {
         }
         for task in self.store.tasks() {
             self.routes.task_changed(task.id, Some(task.service));
+        }
+        for status in self.store.statuses().filter(|s| s.node == self.me) {
+            self.deliveries.remember(status);
         }
         for service in self.store.services() {
             self.routes.service_changed(service.id);

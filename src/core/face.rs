@@ -24,6 +24,8 @@ pub struct Boot {
     pub addr: SocketAddr,
     pub agent_version: String,
     pub timing: Timing,
+    /// The data plane takes what other nodes' kernels send to the delivery ports of [`RouteTable::deliveries`].
+    pub delivers: bool,
     /// Everything that was ever persisted and not deleted since, by key.
     pub durable: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Set at a node's very first start.

@@ -8,6 +8,7 @@
 
 mod boot;
 pub mod chronicle;
+mod deliveries;
 pub mod face;
 mod leader;
 mod objects;
@@ -28,11 +29,11 @@ use crate::ids::{ClusterId, NodeId, TaskId};
 use crate::lease::{self, Lease};
 use crate::limits;
 use crate::membership::{self, Membership};
-use crate::model::container::EngineInfo;
+use crate::model::container::{EngineEvent, EngineInfo};
 use crate::model::node::{EngineState, Liveness, NodeFact, NodePolicy};
 use crate::model::record::{Key, RevisionId, Term, Value};
 use crate::model::spec::{self, PublishMode, ServiceSpec};
-use crate::model::task::TaskStatus;
+use crate::model::task::{TaskPhase, TaskStatus};
 use crate::plant::{Bug, is_planted};
 use crate::store::{self, Store};
 use crate::time::{Mono, Now};
@@ -76,6 +77,7 @@ pub struct Core {
     leading: Option<leader::Leading>,
     specs: BTreeMap<RevisionId, Arc<ServiceSpec>>,
     statuses: Vec<TaskStatus>,
+    deliveries: deliveries::Deliveries,
     pending: Vec<requests::PendingWrite>,
     withdrawals: withdraw::Withdrawals,
     routes: routing::Routes,
@@ -142,7 +144,13 @@ impl Core {
                 self.notice(Notice::Warning(format!("disk write failed: {why}")));
                 self.outbox.persist_failed(id, why, now.mono);
             }
-            Event::Engine(event) => self.worker.handle_engine(event, now),
+            Event::Engine(event) => {
+                let observed = matches!(event, EngineEvent::Observed(_));
+                self.worker.handle_engine(event, now);
+                if observed {
+                    self.note_addresses();
+                }
+            }
             Event::Mesh(event) => self.handle_mesh(event, now),
             Event::Request { id, request } => self.handle_request(id, request, now),
         }
@@ -240,13 +248,13 @@ impl Core {
             membership::Output::Bump(bump) => {
                 self.bump_persist = self.outbox.persist(vec![(DISK_BUMP.to_vec(), Some(codec::encode(&bump)))]);
             }
-            membership::Output::AddrChanged { .. } => self.routes.all_changed(),
+            membership::Output::AddrChanged { .. } => self.routes.members_changed(),
         }
     }
 
     fn on_liveness(&mut self, node: NodeId, from: Option<Liveness>, to: Liveness, now: Now) {
         self.changes += 1;
-        self.routes.all_changed();
+        self.routes.members_changed();
         self.liveness_dirty = true;
         if let Some(chronicle) = &mut self.chronicle {
             chronicle.stir(node);
@@ -359,8 +367,9 @@ impl Core {
         // The last word on each task is enough: what came between never left this node.
         let latest: BTreeMap<TaskId, TaskStatus> =
             self.statuses.drain(..).map(|status| (status.task, status)).collect();
+        let latest: Vec<TaskStatus> = latest.into_values().map(|status| self.with_deliveries(status)).collect();
         let changes: Vec<_> = latest
-            .into_values()
+            .into_iter()
             .filter(|status| self.store.task(status.task).is_some() && self.store.status(status.task) != Some(status))
             .map(|status| (Key::TaskStatus(status.task), Some(Value::TaskStatus(status))))
             .collect();
@@ -408,6 +417,9 @@ impl Core {
             Key::Task(id) => {
                 let (was, is) = (self.routes.service_of(id), self.store.task(id).map(|t| t.service));
                 self.routes.task_changed(id, is);
+                if is.is_none() {
+                    self.deliveries.forget(id);
+                }
                 self.plan_soon(was.into_iter().chain(is));
                 self.assign(id, now);
             }
@@ -534,6 +546,7 @@ impl Core {
         self.store.forget_peer(node);
         self.lease.forget_voter(node, now.mono);
         self.withdrawals.node_gone(node);
+        self.routes.members_changed();
         self.liveness_dirty = true;
         self.ban_due = true;
         self.inherit_electorate(now);

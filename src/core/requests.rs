@@ -517,7 +517,14 @@ fn parse(spec_json: &str) -> Result<(ServiceSpec, Vec<String>), Refused> {
 
 /// What has no data plane is refused here and not in the spec's own check: records of such services must still load.
 fn check_ports(spec: &ServiceSpec) -> Result<(), Refused> {
-    let unserved = |p: &&PublishedPort| p.mode == PublishMode::Ingress && p.protocol != spec::Protocol::Tcp;
+    let (first, last) = (limits::DELIVERY_PORTS.start(), limits::DELIVERY_PORTS.end());
+    if let Some(port) = spec.ports.iter().find(|p| limits::DELIVERY_PORTS.contains(&p.published)) {
+        return Err(Refused::Invalid(format!(
+            "EndpointSpec.Ports: port {} can't be published: {first}-{last} is for traffic between nodes",
+            port.published
+        )));
+    }
+    let unserved = |p: &&PublishedPort| p.mode == PublishMode::Ingress && p.protocol == spec::Protocol::Sctp;
     let Some(port) = spec.ports.iter().find(unserved) else { return Ok(()) };
     let protocol = port.protocol.as_str();
     Err(Refused::Invalid(format!(

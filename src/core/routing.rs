@@ -1,9 +1,11 @@
 //! The table that the data plane follows, kept up as records and members change: only what has changed is looked at again.
 
+use super::deliveries::Target;
 use super::*;
 use crate::ids::ServiceId;
 use crate::model::spec::PortOptions;
 use crate::routes::{self, Endpoint, Router};
+use std::net::IpAddr;
 
 /// The table that the data plane was last given, and how far it has come.
 pub(super) struct Routes {
@@ -13,6 +15,10 @@ pub(super) struct Routes {
     tasks: BTreeMap<ServiceId, BTreeSet<TaskId>>,
     service_of: BTreeMap<TaskId, ServiceId>,
     dirty: BTreeSet<ServiceId>,
+    /// Who the members are, or which of them are down, has changed.
+    members_dirty: bool,
+    /// This node's containers, as they were last observed.
+    addresses: BTreeMap<TaskId, IpAddr>,
 }
 
 impl Routes {
@@ -24,6 +30,8 @@ impl Routes {
             tasks: BTreeMap::new(),
             service_of: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            members_dirty: true,
+            addresses: BTreeMap::new(),
         }
     }
 
@@ -60,6 +68,11 @@ impl Routes {
         self.service_of.get(&task).copied()
     }
 
+    pub fn members_changed(&mut self) {
+        self.members_dirty = true;
+        self.all_changed();
+    }
+
     /// Something that all of them rest on.
     pub fn all_changed(&mut self) {
         self.dirty.extend(self.tasks.keys());
@@ -72,22 +85,37 @@ impl Core {
         if self.routes.dirty.is_empty() {
             return false;
         }
-        let mut changed = false;
+        let (mut changed, mut retold) = (false, false);
         for service in std::mem::take(&mut self.routes.dirty) {
+            let targets = self.targets(service);
+            let tasks: Vec<TaskId> = self.routes.tasks.get(&service).into_iter().flatten().copied().collect();
+            for task in &tasks {
+                if self.routes.addresses.contains_key(task) {
+                    targets.iter().for_each(|target| self.deliveries.give(*task, *target));
+                }
+                retold |= self.retell(*task);
+            }
+            let endpoints: Vec<Endpoint> = if targets.is_empty() {
+                Vec::new()
+            } else {
+                tasks.iter().filter_map(|id| self.endpoint(*id, &targets)).collect()
+            };
             let published = self.store.service(service).map(|s| s.ports.as_slice()).unwrap_or_default();
-            let tasks = self.routes.tasks.get(&service).into_iter().flatten();
-            let endpoints: Vec<Endpoint> =
-                if published.is_empty() { Vec::new() } else { tasks.filter_map(|id| self.endpoint(*id)).collect() };
             changed |= self.routes.router.update(service, published, endpoints.into_iter());
             let asked = self.port_options(service);
             changed |= self.routes.router.set_options(service, &asked);
+        }
+        // Without a port nobody asks who the members are.
+        if !self.routes.router.table().ports.is_empty() && std::mem::take(&mut self.routes.members_dirty) {
+            let members = self.members_by_address();
+            changed |= self.routes.router.set_members(members);
         }
         if changed {
             self.routes.version += 1;
             let effect = Effect::Publish { version: self.routes.version, table: self.routes.router.table().clone() };
             self.outbox.push_now(effect);
         }
-        changed
+        changed || retold
     }
 
     /// What the service's operators ask for its ports.
@@ -99,7 +127,28 @@ impl Core {
         ports.iter().map(|port| ((port.protocol, port.published), spec.options(port))).collect()
     }
 
-    fn endpoint(&self, id: TaskId) -> Option<Endpoint> {
+    /// The engine was looked at: a container whose address is another one is reached there from now on, and one that has
+    /// just got one is made ready to be delivered to before others hear that it runs.
+    pub(super) fn note_addresses(&mut self) {
+        let mine = self.worker.addresses();
+        let old = std::mem::replace(&mut self.routes.addresses, mine);
+        let changed = |task: &&TaskId| old.get(*task) != self.routes.addresses.get(*task);
+        let changed: Vec<TaskId> = old.keys().chain(self.routes.addresses.keys()).filter(changed).copied().collect();
+        for task in changed {
+            self.routes.status_changed(task);
+        }
+    }
+
+    /// Every other member that was not removed, and whether it is thought to be up.
+    fn members_by_address(&self) -> BTreeMap<IpAddr, bool> {
+        let mut members = BTreeMap::new();
+        for member in self.membership.members().filter(|m| m.node != self.me && !self.removed.contains(&m.node)) {
+            *members.entry(member.addr.ip()).or_default() |= member.liveness != Liveness::Down;
+        }
+        members
+    }
+
+    fn endpoint(&self, id: TaskId, targets: &[Target]) -> Option<Endpoint> {
         let task = self.store.task(id)?;
         let node = task.node?;
         let local = if node == self.me { self.worker.observed(id) } else { None };
@@ -111,6 +160,11 @@ impl Core {
             routable: routes::is_routable(task, self.store.status(id), liveness),
             liveness,
             local_ip: local.and_then(|c| c.address),
+            deliveries: match self.store.status(id) {
+                _ if node == self.me => self.deliveries.of(id, targets),
+                Some(status) => status.deliveries().to_vec(),
+                None => Vec::new(),
+            },
         })
     }
 

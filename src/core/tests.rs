@@ -37,6 +37,7 @@ impl Alone {
             addr: "10.0.0.1:7373".parse().unwrap(),
             agent_version: "0".into(),
             timing: Timing::default(),
+            delivers: true,
             durable: BTreeMap::new(),
             first: Some(FirstBoot {
                 members: None,
@@ -279,18 +280,20 @@ fn an_engine_that_never_answers_does_not_keep_a_removed_node_for_ever() {
     assert!(alone.stopped);
 }
 
-/// A UDP port was once accepted and never answered.
+/// Such a port was once accepted and never answered.
 #[test]
 fn what_the_mesh_does_not_carry_is_refused_by_name_but_still_loads() {
     let mut alone = Alone::founded();
-    for protocol in ["udp", "sctp"] {
-        let refused = alone.publish("dns", &format!("53/{protocol}/ingress")).unwrap_err().to_string();
-        assert!(refused.contains(&format!("{protocol} ports in ingress mode are not supported yet")), "{refused}");
-        assert!(refused.contains("mode=host"), "{refused}");
-        let name = format!("dns-{protocol}");
-        alone.publish(&name, &format!("53/{protocol}/host")).unwrap();
+    let refused = alone.publish("m3ua", "2905/sctp/ingress").unwrap_err().to_string();
+    assert!(refused.contains("sctp ports in ingress mode are not supported yet"), "{refused}");
+    assert!(refused.contains("mode=host"), "{refused}");
+    alone.publish("m3ua", "2905/sctp/host").unwrap();
+    alone.publish("dns", "53/udp/ingress").unwrap();
+    for (port, mode) in [(61_000, "ingress"), (64_999, "host")] {
+        let refused = alone.publish("between", &format!("{port}/tcp/{mode}")).unwrap_err().to_string();
+        assert!(refused.contains(&format!("port {port}")) && refused.contains("61000-64999"), "{refused}");
     }
-    let stored = SPEC.replacen('{', r#"{"EndpointSpec": {"Ports": [{"Protocol": "udp", "TargetPort": 53}]}, "#, 1);
+    let stored = SPEC.replacen('{', r#"{"EndpointSpec": {"Ports": [{"Protocol": "sctp", "TargetPort": 53}]}, "#, 1);
     assert!(spec::parse(&stored).is_ok(), "one that was taken by an earlier version");
 }
 

@@ -49,7 +49,7 @@ impl Core {
         let live = task.desired.is_live();
         count.running += u32::from(live && self.runs(task));
         count.wanted += u32::from(live);
-        count.to_end += u32::from(live && !status.is_some_and(|s| s.is_over() && s.given_up));
+        count.to_end += u32::from(live && !status.is_some_and(|s| s.is_over() && s.is_given_up()));
         if task.desired < Desired::Remove && status.is_some_and(|s| s.phase == TaskPhase::Complete) {
             count.completed.insert((task.revision, task.slot));
         }

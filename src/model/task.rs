@@ -6,6 +6,7 @@
 
 use crate::ids::{NodeId, ServiceId, TaskId};
 use crate::model::record::RevisionId;
+use crate::model::spec::Protocol;
 use crate::time::Wall;
 use serde::{Deserialize, Serialize};
 
@@ -130,8 +131,27 @@ pub struct TaskStatus {
     pub past: Vec<PastAttempt>,
     /// The node will start another attempt by the restart policy, not before this time of its wall clock.
     pub retry_at: Option<Wall>,
+    pub standing: Standing,
+}
+
+/// What else there is to know of a task, by its phase. The encoding begins with that of the `given_up: bool` which once
+/// stood here, so that older records still read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    Plain,
     /// A terminal phase that the restart policy makes final: attempts used up, or not to be restarted.
-    pub given_up: bool,
+    GivenUp,
+    /// It runs, and other nodes reach it without an agent in between at these ports of its node.
+    Delivers(Vec<Delivery>),
+}
+
+/// A port of a task's node that leads other members to one published target of this one task, and to nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    pub protocol: Protocol,
+    pub target: u16,
+    /// One of [`crate::limits::DELIVERY_PORTS`].
+    pub port: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,7 +180,18 @@ impl TaskStatus {
             pid: None,
             past: Vec::new(),
             retry_at: None,
-            given_up: false,
+            standing: Standing::Plain,
+        }
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.standing == Standing::GivenUp
+    }
+
+    pub fn deliveries(&self) -> &[Delivery] {
+        match &self.standing {
+            Standing::Delivers(deliveries) => deliveries,
+            Standing::Plain | Standing::GivenUp => &[],
         }
     }
 
@@ -172,5 +203,25 @@ impl TaskStatus {
     /// Nothing of it runs or will run without a new order.
     pub fn is_over(&self) -> bool {
         self.phase >= TaskPhase::Complete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::codec;
+
+    /// Records of before there were deliveries ended with `given_up: bool`.
+    #[test]
+    fn a_status_without_deliveries_reads_and_writes_as_it_always_did() {
+        let plain = TaskStatus::new(TaskId::from_u128(1), NodeId::from_u128(2), Wall(3));
+        let (mut old, mut given_up) = (codec::encode(&plain), plain.clone());
+        assert_eq!(old.pop(), Some(0));
+        old.push(1);
+        given_up.standing = Standing::GivenUp;
+        assert_eq!(codec::decode::<TaskStatus>(&old, 1_000).unwrap(), given_up);
+        let delivery = Delivery { protocol: Protocol::Udp, target: 53, port: 61_000 };
+        let delivers = TaskStatus { standing: Standing::Delivers(vec![delivery]), ..plain };
+        assert_eq!(codec::decode::<TaskStatus>(&codec::encode(&delivers), 1_000).unwrap(), delivers);
     }
 }

@@ -8,7 +8,7 @@
 use crate::ids::{NodeId, ServiceId, TaskId};
 use crate::model::node::Liveness;
 use crate::model::spec::{PortOptions, Protocol, PublishMode, PublishedPort};
-use crate::model::task::{Task, TaskPhase, TaskStatus};
+use crate::model::task::{Delivery, Task, TaskPhase, TaskStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,6 +25,10 @@ pub struct RouteTable {
     pub local: BTreeMap<(TaskId, u16), SocketAddr>,
     /// Of the ports that ask for something out of the ordinary.
     pub options: BTreeMap<Port, PortOptions>,
+    /// This node's delivery ports and where each leads: to one target of `local`.
+    pub deliveries: BTreeMap<Port, SocketAddr>,
+    /// The other members: who may send to those ports; false if all of that address are thought to be down.
+    pub members: Arc<BTreeMap<IpAddr, bool>>,
 }
 
 impl RouteTable {
@@ -45,8 +49,8 @@ pub struct Backend {
 pub enum Reach {
     /// A container of this node.
     Local(IpAddr),
-    /// Through the agent of `Backend::node` at this address.
-    Remote(SocketAddr),
+    /// Through `Backend::node`: by its agent, in a tunnel, or plainly to its delivery port, if it has one.
+    Remote { agent: SocketAddr, delivery: Option<u16> },
 }
 
 /// One task of a service that publishes ports, as the records and membership have it.
@@ -62,6 +66,8 @@ pub struct Endpoint {
     pub routable: bool,
     /// Where this machine reaches the container, for a task of this node whose container runs.
     pub local_ip: Option<IpAddr>,
+    /// Where other nodes deliver to it.
+    pub deliveries: Vec<Delivery>,
 }
 
 /// New connections may go to this task. `Suspect` and `Away` nodes count here: the [`Router`] uses them only
@@ -89,6 +95,7 @@ pub struct Router {
 struct Share {
     ports: BTreeMap<Port, Vec<(Liveness, Backend)>>,
     local: BTreeMap<(TaskId, u16), SocketAddr>,
+    deliveries: BTreeMap<Port, SocketAddr>,
 }
 
 impl Router {
@@ -119,6 +126,8 @@ impl Router {
         let mut table = RouteTable::clone(&self.table);
         table.local.retain(|target, _| !old.local.contains_key(target));
         table.local.extend(share.local.iter().map(|(target, at)| (*target, *at)));
+        table.deliveries.retain(|port, _| !old.deliveries.contains_key(port));
+        table.deliveries.extend(share.deliveries.iter().map(|(port, at)| (*port, *at)));
         let ports: BTreeSet<Port> = old.ports.into_keys().chain(share.ports.keys().copied()).collect();
         if !share.ports.is_empty() {
             self.shares.insert(service, share);
@@ -163,18 +172,31 @@ impl Router {
         changed
     }
 
+    /// True if the table is another one now.
+    pub fn set_members(&mut self, members: BTreeMap<IpAddr, bool>) -> bool {
+        let changed = *self.table.members != members;
+        if changed {
+            self.table = Arc::new(RouteTable { members: Arc::new(members), ..RouteTable::clone(&self.table) });
+        }
+        changed
+    }
+
     fn share(&self, published: &[PublishedPort], endpoints: impl Iterator<Item = Endpoint>) -> Share {
         let routed: Vec<&PublishedPort> = published.iter().filter(|p| is_routed(p)).collect();
         let ports = routed.iter().map(|p| ((p.protocol, p.published), Vec::new())).collect();
-        let mut share = Share { ports, local: BTreeMap::new() };
+        let mut share = Share { ports, ..Share::default() };
         // Without a port nobody asks for its tasks.
         for endpoint in endpoints.take(if routed.is_empty() { 0 } else { usize::MAX }) {
             let here = (endpoint.node == self.me).then_some(endpoint.local_ip).flatten();
             for port in &routed {
+                let delivers = |d: &&Delivery| (d.protocol, d.target) == (port.protocol, port.target);
+                let delivery = endpoint.deliveries.iter().find(delivers).map(|d| d.port);
                 if let Some(ip) = here {
-                    share.local.insert((endpoint.task, port.target), SocketAddr::new(ip, port.target));
+                    let at = SocketAddr::new(ip, port.target);
+                    share.local.insert((endpoint.task, port.target), at);
+                    share.deliveries.extend(delivery.map(|number| ((port.protocol, number), at)));
                 }
-                if let Some(reach) = reach(&endpoint, self.me).filter(|_| endpoint.routable) {
+                if let Some(reach) = reach(&endpoint, delivery, self.me).filter(|_| endpoint.routable) {
                     let backend = Backend { task: endpoint.task, node: endpoint.node, target: port.target, reach };
                     let backends = share.ports.entry((port.protocol, port.published)).or_default();
                     backends.push((endpoint.liveness, backend));
@@ -185,17 +207,17 @@ impl Router {
     }
 }
 
-/// TCP through the mesh. Ports in host mode are the container's own; UDP has no data plane yet.
-fn is_routed(port: &PublishedPort) -> bool {
-    port.mode == PublishMode::Ingress && port.protocol == Protocol::Tcp && port.published != 0
+/// Ports in host mode are the container's own; SCTP has no data plane.
+pub fn is_routed(port: &PublishedPort) -> bool {
+    port.mode == PublishMode::Ingress && port.protocol != Protocol::Sctp && port.published != 0
 }
 
-fn reach(endpoint: &Endpoint, me: NodeId) -> Option<Reach> {
+fn reach(endpoint: &Endpoint, delivery: Option<u16>, me: NodeId) -> Option<Reach> {
     if endpoint.node == me {
         // No address, no way in: a container that has just gone.
         endpoint.local_ip.map(Reach::Local)
     } else {
-        Some(Reach::Remote(endpoint.node_addr))
+        Some(Reach::Remote { agent: endpoint.node_addr, delivery })
     }
 }
 
@@ -233,6 +255,7 @@ mod tests {
             liveness: Liveness::Alive,
             routable: true,
             local_ip: (node(on) == ME).then_some(IpAddr::from([172, 17, 0, task as u8])),
+            deliveries: Vec::new(),
         }
     }
 
@@ -259,7 +282,8 @@ mod tests {
         assert_eq!(tasks_behind(&table, 80), [1, 2, 3]);
         let reaches: Vec<_> = table.ports[&(Protocol::Tcp, 80)].iter().map(|b| b.reach.clone()).collect();
         assert_eq!(reaches[0], Reach::Local(IpAddr::from([172, 17, 0, 1])));
-        assert_eq!(reaches[1], Reach::Remote(SocketAddr::from(([10, 0, 0, 3], 2377))));
+        let agent = SocketAddr::from(([10, 0, 0, 3], 2377));
+        assert_eq!(reaches[1], Reach::Remote { agent, delivery: None });
         let mut turned = endpoints.to_vec();
         turned.reverse();
         assert_eq!(build(&turned), table);
@@ -272,6 +296,21 @@ mod tests {
         assert_eq!(tasks_behind(&table, 80), [2]);
         let target = SocketAddr::from(([172, 17, 0, 1], 8080));
         assert_eq!(table.local, BTreeMap::from([((TaskId::from_u128(1), 8080), target)]));
+    }
+
+    /// Also while it is withdrawn: somebody may not have heard yet.
+    #[test]
+    fn a_delivery_port_leads_to_one_replica_here_and_is_what_others_dial() {
+        let delivery = Delivery { protocol: Protocol::Tcp, target: 8080, port: 61_007 };
+        let foreign = Delivery { protocol: Protocol::Udp, target: 8080, port: 61_008 };
+        let deliveries = vec![foreign, delivery];
+        let mine = Endpoint { routable: false, deliveries: deliveries.clone(), ..endpoint(1, 1) };
+        let table = build(&[mine, Endpoint { deliveries, ..endpoint(2, 2) }]);
+        let here = SocketAddr::from(([172, 17, 0, 1], 8080));
+        assert_eq!(table.deliveries, BTreeMap::from([((Protocol::Tcp, 61_007), here)]));
+        let backends = &table.ports[&(Protocol::Tcp, 80)];
+        let agent = SocketAddr::from(([10, 0, 0, 2], 2377));
+        assert_eq!(backends[0].reach, Reach::Remote { agent, delivery: Some(61_007) });
     }
 
     #[test]
@@ -348,10 +387,10 @@ mod tests {
     }
 
     #[test]
-    fn host_mode_udp_and_unnumbered_ports_are_not_routed() {
+    fn host_mode_sctp_and_unnumbered_ports_are_not_routed() {
         let ports = [
             PublishedPort { mode: PublishMode::Host, ..port(80, 80) },
-            PublishedPort { protocol: Protocol::Udp, ..port(53, 53) },
+            PublishedPort { protocol: Protocol::Sctp, ..port(53, 53) },
             port(0, 8080),
         ];
         assert_eq!(of(&ports, &[endpoint(1, 1)]), RouteTable::default());

@@ -79,7 +79,7 @@ impl ServicePlan<'_> {
     }
 
     fn has_ended(&self, task: &Task) -> bool {
-        self.phase(task.id) == TaskPhase::Complete || self.status.get(&task.id).is_some_and(|s| s.given_up)
+        self.phase(task.id) == TaskPhase::Complete || self.status.get(&task.id).is_some_and(|s| s.is_given_up())
     }
 
     /// Of a slot that is done, and of one that two holders have begun, one task is enough.

@@ -111,7 +111,7 @@ fn occupy(view: &View, placer: &mut Placer) {
     for state in view.services.values() {
         for (task, status) in &state.tasks {
             let (Some(node), Some(spec)) = (task.node, state.specs.get(&task.revision)) else { continue };
-            let for_good = |s: &TaskStatus| !task.desired.is_live() || (spec.mode.is_job() && s.given_up);
+            let for_good = |s: &TaskStatus| !task.desired.is_live() || (spec.mode.is_job() && s.is_given_up());
             if !status.is_some_and(|s| s.is_over() && for_good(s)) {
                 placer.occupy(node, task.service, spec);
             }

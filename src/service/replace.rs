@@ -76,7 +76,7 @@ impl ServicePlan<'_> {
         let lost: Vec<(TaskId, NodeId)> =
             self.tasks.values().filter(on_lost).filter_map(|t| Some((t.id, t.node?))).collect();
         for (id, node) in lost {
-            if !self.is_lost(node, memory) || self.status.get(&id).is_some_and(|s| s.given_up) {
+            if !self.is_lost(node, memory) || self.status.get(&id).is_some_and(|s| s.is_given_up()) {
                 continue;
             }
             match memory.take_move(self.now.mono) {
@@ -270,7 +270,7 @@ impl ServicePlan<'_> {
                 return Some(Cause::FailingRelease);
             }
         }
-        if status.is_some_and(|s| s.given_up) {
+        if status.is_some_and(|s| s.is_given_up()) {
             return None; // Dead until the spec changes, as in Swarm.
         }
         if matches!(task.slot, Slot::Node(_)) {

@@ -173,7 +173,7 @@ impl ServicePlan<'_> {
                 return;
             };
             let tolerated = config.failure_action == FailureAction::Continue && rollout.failed.contains(&current.id);
-            let dead = self.status.get(&current.id).is_some_and(|s| s.given_up) && !current.in_rollout;
+            let dead = self.status.get(&current.id).is_some_and(|s| s.is_given_up()) && !current.in_rollout;
             // A node that is paused or away can't take the new version: it does when it is back.
             let absent =
                 matches!(current.slot, Slot::Node(node) if self.nodes.get(&node).is_some_and(|n| !n.is_ready()));

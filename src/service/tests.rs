@@ -6,6 +6,7 @@ use crate::limits::START_TIMEOUT;
 use crate::model::record::Hlc;
 use crate::model::rollout::RolloutState;
 use crate::model::spec::parse;
+use crate::model::task::Standing;
 use crate::schedule::testing::{cluster, id};
 use crate::time::Wall;
 use proptest::prelude::*;
@@ -270,7 +271,9 @@ impl Stage {
             };
             status.phase = next;
             status.since = now;
-            status.given_up = fate != Fate::Crashes && status.is_over();
+            if fate != Fate::Crashes && status.is_over() {
+                status.standing = Standing::GivenUp;
+            }
             if next == TaskPhase::Failed {
                 status.error = "task: non-zero exit (1)".into();
             }

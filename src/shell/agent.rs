@@ -4,11 +4,12 @@
 
 mod first;
 mod options;
+mod plane;
 mod run;
 #[cfg(test)]
 mod tests;
 
-pub use options::{AgentConfig, Dashboard, EngineChoice, Join, StartOptions};
+pub use options::{AgentConfig, Dashboard, EngineChoice, Join, MeshChoice, MeshTransport, StartOptions};
 pub use run::run;
 
 use crate::core::Core;
@@ -25,7 +26,7 @@ use crate::shell::handle::{AgentHandle, Command};
 use crate::shell::identity::token::same_secret;
 use crate::shell::identity::{DataDir, Identity, random};
 use crate::shell::logs::{self, LogSource, Logs};
-use crate::shell::mesh::{self, DataPlane, TunnelFuture, Tunnels, Userspace};
+use crate::shell::mesh::{self, DataPlane, TunnelFuture, Tunnels};
 use crate::shell::net::{JoinAsk, JoinRefusal, JoinService, Net, NetConfig, NetEvent};
 use crate::shell::page::{self, Counters, Measured, Page, Sources};
 use crate::shell::trace::Trace;
@@ -127,6 +128,7 @@ impl Agent {
             first::is_over(&dir)?;
         }
         let (first_start, founded) = (first.is_some(), first.as_ref().is_some_and(|first| first.members.is_none()));
+        let plane = plane::choose(&config, addr).await?;
         let promised = Core::lease_on_disk(&durable).map_or(Term::ZERO, |lease| lease.promised);
         let boot = Boot {
             cluster: identity.cluster(),
@@ -136,6 +138,7 @@ impl Agent {
             addr,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             timing: config.timing,
+            delivers: plane.delivers(addr),
             durable,
             first,
         };
@@ -163,7 +166,7 @@ impl Agent {
         let engine = engine::spawn(engine, owner, engine_sink, stop.clone());
         let (mesh_sink, mesh_events) = mpsc::channel(MAX_EVENTS);
         let tunnels = Arc::new(NetTunnels(net.clone()));
-        let mesh: Arc<dyn DataPlane> = Arc::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
+        let mesh = plane.start(config.publish_on, tunnels, mesh_sink, stop.clone()).await?;
 
         let (counters, events) = (Arc::new(Counters::default()), Events::default());
         let measured = Arc::new(Measured::default());
@@ -412,6 +415,9 @@ impl Driver {
         }
         self.net.close().await;
         self.stop.cancel();
+        if self.removed {
+            self.mesh.retire().await;
+        }
         tracing::debug!(dir = %self.dir.path().display(), "stopped");
         self.ended.unwrap_or(Ended::Stopped)
     }

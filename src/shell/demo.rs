@@ -10,7 +10,7 @@ mod program;
 mod tar;
 
 use crate::core::face::Timing;
-use crate::shell::agent::{Agent, AgentConfig, Dashboard, EngineChoice, Join};
+use crate::shell::agent::{Agent, AgentConfig, Dashboard, EngineChoice, Join, MeshChoice, MeshTransport};
 use crate::shell::engine::{AnyEngine, DemoEngine};
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
@@ -72,6 +72,8 @@ impl Demo {
             labels: BTreeMap::new(),
             availability: None,
             publish_on: ip,
+            mesh: MeshChoice::Userspace,
+            mesh_transport: MeshTransport::Auto,
             dashboard: if number == 1 { Dashboard::Default } else { Dashboard::On(SocketAddr::new(ip, 0)) },
             timing: Timing::default(),
             trace_file: None,

@@ -4,7 +4,7 @@ use super::World;
 use super::restart::{Ended, Verdict};
 use super::task::{Machine, Run, Step};
 use crate::limits::MAX_PAST_ATTEMPTS;
-use crate::model::task::{PastAttempt, TaskPhase, TaskStatus};
+use crate::model::task::{PastAttempt, Standing, TaskPhase, TaskStatus};
 use crate::time::Mono;
 use std::time::Duration;
 
@@ -56,14 +56,14 @@ impl Machine {
 
     /// The attempt is over, desired is Running: is there to be another, and is it time?
     pub(super) fn restart_round(&mut self, w: &mut World<'_>) -> bool {
-        let Some(spec) = self.spec().filter(|_| !self.status.given_up && self.status.phase != TaskPhase::Shutdown)
+        let Some(spec) = self.spec().filter(|_| !self.status.is_given_up() && self.status.phase != TaskPhase::Shutdown)
         else {
             return false;
         };
         if self.retry.is_none() {
             let ended = Ended { attempt: self.status.attempt, phase: self.status.phase, blameless: self.run.blameless };
             match self.history.verdict(&spec.task.restart, ended, w.now.mono) {
-                Verdict::GiveUp => self.status.given_up = true,
+                Verdict::GiveUp => self.status.standing = Standing::GivenUp,
                 Verdict::After(delay) => self.retry_at(w.now.mono + delay, w),
             }
         }

@@ -30,6 +30,7 @@ use crate::model::task::{Task, TaskStatus};
 use crate::time::{Mono, Now};
 use plan::ThisNode;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use task::Machine;
@@ -159,6 +160,12 @@ impl Worker {
     /// The container of the task's current attempt, as last observed.
     pub fn observed(&self, task: TaskId) -> Option<&ObservedContainer> {
         self.tasks.get(&task)?.current(self.containers.get(&task)?)
+    }
+
+    /// Where this machine reaches the containers of current attempts, as last observed.
+    pub fn addresses(&self) -> BTreeMap<TaskId, IpAddr> {
+        let address = |task: &TaskId| Some((*task, self.observed(*task)?.address?));
+        self.tasks.keys().filter_map(address).collect()
     }
 
     pub fn engine_state(&self) -> &EngineState {

@@ -21,6 +21,10 @@ impl Lab {
         command.arg("--data-dir").arg(at.join("peer")).arg("--socket").arg(self.socket(node));
         command.arg("--engine").arg(format!("unix://{}", self.engine_socket(node).display()));
         command.args(["--advertise-addr", &address(node), "--hostname", &format!("node{node}")]);
+        // It remembers what it was told at its first start.
+        if let Some(mesh) = &self.mesh {
+            command.args(["--mesh", mesh]);
+        }
         if self.traced {
             command.arg("--trace-file").arg(self.trace_file(node));
         }

@@ -32,6 +32,9 @@ pub enum Task {
         /// Engines only
         #[arg(long)]
         no_agents: bool,
+        /// What carries the agents' mesh: kernel or userspace (default: as agents choose)
+        #[arg(long)]
+        mesh: Option<String>,
         /// The peer binary (default: the one beside this program)
         #[arg(long, env = "PEER_BIN")]
         peer: Option<PathBuf>,
@@ -174,12 +177,16 @@ pub fn run(Cli { dir, command }: Cli) -> Result<()> {
         }
         return Ok(());
     }
-    if let Task::Up { nodes, no_agents, peer } = command {
+    if let Task::Up { nodes, no_agents, mesh, peer } = command {
         let peer = if no_agents { None } else { Some(binary(peer)?) };
         println!("Bringing up {nodes} nodes in {} ...", dir.display());
         let place = place(&dir);
         let config = LabConfig { nodes, dir, peer };
-        Lab::up(config)?.keep();
+        let lab = match mesh {
+            Some(mesh) => Lab::up_on(config, &mesh)?,
+            None => Lab::up(config)?,
+        };
+        lab.keep();
         println!(
             "Up. Images: {}, and :2, :crash, :sick, :exit, :slow-stop. Try: lab{place} exec 1 peer node ls; lab{place} down ends it.",
             image("1")

@@ -1,6 +1,6 @@
 //! Several whole nodes on one machine: a network namespace, a private mount, pid and uts namespace and a `dockerd` for
 //! each, joined by a bridge, with a registry on it and a peer agent in each. Needs root, `dockerd`, `docker-registry`,
-//! `ip`, `iptables` and `tini`.
+//! `ip`, `iptables`, `nft` and `tini`.
 //!
 //! The law: it touches nothing that it didn't make, and leaves nothing behind. What it makes carries its mark and is
 //! noted in its state file beforehand; [`Lab::down`] works from any process; a [`Lab`] that is dropped, or whose process
@@ -56,6 +56,8 @@ pub struct Lab {
     pub config: LabConfig,
     /// Agents write down what there is to judge.
     traced: bool,
+    /// What agents are told by `--mesh`, if anything.
+    mesh: Option<String>,
     made: BTreeSet<String>,
     /// Taken down when dropped.
     owned: bool,
@@ -68,8 +70,19 @@ impl Lab {
         if !sh_ok("test \"$(id -u)\" = 0") {
             return Some("it needs root".to_owned());
         }
-        let tools =
-            ["dockerd", "ip", "iptables", "tini", "nsenter", "unshare", "curl", "docker", "docker-registry", "rustc"];
+        let tools = [
+            "dockerd",
+            "ip",
+            "iptables",
+            "nft",
+            "tini",
+            "nsenter",
+            "unshare",
+            "curl",
+            "docker",
+            "docker-registry",
+            "rustc",
+        ];
         tools
             .iter()
             .find(|tool| !sh_ok(&format!("command -v {tool} >/dev/null")))
@@ -77,15 +90,20 @@ impl Lab {
     }
 
     pub fn up(config: LabConfig) -> Result<Self> {
-        Self::bring_up(config, false)
+        Self::bring_up(config, false, None)
+    }
+
+    /// With agents whose mesh this carries: `kernel` or `userspace`.
+    pub fn up_on(config: LabConfig, mesh: &str) -> Result<Self> {
+        Self::bring_up(config, false, Some(mesh.to_owned()))
     }
 
     /// With agents that write traces, see [`Lab::trace_file`].
     pub fn up_traced(config: LabConfig) -> Result<Self> {
-        Self::bring_up(config, true)
+        Self::bring_up(config, true, None)
     }
 
-    fn bring_up(config: LabConfig, traced: bool) -> Result<Self> {
+    fn bring_up(config: LabConfig, traced: bool, mesh: Option<String>) -> Result<Self> {
         if let Some(why) = Self::missing() {
             bail!("the lab can't run here: {why}");
         }
@@ -105,7 +123,7 @@ impl Lab {
         fs::create_dir_all(&config.dir)?;
         let state = State { nodes: config.nodes, peer: config.peer.clone(), made };
         state.save(&config.dir)?;
-        let mut lab = Self { config, traced, made: state.made, owned: true, guard: None };
+        let mut lab = Self { config, traced, mesh, made: state.made, owned: true, guard: None };
         lab.guard = Some(Guard::post(&lab.config.dir)?);
         lab.build()?;
         Ok(lab)
@@ -114,7 +132,7 @@ impl Lab {
     /// A lab that is up already, whoever brought it up.
     pub fn attach(dir: PathBuf) -> Result<Self> {
         let State { nodes, peer, made } = State::load(&dir)?;
-        Ok(Self { config: LabConfig { nodes, dir, peer }, traced: false, made, owned: false, guard: None })
+        Ok(Self { config: LabConfig { nodes, dir, peer }, traced: false, mesh: None, made, owned: false, guard: None })
     }
 
     /// Leaves it running when this value, or this process, goes.

@@ -47,7 +47,7 @@ impl Lab {
                 // Its directory was cleared away, and is not ours to guess at.
                 let made = names.iter().filter(|name| mark(name).as_ref() == Some(&dir)).cloned().collect();
                 let config = LabConfig { nodes: 0, dir, peer: None };
-                Self { config, traced: false, made, owned: false, guard: None }.remove_network()?;
+                Self { config, traced: false, mesh: None, made, owned: false, guard: None }.remove_network()?;
             }
         }
         Ok(())

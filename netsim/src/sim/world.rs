@@ -504,6 +504,7 @@ impl World {
             addr: SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 2377)),
             agent_version: "sim".to_owned(),
             timing: self.timing(),
+            delivers: true,
             durable,
             first,
         }

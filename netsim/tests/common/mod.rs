@@ -38,6 +38,15 @@ pub struct Row {
 impl Cluster {
     /// `None`, loudly, where there can be no lab.
     pub fn up(nodes: usize) -> Option<Self> {
+        Self::bring_up(nodes, Lab::up)
+    }
+
+    /// With agents whose mesh this carries.
+    pub fn up_on(nodes: usize, mesh: &str) -> Option<Self> {
+        Self::bring_up(nodes, |config| Lab::up_on(config, mesh))
+    }
+
+    fn bring_up(nodes: usize, up: impl FnOnce(LabConfig) -> anyhow::Result<Lab>) -> Option<Self> {
         let peer = peer_binary();
         let missing = Lab::missing().or_else(|| (!peer.exists()).then(|| format!("{} is not built", peer.display())));
         if let Some(why) = missing {
@@ -46,7 +55,7 @@ impl Cluster {
         }
         let dir = PathBuf::from(format!("/tmp/pl{}", std::process::id()));
         let before = everything();
-        let cluster = Self { before, lab: Lab::up(LabConfig { nodes, dir, peer: Some(peer) }).unwrap() };
+        let cluster = Self { before, lab: up(LabConfig { nodes, dir, peer: Some(peer) }).unwrap() };
         cluster.until_ready(1, nodes);
         Some(cluster)
     }

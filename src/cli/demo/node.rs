@@ -88,7 +88,7 @@ impl Node {
         for flag in ["--listen-addr", "--advertise-addr"] {
             command.args([flag, &self.listen.to_string()]);
         }
-        command.args(["--publish-addr", &self.ip.to_string()]);
+        command.args(["--publish-addr", &self.ip.to_string(), "--mesh", "userspace"]);
         if self.index > 0 {
             // The page shows the whole cluster: one is enough here.
             command.args(["--dashboard", "none"]);

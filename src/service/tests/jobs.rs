@@ -93,7 +93,7 @@ fn what_a_lost_or_drained_node_has_not_finished_runs_elsewhere_and_what_it_has_d
     stage.play_until("all run", |s| s.serving().len() == 6);
     let finished = stage.serving().iter().find(|t| t.node == Some(id(1))).map(|t| t.id).unwrap();
     let status = stage.status.get_mut(&finished).unwrap();
-    (status.phase, status.given_up) = (TaskPhase::Complete, true);
+    (status.phase, status.standing) = (TaskPhase::Complete, Standing::GivenUp);
     stage.nodes.get_mut(&id(1)).unwrap().liveness = Liveness::Down;
     stage.nodes.get_mut(&id(2)).unwrap().policy.availability = Availability::Drain;
     stage.play_until("the rest runs on the third", |s| {
@@ -119,7 +119,7 @@ fn a_slot_that_ended_on_a_node_taken_for_lost_is_not_run_twice_to_the_end() {
     // It had ended there before it heard that it was to stop.
     stage.nodes.get_mut(&node).unwrap().liveness = Liveness::Alive;
     let status = stage.status.get_mut(&first).unwrap();
-    (status.phase, status.given_up) = (TaskPhase::Complete, true);
+    (status.phase, status.standing) = (TaskPhase::Complete, Standing::GivenUp);
     stage.play(20);
     assert_eq!((stage.busy(), stage.done_slots().len()), (0, 1), "{:#?}", stage.tasks);
     stage.another_holder();

@@ -36,6 +36,8 @@ pub struct AgentConfig {
     pub availability: Option<Availability>,
     /// Published ports are opened on this address.
     pub publish_on: IpAddr,
+    pub mesh: MeshChoice,
+    pub mesh_transport: MeshTransport,
     pub dashboard: Dashboard,
     pub timing: Timing,
     /// See [`crate::shell::trace`].
@@ -50,6 +52,26 @@ impl AgentConfig {
         };
         ApiConfig { socket: self.socket.clone(), engine, agent_version: env!("CARGO_PKG_VERSION").to_owned() }
     }
+}
+
+/// What carries the connections to published ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum MeshChoice {
+    /// The kernel where it can, this process where it can't.
+    #[default]
+    Auto,
+    Kernel,
+    Userspace,
+}
+
+/// How they get to other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum MeshTransport {
+    /// Plainly where the kernels of both nodes carry them, else in tunnels.
+    #[default]
+    Auto,
+    /// In tunnels only.
+    Quic,
 }
 
 /// Where the cluster page is served.
@@ -93,6 +115,8 @@ pub struct StartOptions {
     pub labels: BTreeMap<String, String>,
     pub availability: Option<Availability>,
     pub dashboard: Option<Dashboard>,
+    pub mesh: Option<MeshChoice>,
+    pub mesh_transport: Option<MeshTransport>,
 }
 
 /// Kept in the data directory.
@@ -105,11 +129,13 @@ struct Settings {
     engine: Option<PathBuf>,
     socket: PathBuf,
     hostname: String,
-    /// Came later than version 1's other fields.
+    // These came later than version 1's other fields.
     dashboard: Option<Dashboard>,
     /// Likewise.
     #[serde(default)]
     standby: bool,
+    mesh: Option<MeshChoice>,
+    mesh_transport: Option<MeshTransport>,
 }
 
 impl StartOptions {
@@ -140,6 +166,8 @@ impl StartOptions {
             labels: self.labels,
             availability: self.availability,
             publish_on: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            mesh: self.mesh.or(last.as_ref().and_then(|l| l.mesh)).unwrap_or_default(),
+            mesh_transport: self.mesh_transport.or(last.as_ref().and_then(|l| l.mesh_transport)).unwrap_or_default(),
             dashboard: self.dashboard.or(last.as_ref().and_then(|l| l.dashboard)).unwrap_or(Dashboard::Default),
             timing: Timing::default(),
             trace_file: None,
@@ -157,6 +185,8 @@ impl StartOptions {
             hostname: config.hostname.clone(),
             dashboard: Some(config.dashboard),
             standby: config.standby,
+            mesh: Some(config.mesh),
+            mesh_transport: Some(config.mesh_transport),
         };
         dir.write_private(SETTINGS_FILE, &serde_json::to_vec_pretty(&settings)?)?;
         Ok(config)
@@ -211,6 +241,8 @@ mod tests {
             labels: BTreeMap::new(),
             availability: None,
             dashboard: None,
+            mesh: None,
+            mesh_transport: None,
         }
     }
 

@@ -22,6 +22,8 @@ fn config(dir: &Path) -> AgentConfig {
         labels: BTreeMap::new(),
         availability: None,
         publish_on: HERE,
+        mesh: MeshChoice::Userspace,
+        mesh_transport: MeshTransport::Auto,
         dashboard: Dashboard::None,
         timing: crate::core::face::Timing::default(),
         trace_file: None,

@@ -9,6 +9,11 @@
 
 mod copy;
 mod http;
+#[cfg(target_os = "linux")]
+pub mod kernel;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_kernel.rs"]
+pub mod kernel;
 mod pick;
 mod proxy;
 mod proxy_header;
@@ -48,6 +53,10 @@ pub trait DataPlane: Send + Sync {
     /// The agent stops: take nothing new, end what can be ended at a boundary, and let what is under way end, for a
     /// bounded time.
     fn close(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+    /// This node is no member any more: nothing that would outlive the process is to stay.
+    fn retire(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
     }
 }

@@ -54,7 +54,8 @@ mod tests {
 
     fn backend(task: u128, local: bool) -> Backend {
         let here = IpAddr::from([127, 0, 0, 1]);
-        let reach = if local { Reach::Local(here) } else { Reach::Remote(SocketAddr::new(here, 1)) };
+        let reach =
+            if local { Reach::Local(here) } else { Reach::Remote { agent: SocketAddr::new(here, 1), delivery: None } };
         Backend { task: TaskId::from_u128(task), node: NodeId::from_u128(1), target: 80, reach }
     }
 

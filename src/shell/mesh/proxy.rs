@@ -14,7 +14,7 @@ use crate::routes::{Port, RouteTable};
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -58,8 +58,15 @@ pub struct Userspace {
 }
 
 impl Userspace {
-    /// Listens on `bind` for the ports of the tables that are applied, until `stop`.
-    pub fn start(bind: IpAddr, tunnels: Arc<dyn Tunnels>, events: Events, stop: CancellationToken) -> Self {
+    /// Listens on `bind` for the ports of the tables that are applied, until `stop`. UDP isn't carried here: `no_udp` says
+    /// why, unless somebody else carries it.
+    pub fn start(
+        bind: IpAddr,
+        no_udp: Option<String>,
+        tunnels: Arc<dyn Tunnels>,
+        events: Events,
+        stop: CancellationToken,
+    ) -> Self {
         let shared = Shared::new();
         let (tables, table_queue) = mpsc::unbounded_channel();
         let (drains, drain_queue) = mpsc::unbounded_channel();
@@ -74,6 +81,7 @@ impl Userspace {
         let (clients, closing) = (TaskTracker::new(), stop.child_token());
         let listeners = Listeners {
             bind,
+            no_udp,
             gate,
             events: events.clone(),
             slots: slots.clone(),
@@ -174,6 +182,7 @@ async fn watch_drains(
 
 struct Listeners {
     bind: IpAddr,
+    no_udp: Option<String>,
     gate: Arc<Gate>,
     events: Events,
     slots: Arc<Semaphore>,
@@ -221,6 +230,10 @@ impl Listeners {
             keep
         });
         let mut blocked = BTreeMap::new();
+        if let Some(why) = &self.no_udp {
+            let udp = self.gate.shared.ports().into_iter().filter(|(p, _)| *p == Protocol::Udp);
+            blocked.extend(udp.map(|(_, port)| (port, why.clone())));
+        }
         for port in wanted {
             if self.open.contains_key(&port) {
                 continue;
@@ -249,9 +262,22 @@ impl Listeners {
     }
 }
 
+/// On all IPv4 addresses means on all IPv6 ones too, where there are any and they are free.
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    if addr.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        && let Ok(listener) = listen_on(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), addr.port()))
+    {
+        return Ok(listener);
+    }
+    listen_on(addr)
+}
+
+fn listen_on(addr: SocketAddr) -> io::Result<TcpListener> {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(!addr.ip().is_unspecified())?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;

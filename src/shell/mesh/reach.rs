@@ -26,7 +26,7 @@ pub async fn connect(tunnels: &dyn Tunnels, backend: &Backend, version: u8) -> i
             tune(&stream);
             Ok(Replica::Local(stream))
         }
-        Reach::Remote(addr) => {
+        Reach::Remote { agent: addr, .. } => {
             let open = tunnel::connect(tunnels, backend.node, addr, backend.task, backend.target, version);
             let (send, recv) = open.await?;
             Ok(Replica::Remote(tokio::io::join(recv, send)))

@@ -43,7 +43,7 @@ impl Mesh {
     pub fn start() -> Self {
         let (sink, events) = mpsc::channel(16);
         let stop = CancellationToken::new();
-        let plane = Userspace::start(HERE, Arc::new(NoTunnels), sink, stop.clone());
+        let plane = Userspace::start(HERE, None, Arc::new(NoTunnels), sink, stop.clone());
         Self { plane, events, _stop: stop.drop_guard() }
     }
 
@@ -65,7 +65,8 @@ pub fn table(published: u16, targets: &[u16]) -> Arc<RouteTable> {
         reach: Reach::Local(HERE),
     };
     let backends = targets.iter().enumerate().map(backend).collect();
-    Arc::new(RouteTable { ports: BTreeMap::from([((Protocol::Tcp, published), backends)]), ..RouteTable::default() })
+    let ports = BTreeMap::from([((Protocol::Tcp, published), backends)]);
+    Arc::new(RouteTable { ports, ..RouteTable::default() })
 }
 
 /// Reads to the client's half-close, then answers with its name and what it read.

@@ -178,7 +178,7 @@ fn a_crash_is_followed_by_another_attempt_in_a_container_of_its_own() {
     rig.run(Duration::from_millis(100));
     let status = rig.status(1);
     assert_eq!((status.phase, status.error.as_str(), status.exit_code), (Failed, "task: non-zero exit (3)", Some(3)));
-    assert!(!status.given_up);
+    assert!(!status.is_given_up());
     let retry = status.retry_at.unwrap();
     assert_eq!(retry.since(status.since), secs(5));
     assert!(rig.engine.containers.contains_key(&rig.name(1, 0)), "kept for its logs");
@@ -206,7 +206,7 @@ fn a_clean_exit_is_complete_and_restarted_only_if_any_end_is() {
     let mut rig = Rig::running(job);
     rig.engine.exit(&rig.name(1, 0), 0, rig.mono);
     rig.run(secs(100));
-    assert_eq!((rig.phase(1), rig.status(1).given_up, rig.status(1).retry_at), (Complete, true, None));
+    assert_eq!((rig.phase(1), rig.status(1).is_given_up(), rig.status(1).retry_at), (Complete, true, None));
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn a_first_attempt_that_ends_at_once_is_judged_by_its_own_exit() {
     rig.engine.behaviour.exits = Some(0);
     rig.assign(order(1, Desired::Running, job));
     rig.run(secs(10));
-    assert_eq!((rig.phase(1), rig.status(1).given_up), (Complete, true));
+    assert_eq!((rig.phase(1), rig.status(1).is_given_up()), (Complete, true));
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn attempts_used_up_are_given_up() {
     rig.assign(order(1, Desired::Running, flaky));
     rig.run(secs(600));
     let status = rig.status(1);
-    assert_eq!((status.attempt, status.phase, status.given_up), (2, Failed, true));
+    assert_eq!((status.attempt, status.phase, status.is_given_up()), (2, Failed, true));
     assert_eq!(rig.worker.deadline(), None);
     assert!(rig.engine.containers.contains_key(&rig.name(1, 2)), "kept for its logs");
     // Another life of the agent doesn't change its mind.

@@ -55,6 +55,7 @@ fn boot(n: usize, members: Option<Vec<MemberEntry>>) -> Boot {
         addr: addr(n),
         agent_version: "sim".to_owned(),
         timing: Timing::default(),
+        delivers: false,
         durable: BTreeMap::new(),
         first: Some(first),
     }

@@ -162,7 +162,8 @@ pub fn task<'a>(row: &Row<'a>, templates: &mut Templates) -> Task<'a> {
         status: status.shown,
         desired_state: row.desired(),
         job_iteration: is_of_job(row.view).then(|| task.revision.hlc.into()),
-        peer_given_up: matches!(row.attempt, Attempt::Last) && row.view.status.as_ref().is_some_and(|s| s.given_up),
+        peer_given_up: matches!(row.attempt, Attempt::Last)
+            && row.view.status.as_ref().is_some_and(|s| s.is_given_up()),
     }
 }
 
