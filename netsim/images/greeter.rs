@@ -1,7 +1,8 @@
 //! The lab's test image: a static HTTP server on port 5000 that tells its version. `greeter VERSION [MODE]`.
 //!
 //! Modes: `crash` exits with 1 soon after its start; `exit` dies at once on SIGTERM; `slow` takes five seconds to stop;
-//! otherwise requests in flight are finished first. SIGUSR1 means the same as SIGTERM; `DEAF=1` in the environment
+//! otherwise requests in flight are finished first, and a kept connection is ended at the answer to its next request if
+//! that comes within a second. SIGUSR1 means the same as SIGTERM; `DEAF=1` in the environment
 //! ignores SIGTERM. A request for `/slow` takes 1.5 s. `greeter --check` exits with 0 once the port is open, and
 //! `greeter --sick` with 1, for health checks.
 use std::io::{Read, Write};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 static BUSY: AtomicUsize = AtomicUsize::new(0);
+static OPEN: AtomicUsize = AtomicUsize::new(0);
 const SIGUSR1: i32 = 10;
 const SIGTERM: i32 = 15;
 const IGNORE: usize = 1;
@@ -43,18 +45,24 @@ fn main() {
     }
     let listener = TcpListener::bind("0.0.0.0:5000").unwrap();
     let slow_stop = mode == "slow";
-    std::thread::spawn(move || loop {
-        std::thread::sleep(Duration::from_millis(10));
-        if STOP.load(Ordering::SeqCst) && BUSY.load(Ordering::SeqCst) == 0 {
-            if slow_stop {
-                std::thread::sleep(Duration::from_secs(5));
+    std::thread::spawn(move || {
+        let mut lingered = 0;
+        loop {
+            std::thread::sleep(Duration::from_millis(10));
+            lingered += usize::from(STOP.load(Ordering::SeqCst));
+            let done = OPEN.load(Ordering::SeqCst) == 0 || lingered > 100;
+            if lingered > 0 && done && BUSY.load(Ordering::SeqCst) == 0 {
+                if slow_stop {
+                    std::thread::sleep(Duration::from_secs(5));
+                }
+                std::process::exit(0);
             }
-            std::process::exit(0);
         }
     });
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     for stream in listener.incoming().flatten() {
         let (mut stream, body) = (stream, format!("Hello from greeter {version} {}\n", host.trim()));
+        OPEN.fetch_add(1, Ordering::SeqCst);
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = stream.read(&mut buffer) {
@@ -73,6 +81,8 @@ fn main() {
                     break;
                 }
             }
+            drop(stream);
+            OPEN.fetch_sub(1, Ordering::SeqCst);
         });
     }
 }

@@ -2,9 +2,12 @@
 
 use super::bench::{self, BenchConfig};
 use super::chaos::{self, ChaosConfig};
-use super::{Lab, LabConfig, image};
+use super::load::stories::{self, Story, StoryConfig};
+use super::load::{self, Load, LoadConfig, Mode};
+use super::{Lab, LabConfig, address, image};
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -92,6 +95,47 @@ pub enum Task {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Ask a published port of the lab that is up, from outside, and tell apart how requests fail
+    Load {
+        /// The nodes to ask (default: all)
+        #[arg(long, value_delimiter = ',')]
+        nodes: Vec<usize>,
+        #[arg(long, default_value_t = 9_000)]
+        port: u16,
+        #[arg(long, value_enum, default_value_t = Mode::New)]
+        mode: Mode,
+        /// At once, at each node
+        #[arg(long, default_value_t = 10)]
+        clients: usize,
+        #[arg(long, default_value_t = 20_000)]
+        requests: u64,
+        /// Hold so many idle connections instead, through the first of the nodes, and tell what its agent takes for them
+        #[arg(long, conflicts_with_all = ["mode", "clients", "requests"])]
+        idle: Option<usize>,
+    },
+    /// What operators do all day, under load at every node: no request may fail (in a lab of its own)
+    Stories {
+        #[arg(long, default_value_t = 3)]
+        nodes: usize,
+        /// Which (default: all)
+        #[arg(value_enum)]
+        stories: Vec<Story>,
+        /// The image's tag: 1 finishes requests on SIGTERM, exit dies at once
+        #[arg(long, default_value = "1")]
+        tag: String,
+        /// Of each mode, at each port of each node
+        #[arg(long, default_value_t = 2)]
+        clients: usize,
+        /// Of each story
+        #[arg(long, default_value_t = 200_000)]
+        requests: u64,
+        /// A story's load ends after so many seconds, however few requests there were
+        #[arg(long, default_value_t = 1_800)]
+        at_most: u64,
+        /// The peer binary (default: the one beside this program)
+        #[arg(long, env = "PEER_BIN")]
+        peer: Option<PathBuf>,
+    },
     /// Break nodes, cables and engines while operators and users work, heal, and judge by the simulator's laws (in a lab of
     /// its own)
     Chaos {
@@ -125,9 +169,11 @@ impl Task {
             | Task::EngineStart { node }
             | Task::Link { node, .. } => vec![*node],
             Task::Cut { a, b } => vec![*a, *b],
+            Task::Load { nodes, .. } => nodes.clone(),
             Task::Up { .. }
             | Task::Bench { .. }
             | Task::Chaos { .. }
+            | Task::Stories { .. }
             | Task::Check
             | Task::Guard
             | Task::Status
@@ -177,6 +223,17 @@ pub fn run(Cli { dir, command }: Cli) -> Result<()> {
         }
         return Ok(());
     }
+    if let Task::Stories { nodes, stories, tag, clients, requests, at_most, peer } = command {
+        let stories = if stories.is_empty() { Story::ALL.to_vec() } else { stories };
+        let config = StoryConfig { tag, clients, requests, at_most: Duration::from_secs(at_most) };
+        ensure!(nodes >= 2, "--nodes {nodes}: want at least 2");
+        let mut lab = Lab::up(LabConfig { nodes, dir, peer: Some(binary(peer)?) })?;
+        let rows = stories::run(&lab, &stories, &config)?;
+        lab.down()?;
+        let broken = rows.iter().filter(|row| row.is_broken()).count();
+        ensure!(broken == 0, "requests failed in {broken} of {} loads", rows.len());
+        return Ok(());
+    }
     if let Task::Up { nodes, no_agents, mesh, peer } = command {
         let peer = if no_agents { None } else { Some(binary(peer)?) };
         println!("Bringing up {nodes} nodes in {} ...", dir.display());
@@ -204,7 +261,34 @@ pub fn run(Cli { dir, command }: Cli) -> Result<()> {
         lab.check(node)?;
     }
     match command {
-        Task::Up { .. } | Task::Bench { .. } | Task::Chaos { .. } | Task::Check | Task::Guard => {}
+        Task::Up { .. }
+        | Task::Bench { .. }
+        | Task::Chaos { .. }
+        | Task::Stories { .. }
+        | Task::Check
+        | Task::Guard => {}
+        Task::Load { nodes, port, idle: Some(count), .. } => {
+            let node = nodes.first().copied().unwrap_or(1);
+            let (before, after) = stories::idle(&lab, node, port, count)?;
+            let grown = after.saturating_sub(before);
+            println!(
+                "node {node}: {count} idle connections: resident {before} KiB, then {after} KiB: {grown} KiB more"
+            );
+        }
+        Task::Load { nodes, port, mode, clients, requests, idle: None } => {
+            let nodes = if nodes.is_empty() { (1..=lab.config.nodes).collect() } else { nodes };
+            let target = |node: &usize| Ok(SocketAddr::new(address(*node).parse()?, port));
+            let targets = nodes.iter().map(target).collect::<Result<Vec<_>>>()?;
+            let (patience, expect) = (Duration::from_secs(10), "Hello from greeter ".to_owned());
+            let load = Load::start(LoadConfig { targets, mode, clients, patience, expect })?;
+            while load.made() < requests {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let report = load.end();
+            println!("{}\n{report}", load::header());
+            report.told.iter().for_each(|line| println!("    {line}"));
+            ensure!(report.failures() == 0, "{} requests failed", report.failures());
+        }
         Task::Status => print!("{}", lab.status()),
         Task::PowerOff { node } => lab.power_off(node)?,
         Task::PowerOn { node } => lab.power_on(node)?,

@@ -17,6 +17,7 @@ mod engine;
 mod guard;
 mod http;
 mod images;
+pub mod load;
 mod network;
 mod process;
 mod state;

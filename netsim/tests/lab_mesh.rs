@@ -1,0 +1,35 @@
+//! No request fails while services change (issue 4, "must show 1"), on real engines, with fewer requests than the whole
+//! (`lab stories`; docs/mesh.md). Skipped, loudly, where there is no root or no dockerd.
+
+mod common;
+
+use common::Cluster;
+use netsim::lab::load::stories::{self, Story, StoryConfig};
+use std::time::Duration;
+
+fn none_fails(tag: &str, told: &[Story]) {
+    let Some(cluster) = Cluster::up(3) else { return };
+    let config = StoryConfig { tag: tag.to_owned(), clients: 2, requests: 20_000, at_most: Duration::from_secs(90) };
+    let rows = stories::run(&cluster.lab, told, &config).unwrap();
+    let broken: Vec<String> = rows
+        .iter()
+        .filter(|row| row.is_broken())
+        .map(|row| {
+            format!("{:?} {} {:?}: {}\n{}", row.story, row.port, row.mode, row.report, row.report.told.join("\n"))
+        })
+        .collect();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    assert!(rows.iter().all(|row| row.report.answered > 0), "every load has asked");
+    cluster.end();
+}
+
+#[test]
+fn no_request_fails_while_services_scale_update_and_drain_and_agents_restart() {
+    none_fails("1", &Story::ALL);
+}
+
+/// New connections on every port, kept ones on HTTP-aware ones.
+#[test]
+fn replicas_that_die_at_once_cost_no_request_that_could_be_spared() {
+    none_fails("exit", &[Story::Scale, Story::StopFirst, Story::StartFirst, Story::Drain]);
+}
