@@ -20,6 +20,7 @@ mod go;
 mod json;
 mod leave;
 mod list;
+mod log;
 mod node;
 mod progress;
 mod service;

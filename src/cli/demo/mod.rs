@@ -6,7 +6,8 @@ mod node;
 mod stage;
 
 use super::error::CliError;
-use super::start::{failed, log_to_stderr, runtime};
+use super::log::{LogArgs, log_to_stderr};
+use super::start::{failed, runtime};
 use crate::shell::demo::greeter::{self, Greeter};
 use clap::Args;
 use stage::Stage;
@@ -61,7 +62,7 @@ impl FromStr for Engine {
 }
 
 pub fn run(args: &DemoArgs) -> Result<(), CliError> {
-    log_to_stderr("error");
+    log_to_stderr(&LogArgs::default(), "error");
     runtime()?.block_on(until_told_to_end(args)).map_err(failed)
 }
 
