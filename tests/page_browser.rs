@@ -238,6 +238,74 @@ async fn findings(browser: &Browser) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_view_can_be_read_and_used_in_light_and_dark_on_a_phone_and_without_a_mouse() {
+    let Some(browser) = Browser::start(1280, 900).await else { return };
+    let demo = Demo::start(2).await.unwrap();
+    demo.wait_formed(2).await.unwrap();
+    deploy(&demo, 2).await;
+    let (addr, token) = link_of(&demo, 1);
+    browser.open(&format!("http://{addr}/#token={token}")).await;
+    browser.until("two running cards", &format!("{} === 2", cards("[data-state=running]"))).await;
+    let views = [
+        ("", "document.querySelector('.task')"),
+        ("services", "document.querySelector('tbody a')"),
+        ("service/greeters", "document.querySelector('[data-part=events] tbody tr')"),
+        ("node/node2", "document.querySelector('[data-part=network] tbody tr')"),
+        ("electorate", "document.querySelector('tbody tr')"),
+        ("events", "document.querySelector('[data-part=events] tbody tr')"),
+    ];
+    for scheme in ["light", "dark"] {
+        let feature = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        browser.devtools("Emulation.setEmulatedMedia", feature).await;
+        for (view, drawn) in views {
+            browser.eval(&format!("location.hash = '#/{view}'")).await;
+            browser.until(view, drawn).await;
+            // A card that has just come fades in.
+            browser.until("all is still", "document.getAnimations().every((a) => a.playState !== 'running')").await;
+            assert_eq!(findings(&browser).await, Vec::<String>::new(), "{scheme} #/{view}");
+        }
+    }
+    // On the narrowest screen, or four times as large, nothing but tables and listings scrolls sideways.
+    let phone = json!({"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": true});
+    browser.devtools("Emulation.setDeviceMetricsOverride", phone).await;
+    for (view, drawn) in views {
+        browser.eval(&format!("location.hash = '#/{view}'")).await;
+        browser.until(view, drawn).await;
+        let wide = browser.eval("return document.documentElement.scrollWidth - window.innerWidth").await;
+        assert!(wide.as_i64().unwrap() <= 0, "#/{view} is {wide} pixels too wide for a phone");
+        browser.screenshot(&format!("phone-{}", view.replace('/', "-"))).await;
+    }
+    browser.devtools("Emulation.clearDeviceMetricsOverride", json!({})).await;
+    // By keyboard alone: everything that can be pressed is reached in the order of the page, and it shows where one is.
+    // (Afresh: coming from another view the focus is on the new one's content.)
+    browser.open("about:blank").await;
+    browser.open(&format!("http://{addr}/#/service/greeters")).await;
+    browser.until("the forms", "document.querySelector('form[aria-label=Scale] button')").await;
+    browser.eval("document.activeElement.blur(); window.reached = []").await;
+    let count = browser
+        .eval("return [...document.querySelectorAll('a[href], button, input')].filter((e) => e.getClientRects().length).length")
+        .await
+        .as_u64()
+        .unwrap();
+    for _ in 0..count {
+        browser.press(TAB).await;
+        let shown = browser
+            .eval("const e = document.activeElement; window.reached.push(e); return getComputedStyle(e).outlineStyle !== 'none'")
+            .await;
+        assert_eq!(shown, true, "where one is: {}", browser.eval("return document.activeElement.outerHTML").await);
+    }
+    let reached = "new Set(window.reached.filter((e) => e.matches('a[href], button, input'))).size";
+    assert!(
+        browser.eval(&format!("return {reached}")).await.as_u64().unwrap() + 1 >= count,
+        "all but what came or went meanwhile"
+    );
+    let ordered = "window.reached.every((e, i) => !i || window.reached[i - 1].compareDocumentPosition(e) & 4 || e.matches('.skip'))";
+    assert_eq!(browser.eval(&format!("return {ordered}")).await, true, "in the order of the page");
+    assert_eq!(browser.errors(None).await, Vec::<String>::new());
+    demo.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_page_finds_its_agent_again_after_a_restart() {
     let Some(browser) = Browser::start(800, 700).await else { return };
     let mut demo = Demo::start(2).await.unwrap();

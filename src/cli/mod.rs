@@ -20,6 +20,7 @@ mod go;
 mod json;
 mod leave;
 mod list;
+mod log;
 mod mesh;
 mod node;
 mod object;

@@ -2,15 +2,14 @@
 //! anything is touched.
 
 use super::client::{own_data_dir, own_socket, socket_of};
-use super::error::{CliError, wants_colours};
+use super::error::CliError;
+use super::log::{LogArgs, log_to_stderr};
 use super::service::pair;
 use crate::model::node::Availability;
 use crate::shell::agent::{Dashboard, Ended, EngineChoice, Join, MeshChoice, MeshTransport, StartError, StartOptions};
 use clap::Args;
-use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use tracing_subscriber::EnvFilter;
 
 const DEFAULT_PORT: u16 = 7373;
 
@@ -77,6 +76,8 @@ pub struct StartArgs {
     /// Serve the cluster page and the metrics here, or nowhere [default: 127.0.0.1:7373, or a free port]
     #[arg(long, value_name = "IP[:PORT]|none")]
     dashboard: Option<String>,
+    #[command(flatten)]
+    log: LogArgs,
     /// Stop, as by SIGTERM, when standard input ends: for who starts an agent and may die before it
     #[arg(long, hide = true)]
     until_eof: bool,
@@ -89,7 +90,7 @@ pub fn start(args: StartArgs) -> Result<(), CliError> {
     let options = args.options(&Surroundings::of_process())?;
     let publish_on = args.publish_on()?;
     let (until_eof, trace_file) = (args.until_eof, args.trace_file.clone());
-    log_to_stderr("info");
+    log_to_stderr(&args.log, "info");
     let mut config = options.settle().map_err(failed)?;
     config.publish_on = publish_on.unwrap_or(config.publish_on);
     config.trace_file = trace_file;
@@ -132,21 +133,6 @@ pub fn failed(error: anyhow::Error) -> CliError {
         Some(error) => failed.hint(error.hint),
         None => failed,
     }
-}
-
-/// PEER_LOG says how much, in the syntax of RUST_LOG. Under systemd the journal has the time already.
-pub fn log_to_stderr(default: &str) {
-    let filter =
-        std::env::var("PEER_LOG").or_else(|_| std::env::var("RUST_LOG")).unwrap_or_else(|_| default.to_owned());
-    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default));
-    let ansi = std::io::stderr().is_terminal() && wants_colours();
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(ansi)
-        .with_target(false);
-    // A second subscriber is refused: the first one then has the log.
-    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() { log.without_time().try_init() } else { log.try_init() };
 }
 
 /// What the defaults depend on.

@@ -162,6 +162,21 @@ impl Core {
         self.store.nodes().into_iter().filter(|n| !self.removed.contains(n)).map(view).collect()
     }
 
+    /// A service's name, and the change of it that is wanted now.
+    pub fn change_of_service(&self, id: ServiceId) -> Option<(String, String)> {
+        self.store.service(id).map(|service| (service.name.clone(), chronicle::change_id(service.current)))
+    }
+
+    /// The change that made this task.
+    pub fn change_of_task(&self, id: TaskId) -> Option<String> {
+        self.store.task(id).map(|task| chronicle::change_id(task.revision))
+    }
+
+    /// The task that an engine operation is for.
+    pub fn task_of(&self, op: crate::model::container::OpId) -> Option<TaskId> {
+        self.worker.task_of(op)
+    }
+
     pub fn health(&self) -> HealthView {
         let there = self.membership.members().filter(|m| m.liveness != Liveness::Down);
         let there = there.filter(|m| !self.removed.contains(&m.node));

@@ -15,7 +15,7 @@ pub use run::run;
 use crate::core::Core;
 use crate::core::face::{Boot, Effect, Event, MeshEvent, Notice, PersistId, Reply, Request, RequestId};
 use crate::ids::NodeId;
-use crate::model::container::{EngineEvent, Owner};
+use crate::model::container::{EngineEvent, OpId, Owner};
 use crate::model::record::Term;
 use crate::shell::api::{self, Front};
 use crate::shell::clock::Clock;
@@ -510,12 +510,13 @@ impl Driver {
                 Effect::Engine { op, mut what } => {
                     self.vault.open_for(&mut what);
                     self.measured.engine_is_asked(op, &what);
-                    self.engine.submit(op, what);
+                    self.span_of(op).in_scope(|| self.engine.submit(op, what));
                 }
                 Effect::Publish { version, table } => self.mesh.apply(version, table),
                 Effect::AwaitDrained { task } => self.mesh.await_drained(task),
                 Effect::Reply { id, reply } => {
                     self.measured.answers(id, &reply);
+                    self.tell_accepted(&reply);
                     if let Some(waiting) = self.replies.remove(&id) {
                         // Whoever asked may have hung up.
                         let _ = waiting.send(reply);
@@ -542,6 +543,28 @@ impl Driver {
         self.net.ban(nodes);
     }
 
+    /// In which the operation logs: whose task it is for, and which change of the service made that.
+    fn span_of(&self, op: OpId) -> tracing::Span {
+        match self.core.task_of(op) {
+            Some(task) => {
+                let change = self.core.change_of_task(task).unwrap_or_default();
+                tracing::info_span!("engine", %task, change)
+            }
+            None => tracing::Span::none(),
+        }
+    }
+
+    /// The first word of a change that its name is followed from.
+    fn tell_accepted(&self, reply: &Reply) {
+        let Ok(accepted) = reply else { return };
+        let service = accepted.id.parse().ok().and_then(|id| self.core.change_of_service(id));
+        if let Some((service, change)) = service {
+            let held = accepted.warnings.iter().find(|warning| warning.starts_with("pending: "));
+            let held = held.map_or("acknowledged", String::as_str);
+            tracing::info!(service, change, held, "change accepted");
+        }
+    }
+
     fn log(&mut self, notice: Notice) {
         self.counters.count(&notice);
         match notice {
@@ -550,9 +573,17 @@ impl Driver {
             Notice::LeaseAcquired { term } => tracing::info!(term, "this node holds the lease"),
             Notice::LeaseLost { term } => tracing::info!(term, "this node no longer holds the lease"),
             Notice::ElectorateChanged { voters } => tracing::info!(?voters, "the electorate is"),
-            Notice::TaskStatus { task, phase, error } if error.is_empty() => tracing::info!(%task, phase, "task"),
-            Notice::TaskStatus { task, phase, error } => tracing::warn!(%task, phase, error, "task"),
-            Notice::RolloutState { service, state, message } => tracing::info!(%service, state, message, "rollout"),
+            Notice::TaskStatus { task, phase, error } => {
+                let change = self.core.change_of_task(task).unwrap_or_default();
+                if error.is_empty() {
+                    return tracing::info!(%task, change, phase, "task");
+                }
+                tracing::warn!(%task, change, phase, error, "task");
+            }
+            Notice::RolloutState { service, state, message } => {
+                let change = self.core.change_of_service(service).map(|(_, change)| change).unwrap_or_default();
+                tracing::info!(%service, change, state, message, "rollout");
+            }
             Notice::Removed => {
                 self.removed = true;
                 if self.leaves {

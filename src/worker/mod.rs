@@ -266,6 +266,11 @@ impl Worker {
 
     // How the engine is followed.
 
+    /// For which task an operation is under way.
+    pub fn task_of(&self, op: OpId) -> Option<TaskId> {
+        self.tasks.iter().find(|(_, machine)| machine.awaits(op)).map(|(task, _)| *task)
+    }
+
     fn engine_done(&mut self, op: OpId, result: Result<(), OpError>, now: Now) {
         if self.list.is_some_and(|(list, _)| list == op) {
             match result {

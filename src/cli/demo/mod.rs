@@ -2,16 +2,20 @@
 //! else over the engine built into the binary. Each node is a real agent in a process of its own, so that it can be
 //! killed for real; the demo starts it again. It uses the commands that it shows, and leaves nothing behind.
 
+mod chaos;
 mod node;
 mod stage;
+mod tour;
 
 use super::error::CliError;
-use super::start::{failed, log_to_stderr, runtime};
+use super::log::{LogArgs, log_to_stderr};
+use super::start::{failed, runtime};
 use crate::shell::demo::greeter::{self, Greeter};
 use clap::Args;
 use stage::Stage;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 const MAX_NODES: u16 = 50;
@@ -19,6 +23,8 @@ const MAX_NODES: u16 = 50;
 const EXAMPLES: &str = "\
 Examples:
   peer demo
+  peer demo --tour                        tells the whole story by itself
+  peer demo --chaos --nodes 5             kills and freezes nodes at random
   peer demo --nodes 7 --port 9100
   peer demo --engine demo                 without Docker, even if it is there
   peer demo --engine unix:///run/user/1000/docker.sock";
@@ -38,6 +44,15 @@ pub struct DemoArgs {
     /// What runs the greeters: the Docker Engine behind a socket, the built-in engine (demo), or auto: Docker if it can
     #[arg(long, value_name = "auto|demo|unix:///PATH", default_value = "auto")]
     engine: Engine,
+    /// Play the story by itself, with a line on each step: scale, update, a bad update, drain, a crash
+    #[arg(long)]
+    tour: bool,
+    /// Kill and freeze nodes at random, never so many that a majority is gone, and say so each time (3 nodes or more)
+    #[arg(long, conflicts_with = "tour")]
+    chaos: bool,
+    /// Seconds between steps of the tour; between faults about twice as many
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(0..=600))]
+    pace: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +60,17 @@ enum Engine {
     Auto,
     BuiltIn,
     Docker(PathBuf),
+}
+
+impl DemoArgs {
+    fn pace(&self) -> Duration {
+        Duration::from_secs(self.pace.into())
+    }
+
+    /// How long a killed node stays away: enough to watch the others take over.
+    fn away(&self) -> Duration {
+        self.pace() * 3 + Duration::from_secs(5)
+    }
 }
 
 impl FromStr for Engine {
@@ -61,13 +87,13 @@ impl FromStr for Engine {
 }
 
 pub fn run(args: &DemoArgs) -> Result<(), CliError> {
-    log_to_stderr("error");
+    log_to_stderr(&LogArgs::default(), "error");
     runtime()?.block_on(until_told_to_end(args)).map_err(failed)
 }
 
 async fn until_told_to_end(args: &DemoArgs) -> anyhow::Result<()> {
     let mut ending = Ending::new()?;
-    let mut stage = Stage::new(args.port)?;
+    let mut stage = Stage::new(args.port, args.away())?;
     let played = tokio::select! {
         played = stage.play(args) => played,
         () = ending.come() => Ok(()),

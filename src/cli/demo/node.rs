@@ -71,8 +71,9 @@ impl Node {
         Client::new(self.socket())
     }
 
+    /// Of its process, if that lives: numbers of others' processes are nobody's to kill.
     pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(|process| process.pid)
+        self.process.as_ref().filter(|process| !process.over.is_finished()).map(|process| process.pid)
     }
 
     pub fn join_addr(&self) -> String {

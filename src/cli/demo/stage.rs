@@ -1,6 +1,8 @@
 //! What the demo sets up, watches and takes away again.
 
+use super::chaos::Chaos;
 use super::node::{Ended, Node};
+use super::tour::{Tour, kill};
 use super::{DemoArgs, Engine};
 use crate::cli::json::{items, text};
 use crate::shell::demo::image::{self, DemoDocker};
@@ -8,8 +10,9 @@ use crate::shell::demo::{address, tempfile_dir};
 use anyhow::{Context, bail, ensure};
 use futures_util::future::try_join_all;
 use std::collections::VecDeque;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::mpsc;
@@ -19,14 +22,14 @@ const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// For all nodes to see each other, with their engines.
 const FORMED_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// A killed node stays away for this long: enough to watch the others take over.
-const AWAY: Duration = Duration::from_secs(20);
-const SERVICE: &str = "greeters";
+pub const SERVICE: &str = "greeters";
 const REPLICAS: &str = "3";
 
 pub struct Stage {
     dir: tempfile_dir::Dir,
     port: u16,
+    /// A killed node stays away for this long.
+    away: Duration,
     docker: Option<Docker>,
     nodes: Vec<Node>,
     cluster: Option<String>,
@@ -40,10 +43,10 @@ struct Docker {
 }
 
 impl Stage {
-    pub fn new(port: u16) -> anyhow::Result<Self> {
+    pub fn new(port: u16, away: Duration) -> anyhow::Result<Self> {
         let (report, ended) = mpsc::unbounded_channel();
         let dir = tempfile_dir::Dir::new()?;
-        Ok(Self { dir, port, docker: None, nodes: Vec::new(), cluster: None, ended, report })
+        Ok(Self { dir, port, away, docker: None, nodes: Vec::new(), cluster: None, ended, report })
     }
 
     /// There is something to take away.
@@ -59,12 +62,19 @@ impl Stage {
     /// Ends only by a failure.
     pub async fn play(&mut self, args: &DemoArgs) -> anyhow::Result<()> {
         ports_are_free(args)?;
+        ensure!(!args.chaos || args.nodes >= 3, "--chaos takes 3 nodes or more: with fewer, one of them is a majority");
         self.choose_engine(&args.engine).await?;
         println!("Starting {} agents on this machine ...", args.nodes);
         self.start_nodes(usize::from(args.nodes)).await?;
         self.deploy().await?;
-        self.explain().await?;
-        self.watch().await
+        self.explain(args).await?;
+        let (kills, killed) = mpsc::unbounded_channel();
+        let tour: Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>> = match args.tour {
+            true => Box::pin(Tour::of(self, args.pace(), kills)?.play()),
+            false => Box::pin(std::future::pending()),
+        };
+        let chaos = if args.chaos { Some(Chaos::new(self.nodes.len(), args.pace())?) } else { None };
+        self.watch(tour, killed, chaos).await
     }
 
     async fn choose_engine(&mut self, choice: &Engine) -> anyhow::Result<()> {
@@ -143,22 +153,45 @@ impl Stage {
         Ok(())
     }
 
-    fn host(&self) -> anyhow::Result<String> {
+    pub fn host(&self) -> anyhow::Result<String> {
         Ok(format!("unix://{}", self.nodes.first().context("no node")?.socket().display()))
     }
 
-    fn image(&self, tag: &str) -> String {
+    pub fn image(&self, tag: &str) -> String {
         let repository = if self.docker.is_some() { image::REPOSITORY } else { "demo/greeter" };
         format!("{repository}:{tag}")
     }
 
-    async fn explain(&self) -> anyhow::Result<()> {
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn away(&self) -> Duration {
+        self.away
+    }
+
+    /// The first node and the last: name and address.
+    pub fn ends(&self) -> anyhow::Result<[(String, IpAddr); 2]> {
+        let (first, last) = self.nodes.first().zip(self.nodes.last()).context("no node")?;
+        Ok([first, last].map(|node| (node.name.clone(), node.ip)))
+    }
+
+    /// The second one, if there is one.
+    pub fn victim(&self) -> Option<String> {
+        self.nodes.get(1).map(|victim| victim.name.clone())
+    }
+
+    async fn explain(&self, args: &DemoArgs) -> anyhow::Result<()> {
         let (first, last) = self.nodes.first().zip(self.nodes.last()).context("no node")?;
         let (host, port) = (self.host()?, self.port);
         let path = missing_path()?.map(|dir| format!("PATH=\"{}:$PATH\" ", dir.display())).unwrap_or_default();
         println!("\nA cluster of {} identical nodes is up; any of them takes any command.", self.nodes.len());
         let page = first.client().get("/peer/dashboard").await.map_err(said)?;
         println!("Its page, for a browser on this machine:\n\n  {}\n", text(&page, "/Link"));
+        if args.tour {
+            return Ok(());
+        }
+        let away = self.away;
         println!("In another terminal:\n");
         println!("  export {path}PEER_HOST={host}\n");
         println!("  peer node ls");
@@ -178,7 +211,7 @@ impl Stage {
         if let [_, victim, ..] = &self.nodes[..] {
             let pid = victim.pid().context("the node has ended")?;
             println!(
-                "Kill {}; its greeters run elsewhere within seconds, and it returns after {AWAY:?}:\n",
+                "Kill {}; its greeters run elsewhere within seconds, and it returns after {away:?}:\n",
                 victim.name
             );
             println!("  kill -9 {pid}\n");
@@ -190,18 +223,40 @@ impl Stage {
     }
 
     /// Starts again what was killed. A node that ended by itself (removed, left, stopped) stays away.
-    async fn watch(&mut self) -> anyhow::Result<()> {
+    async fn watch(
+        &mut self,
+        mut tour: Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>,
+        mut kills: mpsc::UnboundedReceiver<()>,
+        mut chaos: Option<Chaos>,
+    ) -> anyhow::Result<()> {
         let mut away: VecDeque<(Instant, usize)> = VecDeque::new();
         loop {
             let next = away.front().map(|(at, _)| *at);
+            let strike = chaos.as_ref().map(Chaos::next);
             tokio::select! {
                 Some(ended) = self.ended.recv() => {
                     let name = &self.nodes[ended.index].name;
                     if ended.was_killed() {
-                        println!("\n{name} was killed; it returns after {AWAY:?}.");
-                        away.push_back((Instant::now() + AWAY, ended.index));
+                        println!("\n{name} was killed; it returns after {:?}.", self.away);
+                        away.push_back((Instant::now() + self.away, ended.index));
                     } else {
                         println!("\n{name} has ended.");
+                    }
+                }
+                Some(()) = kills.recv() => {
+                    if let Some(pid) = self.nodes.get(1).and_then(Node::pid) {
+                        println!("\n$ kill -9 {pid}");
+                        kill(pid)?;
+                    }
+                }
+                played = &mut tour => {
+                    played?;
+                    tour = Box::pin(std::future::pending());
+                }
+                () = sleep_until(strike.unwrap_or_else(Instant::now)), if strike.is_some() => {
+                    if let Some(chaos) = &mut chaos {
+                        let gone: Vec<usize> = away.iter().map(|(_, index)| *index).collect();
+                        chaos.strike(&self.nodes, &gone)?;
                     }
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {

@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 /// Creating, starting and removing: what costs the engine most.
 const WORK_LANE: usize = 16;
@@ -29,15 +30,16 @@ const REMOVE_LIMIT: Duration = Duration::from_secs(60);
 /// Where the core's operations go. Dropping it stops nothing; the cancellation token does.
 #[derive(Clone)]
 pub struct EngineHandle {
-    queue: mpsc::UnboundedSender<(OpId, EngineOp)>,
+    queue: mpsc::UnboundedSender<(OpId, EngineOp, Span)>,
 }
 
 impl EngineHandle {
     /// Never blocks. The answer comes as [`EngineEvent::Done`]; after the token was cancelled none comes.
-    /// The queue has no bound of its own: the core has at most one operation in flight per task.
+    /// The queue has no bound of its own: the core has at most one operation in flight per task. What the operation logs
+    /// stands in the span of whoever submits it.
     pub fn submit(&self, op: OpId, what: EngineOp) {
         // It fails only when the runner has stopped, and then nobody waits for an answer.
-        let _ = self.queue.send((op, what));
+        let _ = self.queue.send((op, what, Span::current()));
     }
 }
 
@@ -124,7 +126,7 @@ impl<E: Engine> Shared<E> {
 
 async fn dispatch<E: Engine>(
     shared: Arc<Shared<E>>,
-    mut orders: mpsc::UnboundedReceiver<(OpId, EngineOp)>,
+    mut orders: mpsc::UnboundedReceiver<(OpId, EngineOp, Span)>,
     lists: mpsc::UnboundedSender<OpId>,
 ) {
     // Dropped with this future, which aborts what still runs; the next life lists and settles it.
@@ -132,8 +134,8 @@ async fn dispatch<E: Engine>(
     loop {
         tokio::select! {
             order = orders.recv() => match order {
-                Some((op, EngineOp::List)) => { let _ = lists.send(op); }
-                Some((op, what)) => { running.spawn(run(shared.clone(), op, what)); }
+                Some((op, EngineOp::List, _)) => { let _ = lists.send(op); }
+                Some((op, what, span)) => { running.spawn(run(shared.clone(), op, what).instrument(span)); }
                 None => break,
             },
             Some(_) = running.join_next() => {}
@@ -146,7 +148,13 @@ async fn run<E: Engine>(shared: Arc<Shared<E>>, op: OpId, what: EngineOp) {
     // Never closed, so this never fails.
     let _place = shared.lanes.of(&what).acquire().await;
     let changes = !matches!(what, EngineOp::Pull { .. } | EngineOp::Probe { .. });
+    let (name, begun) = (verb(&what), tokio::time::Instant::now());
     let result = shared.attempt(what).await;
+    let took_ms = begun.elapsed().as_millis();
+    match &result {
+        Ok(()) => tracing::debug!(took_ms, "{name}: done"),
+        Err(error) => tracing::debug!(took_ms, %error, "{name}: failed"),
+    }
     shared.settle(op, changes, result).await;
 }
 

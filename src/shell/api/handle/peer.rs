@@ -1,5 +1,6 @@
 //! `/peer`: what Docker has no path for.
 
+use crate::core::chronicle::change_id;
 use crate::core::face::{Accepted, Request as Ask};
 use crate::core::view::RevisionView;
 use crate::model::record::RevisionId;
@@ -45,6 +46,8 @@ pub async fn mesh(api: &Api) -> Answer {
 struct Revision {
     number: u32,
     current: bool,
+    /// Under which name logs and events speak of it.
+    change: String,
     /// The node that took the change.
     author: String,
     created_at: String,
@@ -58,6 +61,7 @@ pub async fn history(api: &Api, service: &str) -> Answer {
     let shown = |view: &RevisionView| Revision {
         number: view.number,
         current: view.current,
+        change: change_id(view.revision.id),
         author: view.revision.id.author.to_string(),
         created_at: view.revision.created.rfc3339(),
         spec: spec(&view.revision.spec_json, false),

@@ -6,6 +6,7 @@ mod fake;
 mod http;
 mod passing;
 pub mod views;
+mod visualizer;
 
 use super::{ApiConfig, Extra, serve, socket};
 use crate::ids::{NodeId, TaskId};
