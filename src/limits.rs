@@ -51,6 +51,8 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(60);
 pub const PULL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// A node that stopped gracefully keeps its tasks for this long before they run elsewhere.
 pub const RESTART_GRACE: Duration = Duration::from_secs(30);
+/// Logs of which no record is left, remembered so that what was collected isn't taken again.
+pub const ENDED_LOGS: usize = 2_048;
 /// A tombstone older than this, seen by every member, may go.
 pub const TOMBSTONE_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
