@@ -54,6 +54,8 @@ pub const RESTART_GRACE: Duration = Duration::from_secs(30);
 /// Of these ports a node gives one to each published target of its replicas, for the kernels of other nodes to send to:
 /// above what Linux gives to outgoing connections, and beside what a service gets that names no port.
 pub const DELIVERY_PORTS: std::ops::RangeInclusive<u16> = 61_000..=64_999;
+/// Logs of which no record is left, remembered so that what was collected isn't taken again.
+pub const ENDED_LOGS: usize = 2_048;
 /// A tombstone older than this, seen by every member, may go.
 pub const TOMBSTONE_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 

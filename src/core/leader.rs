@@ -8,7 +8,7 @@ use crate::model::record::RevisionId;
 use crate::model::rollout::Rollout;
 use crate::plant::{Bug, is_planted};
 use crate::schedule::NodeInfo;
-use crate::service::{self, Change, Memory, ServiceState, View};
+use crate::service::{self, Change, Memory, Orphan, ServiceState, View};
 use crate::wire::message::Digest;
 use rand::{RngExt, SeedableRng};
 
@@ -302,7 +302,10 @@ impl Core {
             let status = self.store.status(task.id);
             match services.get_mut(&task.service) {
                 Some(state) => state.tasks.push((task, status)),
-                None => orphans.push((task, status)),
+                None => {
+                    let spec = self.specs.get(&task.revision).cloned();
+                    orphans.push(Orphan { task, status, spec });
+                }
             }
         }
         for state in services.values_mut() {

@@ -636,8 +636,8 @@ impl Core {
         let members: Vec<NodeId> = self.store.nodes().into_iter().filter(|n| !self.removed.contains(n)).collect();
         self.store.remember(self.lease.electorate().voters.clone());
         self.store.collect_tombstones(&members, self.tombstone_retention, now);
-        let known: BTreeSet<RevisionId> =
-            self.store.services().flat_map(|s| self.store.revisions(s.id)).map(|r| r.id).collect();
+        // Of services that are gone, too: their tasks hold their places until they have stopped.
+        let known: BTreeSet<RevisionId> = self.store.all_revisions().map(|(_, revision)| revision).collect();
         self.specs.retain(|id, _| known.contains(id));
         self.routes.all_changed();
     }

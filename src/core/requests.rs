@@ -454,6 +454,9 @@ impl Core {
                 "node {name} is not down and can't be removed: stop its agent first, or use --force"
             )));
         }
+        if !down {
+            self.may_spare_voter(id)?;
+        }
         let policy = NodePolicy { removed: true, ..self.policy(id) };
         let key = Key::NodePolicy(id);
         Ok(Decision::new(id, key.clone(), vec![(key, Some(Value::NodePolicy(policy)))]))
@@ -465,6 +468,26 @@ impl Core {
             Some(Value::NodeFact(fact)) if !fact.hostname.is_empty() => fact.hostname.clone(),
             _ => id.to_string(),
         }
+    }
+
+    /// Who is removed votes no more. While so many voters are down that those left would be no majority, removing one that
+    /// lives takes the lease from the cluster for good; forcing it doesn't help that.
+    fn may_spare_voter(&self, id: NodeId) -> Result<(), Refused> {
+        let electorate = self.lease.electorate();
+        let voters = electorate.voters.len();
+        if voters <= 2 || !electorate.voters.contains(&id) {
+            return Ok(());
+        }
+        let lives = |n: &NodeId| self.liveness().get(n).is_some_and(|l| *l <= Liveness::Suspect);
+        let left: Vec<NodeId> = electorate.voters.iter().copied().filter(|n| *n != id && lives(n)).collect();
+        if electorate.is_majority(&left) {
+            return Ok(());
+        }
+        Err(Refused::Unavailable(format!(
+            "without it only {} of {voters} voters would be left, which is no majority: bring back those that are down, \
+             or wait until the cluster has replaced them",
+            left.len()
+        )))
     }
 
     fn known_node(&self, id: NodeId) -> Result<(), Refused> {

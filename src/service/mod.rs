@@ -41,7 +41,14 @@ pub struct View<'a> {
     pub services: BTreeMap<ServiceId, ServiceState<'a>>,
     pub nodes: &'a BTreeMap<NodeId, NodeInfo>,
     /// Tasks whose service is gone.
-    pub orphans: Vec<(&'a Task, Option<&'a TaskStatus>)>,
+    pub orphans: Vec<Orphan<'a>>,
+}
+
+pub struct Orphan<'a> {
+    pub task: &'a Task,
+    pub status: Option<&'a TaskStatus>,
+    /// What it runs, if that is still known.
+    pub spec: Option<Arc<ServiceSpec>>,
 }
 
 pub struct ServiceState<'a> {
@@ -108,14 +115,20 @@ fn plan_service(
 
 /// Everything that runs, or will, or has not yet ended, takes its place.
 fn occupy(view: &View, placer: &mut Placer) {
+    let mut occupy = |task: &Task, status: Option<&TaskStatus>, spec: Option<&Arc<ServiceSpec>>| {
+        let (Some(node), Some(spec)) = (task.node, spec) else { return };
+        let for_good = |s: &TaskStatus| !task.desired.is_live() || (spec.mode.is_job() && s.is_given_up());
+        if !status.is_some_and(|s| s.is_over() && for_good(s)) {
+            placer.occupy(node, task.service, spec);
+        }
+    };
     for state in view.services.values() {
         for (task, status) in &state.tasks {
-            let (Some(node), Some(spec)) = (task.node, state.specs.get(&task.revision)) else { continue };
-            let for_good = |s: &TaskStatus| !task.desired.is_live() || (spec.mode.is_job() && s.is_given_up());
-            if !status.is_some_and(|s| s.is_over() && for_good(s)) {
-                placer.occupy(node, task.service, spec);
-            }
+            occupy(task, *status, state.specs.get(&task.revision));
         }
+    }
+    for orphan in &view.orphans {
+        occupy(orphan.task, orphan.status, orphan.spec.as_ref());
     }
 }
 

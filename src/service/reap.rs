@@ -62,7 +62,7 @@ impl ServicePlan<'_> {
 
 /// Tasks of services that are gone: stopped, then forgotten.
 pub(super) fn orphans(view: &View, memory: &Memory, now: Now, out: &mut Plan) {
-    for (task, status) in &view.orphans {
+    for Orphan { task, status, .. } in &view.orphans {
         if is_gone(task, *status, view.nodes, memory, now.mono) {
             out.changes.push(Change::RemoveTask(task.id));
         } else if task.desired < Desired::Remove {

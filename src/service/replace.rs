@@ -313,9 +313,9 @@ impl ServicePlan<'_> {
         let mut waiting = Vec::new();
         for (slot, tasks) in by_slot.iter().filter(|(slot, _)| slots.wanted.contains(slot)) {
             let Some(current) = tasks.current.map(|id| self.tasks[&id].clone()) else { continue };
-            if self.in_transition(&current, tasks.successor.is_some(), &config, memory) {
+            if self.in_transition(&current, tasks.successor, &config, memory) {
                 in_transition += 1;
-            } else if self.cause(spec, &current, memory, placer).is_some() {
+            } else if tasks.successor.is_none() && self.cause(spec, &current, memory, placer).is_some() {
                 waiting.push((self.serves(&current), *slot, current));
             }
         }
@@ -345,8 +345,19 @@ impl ServicePlan<'_> {
 
     /// A slot takes a place in the budget from the moment its replacement begins until the new task serves, and for
     /// the delay after that.
-    fn in_transition(&mut self, current: &Task, has_successor: bool, config: &UpdateConfig, memory: &Memory) -> bool {
-        if has_successor || current.desired == Desired::Ready {
+    fn in_transition(
+        &mut self,
+        current: &Task,
+        successor: Option<TaskId>,
+        config: &UpdateConfig,
+        memory: &Memory,
+    ) -> bool {
+        // One that failed is no longer on its way: what becomes of it is the failure action's affair.
+        let has_failed = |id: TaskId| self.status.get(&id).is_some_and(|s| s.ever_failed());
+        if let Some(successor) = successor {
+            return !has_failed(successor);
+        }
+        if current.desired == Desired::Ready {
             return true;
         }
         if current.replaces.is_none() {
@@ -356,9 +367,7 @@ impl ServicePlan<'_> {
             return false; // A global service's task on a node that is gone: nothing of it is on its way.
         }
         if !self.serves(current) {
-            // One that failed is no longer on its way: what becomes of it is the failure action's affair.
-            let failed = self.status.get(&current.id).is_some_and(|s| s.ever_failed());
-            return !failed;
+            return !has_failed(current.id);
         }
         let Some(since) = memory.running_since(current.id).filter(|_| !config.delay.is_zero()) else { return false };
         let fresh = self.now.mono.since(since) < config.delay;

@@ -161,30 +161,39 @@ impl ServicePlan<'_> {
         self.now.mono.since(since) >= bound
     }
 
-    /// Done when every wanted slot serves what it should and the last has done so for the monitor period.
+    /// Done when every wanted slot serves what it should and the last has done so for the monitor period. A slot in which
+    /// that failed, without bringing the rollout to an end, is not waited for (Swarm's aren't, either): there it is tried
+    /// again for as long as it takes.
     pub(super) fn finish_rollout(&mut self, spec: &ServiceSpec, slots: &Slots, memory: &Memory) {
         let Some(mut rollout) = self.rollout.clone().filter(|r| r.state.is_active()) else { return };
         let config = self.config(spec);
         let target = self.target();
         let by_slot = self.slot_tasks(memory);
+        let tried = self.tasks.values().filter(|t| rollout.failed.contains(&t.id) && !self.is_dirty(t));
+        let tried: BTreeSet<Slot> = tried.map(|t| t.slot).collect();
+        let mut in_vain = 0;
         for slot in &slots.wanted {
             let Some(tasks) = by_slot.get(slot) else { return };
-            let Some(current) = tasks.current.filter(|_| tasks.successor.is_none()).map(|id| &self.tasks[&id]) else {
-                return;
-            };
-            let tolerated = config.failure_action == FailureAction::Continue && rollout.failed.contains(&current.id);
-            let dead = self.status.get(&current.id).is_some_and(|s| s.is_given_up()) && !current.in_rollout;
+            let Some(current) = tasks.current.map(|id| self.tasks[&id].clone()) else { return };
             // A node that is paused or away can't take the new version: it does when it is back.
             let absent =
                 matches!(current.slot, Slot::Node(node) if self.nodes.get(&node).is_some_and(|n| !n.is_ready()));
             if absent {
                 continue;
             }
-            if self.is_dirty(current) || !(self.serves(current) || tolerated || dead) {
+            let serves = tasks.successor.is_none() && !self.is_dirty(&current) && self.serves(&current);
+            if !serves && tried.contains(slot) {
+                in_vain += 1;
+                continue;
+            }
+            // What was there before and fails is no affair of this rollout.
+            let foreign = !current.in_rollout && tasks.successor.is_none() && !self.is_dirty(&current);
+            let done = serves || (foreign && self.has_failed(&current, spec, &config, memory));
+            if !done {
                 return;
             }
-            let (id, counts) = (current.id, current.in_rollout && current.revision == target && !tolerated);
-            if let Some(since) = memory.running_since(id).filter(|_| counts)
+            let counts = current.in_rollout && current.revision == target && !tried.contains(slot);
+            if let Some(since) = memory.running_since(current.id).filter(|_| counts)
                 && self.now.mono.since(since) < config.monitor
             {
                 self.wake_at(since + config.monitor);
@@ -194,6 +203,10 @@ impl ServicePlan<'_> {
         let rolling_back = rollout.state.is_rollback();
         rollout.state = if rolling_back { RolloutState::RollbackCompleted } else { RolloutState::Completed };
         rollout.message = if rolling_back { "rollback completed" } else { "update completed" }.to_owned();
+        if in_vain > 0 {
+            let tasks = if in_vain == 1 { "1 task".to_owned() } else { format!("{in_vain} tasks") };
+            rollout.message += &format!("; {tasks} could not be updated and will be tried again");
+        }
         rollout.completed = Some(self.now.wall);
         self.rollout = Some(rollout);
     }

@@ -8,6 +8,10 @@
 //! The law: what is here is just what the digest says. A push moves it only where it joins on without a gap; what
 //! lies behind a gap is left alone and asked for, for if what is missing is lost with its author, nothing that was taken
 //! from behind it could ever travel further.
+//!
+//! Tombstones are collected by each node for itself. Whoever has done so leaves the log out of its digest if nothing else
+//! is left of it, but still knows that it held it ([`Held::ever`]): the tombstone isn't taken again from those that
+//! keep it yet, who are told instead that it was here. So the nodes that have it only become fewer.
 
 use super::held::{MAX_BUCKETS, bucket};
 use super::{Output, Store};
@@ -100,6 +104,10 @@ impl Store {
                 digest.entry(*log).or_insert(0);
             }
         }
+        // Of logs of which nothing is left here the rest is enough.
+        for log in listed.keys().filter(|log| self.held.of(**log) < self.held.ever(**log)) {
+            digest.insert(*log, self.held.ever(*log));
+        }
         self.send(to, Message::Ask { nonce, scope, digest, in_return: true });
     }
 
@@ -109,12 +117,12 @@ impl Store {
         self.notice_rewind(&upto);
         let before = |log: &Log| base.get(log).copied().unwrap_or(0);
         // What we no longer hold up to where the answer begins (there is nothing left of the log) would have a gap.
-        let joins_on: BTreeSet<Log> = upto.keys().filter(|log| self.held.of(**log) >= before(log)).copied().collect();
+        let joins_on: BTreeSet<Log> = upto.keys().filter(|log| self.held.ever(**log) >= before(log)).copied().collect();
         let mut fresh = Vec::new();
         for record in records {
             let (log, number) = record.place();
             let due = number > self.held.of(log) && upto.get(&log).is_some_and(|upto| number <= *upto);
-            if due && joins_on.contains(&log) && self.merge(&record, now) {
+            if due && joins_on.contains(&log) && !self.has_collected(&record) && self.merge(&record, now) {
                 fresh.push(record);
             }
         }
@@ -127,7 +135,10 @@ impl Store {
             }
         }
         self.peers.note(from, &upto);
-        let held: Digest = moved.iter().map(|log| (*log, self.held.of(*log))).collect();
+        let mut held: Digest = moved.iter().map(|log| (*log, self.held.of(*log))).collect();
+        let ended =
+            upto.iter().filter(|(log, number)| (self.held.of(**log) + 1..=self.held.ever(**log)).contains(number));
+        held.extend(ended);
         self.commit(&fresh, moved);
         if more {
             self.ask_again(from, nonce, scope, &upto);
@@ -136,19 +147,26 @@ impl Store {
         }
     }
 
+    /// A tombstone that was here and has gone, since every member had it. (A live record in its place is taken: only a disk
+    /// that was put back by more than the retention can hold one.)
+    fn has_collected(&self, record: &Record) -> bool {
+        let (log, number) = record.place();
+        record.value.is_none() && number <= self.held.ever(log) && !self.records.contains_key(&record.key)
+    }
+
     /// Returns the records that were new here, for the caller to pass on in clusters too big to push to all.
     pub fn handle_push(&mut self, from: NodeId, mut records: Vec<Record>, now: Now) -> Vec<Record> {
         records.sort_by_key(Record::place);
         let mut new = Vec::new();
         let mut moved = BTreeSet::new();
-        let mut gaps = Digest::new();
+        let mut lacks = false;
         let mut held = Digest::new();
         for record in records {
             let (log, number) = record.place();
             let known = self.held.of(log);
             held.insert(log, known);
             if number > known.saturating_add(1) && !is_planted(Bug::DigestOverGap) {
-                gaps.insert(log, known);
+                lacks = true;
             } else if number > known {
                 self.held.set(log, number);
                 moved.insert(log);
@@ -160,10 +178,21 @@ impl Store {
         self.peers.note(from, &held);
         self.commit(&new, moved);
         self.send(from, Message::PushAck { held });
-        if !gaps.is_empty() {
-            self.send(from, Message::Ask { nonce: 0, scope: Scope::Listed, digest: gaps, in_return: true });
+        if lacks {
+            self.make_up_with(from);
         }
         new
+    }
+
+    /// What is missing of one log may have been superseded by another's: who asked for the one alone would then claim what
+    /// it has nothing of.
+    fn make_up_with(&mut self, with: NodeId) {
+        if self.held.logs().len() <= FEW_LOGS {
+            let digest = self.held.logs().clone();
+            self.send(with, Message::Ask { nonce: 0, scope: Scope::All, digest, in_return: true });
+        } else {
+            self.compare(with);
+        }
     }
 
     pub fn handle_push_ack(&mut self, from: NodeId, held: &Digest) {

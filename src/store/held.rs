@@ -1,6 +1,7 @@
 //! What this node holds of each log, and the hashes by which two nodes find out where they differ without telling
 //! each other all of it: one of everything, kept as it changes, and one a bucket of logs, made when asked for.
 
+use crate::limits;
 use crate::model::record::Log;
 use crate::wire::message::{Digest, Scope};
 use std::collections::BTreeSet;
@@ -15,6 +16,10 @@ pub(super) const MAX_BUCKETS: usize = 128;
 pub(super) struct Held {
     logs: Digest,
     hash: u64,
+    /// Logs of which nothing was left here, and how far they had come: in memory alone, the latest `limits::ENDED_LOGS`
+    /// and up to as many before them. To forget one is to be sent what it held once more.
+    ended: Digest,
+    ended_before: Digest,
 }
 
 impl Held {
@@ -30,15 +35,31 @@ impl Held {
         self.logs.get(&log).copied().unwrap_or(0)
     }
 
+    /// How far this log was ever held since this node started, whether anything is left of it or not.
+    pub fn ever(&self, log: Log) -> u32 {
+        let all = [&self.logs, &self.ended, &self.ended_before];
+        all.into_iter().filter_map(|logs| logs.get(&log)).copied().max().unwrap_or(0)
+    }
+
     /// Zero takes the log out.
     pub fn set(&mut self, log: Log, number: u32) {
         let before = if number == 0 { self.logs.remove(&log) } else { self.logs.insert(log, number) };
         if let Some(before) = before {
             self.hash = self.hash.wrapping_sub(entry_hash(log, before));
+            if number == 0 {
+                self.end(log, before);
+            }
         }
         if number != 0 {
             self.hash = self.hash.wrapping_add(entry_hash(log, number));
         }
+    }
+
+    fn end(&mut self, log: Log, number: u32) {
+        if self.ended.len() >= limits::ENDED_LOGS {
+            self.ended_before = std::mem::take(&mut self.ended);
+        }
+        self.ended.insert(log, number);
     }
 
     /// As many as are worth while for so many logs; one if there are few.

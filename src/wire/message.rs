@@ -18,7 +18,7 @@ pub type OldDigest = BTreeMap<NodeId, u64>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
     All,
-    /// Those whose digest comes with it.
+    /// Those whose digest comes with it. Nobody asks so any more: what one log lacks may be superseded by another's.
     Listed,
     /// Those that fall into these of `of` buckets.
     Buckets {

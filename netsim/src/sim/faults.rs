@@ -209,6 +209,7 @@ impl World {
         let id = NodeId::from_u128(self.rng.draw_u128());
         let old = std::mem::replace(&mut self.nodes[n].id, id);
         self.by_id.remove(&old);
+        self.replaced.push(old);
         self.by_id.insert(id, n);
         self.nodes[n].first = None;
         self.nodes[n].banned.clear();
@@ -276,8 +277,8 @@ impl World {
         let now = self.now;
         for n in 0..self.nodes.len() {
             self.nodes[n].clock.resume(now);
+            // Who is paused is so to the end of it: what waits for that keeps its order.
             let node = &mut self.nodes[n];
-            node.paused_until = node.paused_until.min(now);
             node.slow_until = 0;
             node.disk.full_until = 0;
             node.disk.slow_until = 0;
@@ -304,6 +305,21 @@ impl World {
             }
         }
         self.trace.say(now, None, || format!("HEALED; left dead: {dead:?}"));
+        self.remove_replaced();
+    }
+
+    /// A voter whose disk was put back may have to wait for everybody's word. So where that happened operators do as they are
+    /// told, and remove the machines that don't come back.
+    fn remove_replaced(&mut self) {
+        if !self.nodes.iter().any(|node| node.lost_disk) {
+            return;
+        }
+        for id in std::mem::take(&mut self.replaced) {
+            let Some(node) = self.answering(0) else { return };
+            self.next_request += 1;
+            let request = Request::RemoveNode { id, force: true };
+            self.feed(node, Event::Request { id: RequestId(self.next_request), request });
+        }
     }
 
     /// A majority of every electorate that anyone may go by is left without these.

@@ -64,7 +64,7 @@ impl World {
     }
 
     /// The first from this one on that answers a client.
-    fn answering(&self, from: usize) -> Option<usize> {
+    pub(super) fn answering(&self, from: usize) -> Option<usize> {
         let count = self.nodes.len();
         let reachable = |n: &usize| {
             let node = &self.nodes[*n];

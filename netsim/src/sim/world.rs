@@ -178,6 +178,8 @@ pub struct World {
     seq: u64,
     pub nodes: Vec<Node>,
     pub by_id: BTreeMap<NodeId, usize>,
+    /// Whose machine was lost, and is another by now.
+    pub replaced: Vec<NodeId>,
     pub net: Net,
     pub rng: Rng,
     pub disk_rng: Rng,
@@ -284,6 +286,7 @@ impl World {
             heap: BinaryHeap::new(),
             seq: 0,
             by_id,
+            replaced: Vec::new(),
             net: Net::new(nodes.len(), seed, weather.loss_permille),
             check: Checks::new(nodes.len()),
             nodes,

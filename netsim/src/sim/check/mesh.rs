@@ -41,8 +41,10 @@ impl World {
             node.core.is_some() && node.paused_until <= self.now && self.now >= node.started_at + BEARINGS_US
         };
         let there = settled(n) && settled(o) && !self.net.is_cut_any(n, o) && self.now >= self.shaken_until;
+        // Whoever was removed is turned away by all others.
         let known = self.nodes[n].core.as_ref().is_some_and(|core| {
             !core.is_removed(backend.node)
+                && !core.is_removed(self.nodes[n].id)
                 && core.store().task(backend.task).is_some_and(|t| t.desired.is_live())
                 && core.store().status(backend.task).is_some_and(|s| s.phase == TaskPhase::Running)
         });
