@@ -90,6 +90,10 @@ impl Core {
     fn endpoint(&self, id: TaskId) -> Option<Endpoint> {
         let task = self.store.task(id)?;
         let node = task.node?;
+        // Of most tasks that there are, past ones and those still on their way, the table says nothing.
+        if node != self.me && !task.desired.is_live() {
+            return None;
+        }
         let local = if node == self.me { self.worker.observed(id) } else { None };
         let liveness = self.liveness_of(node);
         Some(Endpoint {

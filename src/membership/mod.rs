@@ -336,7 +336,7 @@ impl Membership {
             return None;
         }
         let mine = [self.timers.deadline(), self.table.next_grace_end(), self.spread_at];
-        mine.into_iter().flatten().chain(self.schedule.deadline()).min()
+        Some(mine.into_iter().flatten().fold(self.schedule.deadline(), Mono::min))
     }
 
     pub fn handle_deadline(&mut self, now: Mono) {
