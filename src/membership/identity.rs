@@ -174,6 +174,11 @@ pub(super) fn peek(packet: &[u8]) -> Result<Peek<'_>, PacketError> {
     Ok(Peek { header, updates, head, tail: rest })
 }
 
+/// The sender's incarnation, as the head of a packet of our own tells it.
+pub(super) fn peek_incarnation(packet: &[u8]) -> Option<u16> {
+    codec::read_bare::<(Identity, u16)>(packet).ok().map(|((_, incarnation), _)| incarnation)
+}
+
 impl Peek<'_> {
     /// The packet without its rumours.
     pub fn bare(&self) -> &[u8] {
@@ -239,6 +244,16 @@ mod tests {
 
         let message = Message::Gossip(vec![0xff; MAX_GOSSIP_PACKET_BYTES]);
         assert!(codec::encode(&message).len() <= 1_160);
+    }
+
+    #[test]
+    fn an_incarnation_is_read_off_a_packets_head() {
+        let message = foca::Message::Ping(3);
+        let header = Header { src: id(1, 2), src_incarnation: 700, dst: id(3, 4), message };
+        let mut bytes = Vec::new();
+        PacketCodec.encode_header(&header, &mut bytes).unwrap();
+        assert_eq!(peek_incarnation(&bytes), Some(700));
+        assert_eq!(peek_incarnation(&bytes[..20]), None);
     }
 
     #[test]

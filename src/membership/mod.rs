@@ -159,6 +159,11 @@ impl Membership {
         self.table.live()
     }
 
+    /// Another number whenever a member was added to or taken out of those that are known.
+    pub fn roster(&self) -> u64 {
+        self.table.roster()
+    }
+
     pub fn bump(&self) -> u64 {
         self.me.bump
     }
