@@ -98,6 +98,8 @@ impl Core {
             stopping: None,
             changes: 0,
             liveness_dirty: true,
+            liveness_news: BTreeSet::new(),
+            roster: None,
             last_now: now.mono,
         };
         core.start(bump, durable, members, boot.first, now);
@@ -155,7 +157,7 @@ impl Core {
             self.spec(service, revision);
         }
         for task in self.store.tasks() {
-            self.routes.task_changed(task.id, Some(task.service));
+            self.routes.task_changed(task.id, Some(task));
         }
         for service in self.store.services() {
             self.routes.service_changed(service.id);

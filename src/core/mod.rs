@@ -72,7 +72,7 @@ pub struct Core {
     lease: Lease,
     worker: Worker,
     fact: NodeFact,
-    leading: Option<leader::Leading>,
+    leading: Option<Box<leader::Leading>>,
     specs: BTreeMap<RevisionId, Arc<ServiceSpec>>,
     statuses: Vec<TaskStatus>,
     pending: Vec<requests::PendingWrite>,
@@ -91,6 +91,10 @@ pub struct Core {
     next_tidy: Mono,
     stopping: Option<Mono>,
     liveness_dirty: bool,
+    /// Whose liveness has changed since the lease was told.
+    liveness_news: BTreeSet<NodeId>,
+    /// Who was known when the lease was told of all: see [`Membership::roster`].
+    roster: Option<u64>,
     /// Raised by whatever shows in a view.
     changes: u64,
     /// When the last event came: what questions about holding a lease are answered with.
@@ -100,17 +104,18 @@ pub struct Core {
 impl Core {
     /// The next instant at which [`Event::Wake`] is due.
     pub fn deadline(&self) -> Option<Mono> {
-        let parts = [self.membership.deadline(), self.lease.deadline(), self.worker.deadline(), self.outbox.deadline()];
-        let own = [
-            Some(self.next_exchange),
-            Some(self.next_tidy),
-            self.stopping,
-            self.withdrawals.deadline(),
-            self.passing.at,
-        ];
-        let leader = self.leading.as_ref().and_then(leader::Leading::deadline);
-        let pending = self.pending.iter().map(|p| p.next_look(self.last_now)).min();
-        parts.into_iter().chain(own).flatten().chain(leader).chain(pending).min()
+        let sooner = |next: Mono, at: Option<Mono>| at.map_or(next, |at| at.min(next));
+        let mut next = self.next_exchange.min(self.next_tidy);
+        next = sooner(next, self.membership.deadline());
+        next = sooner(next, self.lease.deadline());
+        next = sooner(next, self.worker.deadline());
+        next = sooner(next, self.outbox.deadline());
+        next = sooner(next, self.stopping);
+        next = sooner(next, self.withdrawals.deadline());
+        next = sooner(next, self.passing.at);
+        next = sooner(next, self.leading.as_ref().and_then(|l| l.deadline()));
+        next = sooner(next, self.pending.iter().map(|p| p.next_look(self.last_now)).min());
+        Some(next)
     }
 
     /// Rises whenever a record, a node's liveness or the lease has changed. Two things that the views show come without
@@ -189,8 +194,7 @@ impl Core {
                 busy = true;
             }
             if std::mem::take(&mut self.liveness_dirty) {
-                let live = self.liveness();
-                self.lease.set_live(&live, now.mono);
+                self.tell_lease_who_lives(now);
             }
             while let Some(output) = self.lease.poll_output() {
                 self.on_lease(output, now);
@@ -234,14 +238,15 @@ impl Core {
             membership::Output::Bump(bump) => {
                 self.bump_persist = self.outbox.persist(vec![(DISK_BUMP.to_vec(), Some(codec::encode(&bump)))]);
             }
-            membership::Output::AddrChanged { .. } => self.routes.all_changed(),
+            membership::Output::AddrChanged { node, .. } => self.routes.node_changed(node, &self.store),
         }
     }
 
     fn on_liveness(&mut self, node: NodeId, from: Option<Liveness>, to: Liveness, now: Now) {
         self.changes += 1;
-        self.routes.all_changed();
+        self.routes.node_changed(node, &self.store);
         self.liveness_dirty = true;
+        self.liveness_news.insert(node);
         self.plan_all_soon();
         let was_up = from.is_some_and(|l| matches!(l, Liveness::Alive | Liveness::Suspect));
         match to {
@@ -264,6 +269,20 @@ impl Core {
         if to == Liveness::Alive {
             self.resend_unacknowledged(node, now);
         }
+    }
+
+    /// All of them, or those whose liveness has changed if nobody has come or gone: in a big cluster that may happen to all,
+    /// one after the other.
+    fn tell_lease_who_lives(&mut self, now: Now) {
+        let news = std::mem::take(&mut self.liveness_news);
+        let roster = Some(self.membership.roster());
+        if std::mem::replace(&mut self.roster, roster) != roster {
+            let live = self.liveness();
+            return self.lease.set_live(&live, now.mono);
+        }
+        let known = |node: NodeId| Some((node, self.membership.member(node)?.liveness));
+        let changed: Vec<_> = news.into_iter().filter(|n| !self.removed.contains(n)).filter_map(known).collect();
+        self.lease.saw(&changed, now.mono);
     }
 
     /// Every member that has not been removed, this node included.
@@ -393,7 +412,7 @@ impl Core {
         match key {
             Key::Task(id) => {
                 let (was, is) = (self.routes.service_of(id), self.store.task(id).map(|t| t.service));
-                self.routes.task_changed(id, is);
+                self.routes.task_changed(id, self.store.task(id));
                 self.plan_soon(was.into_iter().chain(is));
                 self.assign(id, now);
             }
@@ -610,7 +629,7 @@ impl Core {
         let known: BTreeSet<RevisionId> =
             self.store.services().flat_map(|s| self.store.revisions(s.id)).map(|r| r.id).collect();
         self.specs.retain(|id, _| known.contains(id));
-        self.routes.all_changed();
+        self.routes.node_changed(self.me, &self.store);
     }
 
     fn notice(&mut self, notice: Notice) {

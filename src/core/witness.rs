@@ -35,7 +35,7 @@ impl Core {
 
     /// It holds the lease at this instant and has read what a majority of the voters holds: what it plans is in force.
     pub fn decides(&self, now: Mono) -> bool {
-        self.lease.held(now).is_some() && self.leading.as_ref().is_some_and(leader::Leading::is_ready)
+        self.lease.held(now).is_some() && self.leading.as_ref().is_some_and(|l| l.is_ready())
     }
 
     pub fn electorate(&self) -> &Electorate {
