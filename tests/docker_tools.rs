@@ -180,6 +180,40 @@ async fn a_stack_is_deployed_changed_and_removed_without_a_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn jobs_run_to_their_end_once_and_again_when_they_are_updated() {
+    let Some(tools) = Tools::start(3).await else { return };
+    // The CLI itself waits for the end, by the numbers that it finds in the service and its tasks.
+    let out = tools
+        .run(0, "service create --mode replicated-job --replicas 5 --max-concurrent 2 --name five demo/job:1")
+        .await;
+    assert!(out.contains("job complete"), "{out}");
+    let out = tools.run(1, "service create --mode global-job --name each demo/job:1").await;
+    assert!(out.contains("job complete"), "{out}");
+    let list = "service ls --format {{.Name}}|{{.Mode}}|{{.Replicas}}";
+    tools.until(2, list, |text| text.contains("five|replicated job|0/2 (5/5 completed)")).await;
+    tools.until(2, list, |text| text.contains("each|global job|0/0 (3/3 completed)")).await;
+
+    let ids = async |service: &str| {
+        let tasks =
+            tools.run(0, &format!("service ps --no-trunc --format {{{{.ID}}}}|{{{{.DesiredState}}}} {service}")).await;
+        tasks.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    let first = ids("five").await;
+    assert_eq!(first.len(), 5, "{first:?}");
+    assert!(first.iter().all(|task| task.ends_with("|Complete")), "{first:?}");
+    // Nothing that runs for ever: an update is another run, and what changes nothing is none.
+    tools.run(2, "service update --label-rm nothing five").await;
+    assert_eq!(ids("five").await, first);
+    let out = tools.run(2, "service update --force five").await;
+    assert!(out.contains("job complete"), "{out}");
+    let second = ids("five").await;
+    assert!(second.len() == 5 && second.is_disjoint(&first), "{first:?} {second:?}");
+    let out = tools.run(2, "service rollback five").await;
+    assert!(out.contains("job complete"), "{out}");
+    tools.run(0, "service rm five each").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_service_needs_must_be_there_first() {
     let Some(tools) = Tools::start(1).await else { return };
     tools.file("x", "x");

@@ -51,6 +51,35 @@ async fn the_page_shows_and_changes_the_cluster_as_it_is() {
     })
     .await;
 
+    // And what happened, which is told beside it.
+    let is = |e: &Value, kind: &str, action: &str| e["Type"] == kind && e["Action"].as_str().unwrap().ends_with(action);
+    until(&mut stream, "its events", |s| {
+        let told = |kind: &str, action: &str| s.happened.iter().any(|e| is(e, kind, action) && e["scope"] == "swarm");
+        // (The rollback may have come before the update was complete.)
+        told("service", "create") && told("rollout", "completed") && told("task", "update")
+    })
+    .await;
+
+    // Whom the page's node hears, and how far away they are.
+    let (status, near) = http(addr, "GET", "/network", None, None).await;
+    let near: Value = serde_json::from_str(&near).unwrap();
+    assert_eq!((status, near.as_array().unwrap().len()), (200, 2));
+    for row in near.as_array().unwrap() {
+        assert!(row["heard"].as_u64().is_some_and(|ms| ms < 60_000), "{row}");
+        assert!(row["rtt"].as_f64().is_some_and(|ms| ms > 0.0 && ms < 5_000.0), "{row}");
+        assert_eq!((&row["verdict"], &row["silent"]), (&Value::Null, &json!(false)), "{row}");
+    }
+
+    // What its greeters said, for who may act alone: a log may hold secrets.
+    let path = format!("/logs/{id}");
+    assert_eq!(http(addr, "GET", &path, None, None).await.0, 401);
+    let (status, said) = http(addr, "GET", &path, Some(&token), None).await;
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((status, &said["whole"]), (200, &json!(true)));
+    assert!(!said["lines"].as_array().unwrap().is_empty(), "{said}");
+    let nobody = http(addr, "GET", "/logs/1111111111111111111111111", Some(&token), None).await;
+    assert_eq!(nobody.0, 404, "{}", nobody.1);
+
     // What the stream added up to is what a page that is opened now is given.
     let fresh = Stream::open(addr, None).await;
     until(&mut stream, "both are alike", |s| s.seen == fresh.seen).await;
@@ -116,7 +145,9 @@ async fn the_metrics_are_prometheus_text_and_true() {
             continue;
         }
         let (series, value) = line.rsplit_once(' ').unwrap();
-        let name = series.split('{').next().unwrap();
+        let series = series.split('{').next().unwrap();
+        let of = ["_bucket", "_sum", "_count"].iter().find_map(|end| series.strip_suffix(end));
+        let name = of.filter(|name| kinds.get(name) == Some(&"histogram")).unwrap_or(series);
         assert!(name.starts_with("peer_"), "{line}");
         let kind = kinds.get(name).unwrap_or_else(|| panic!("{line} has no type"));
         assert_eq!(*kind == "counter", name.ends_with("_total"), "{line}");
@@ -127,11 +158,93 @@ async fn the_metrics_are_prometheus_text_and_true() {
         "peer_service_replicas_running{service=\"greeters\"} 3",
         "peer_service_replicas_desired{service=\"greeters\"} 3",
         "peer_quorum 1",
+        "peer_request_seconds_count{result=\"acknowledged\"} 1",
+        "peer_engine_call_errors_total{call=\"create\"} 0",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
     }
+    let value = |name: &str| {
+        let line = text.lines().find_map(|l| l.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse::<f64>().unwrap()
+    };
+    assert!(value("peer_lease_age_seconds") > 0.0);
+    assert!(value("peer_lease_changes_total") >= 1.0 && value("peer_probe_patience") >= 1.0);
+    assert!(value("peer_suspicions_total") >= value("peer_suspicions_refuted_total"));
+    assert!(value("peer_engine_call_seconds_sum{call=\"create\"}") > 0.0);
+    for family in ["membership", "records"] {
+        for direction in ["sent", "received"] {
+            let labels = format!("{{direction=\"{direction}\",family=\"{family}\"}}");
+            assert!(value(&format!("peer_messages_total{labels}")) > 0.0);
+            assert!(value(&format!("peer_message_bytes_total{labels}")) > 10.0);
+        }
+    }
+    value("peer_replication_lag_records{node=\"node2\"}");
     let memory = text.lines().find_map(|l| l.strip_prefix("peer_process_resident_memory_bytes ")).unwrap();
     assert!(memory.parse::<u64>().unwrap() > 1 << 20);
     assert!(!text.contains(&id), "series are named by what stays");
+    demo.end().await;
+}
+
+/// Names that stand behind `peer_` in a text, but for what a histogram's series end with.
+fn names_in(text: &str) -> std::collections::BTreeSet<String> {
+    let names = text.split("peer_").skip(1).map(|rest| {
+        let name: String =
+            rest.chars().take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_').collect();
+        let end = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        end.map_or_else(|| name.clone(), str::to_owned)
+    });
+    names.collect()
+}
+
+/// What an operator installs from `deploy/` must ask for what there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_and_the_alerts_ask_for_metrics_that_exist() {
+    let demo = Demo::start(1).await.unwrap();
+    demo.wait_formed(1).await.unwrap();
+    let (addr, _) = link_of(&demo, 0);
+    let (_, text) = http(addr, "GET", "/metrics", None, None).await;
+    let there: std::collections::BTreeSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE peer_")?.split(' ').next()).collect();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    for (file, least) in [("grafana/peer.json", 25), ("prometheus/peer.rules.yml", 12)] {
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        let asked = names_in(&text);
+        assert!(asked.len() >= least, "{file}: {asked:?}");
+        let missing: Vec<_> = asked.iter().filter(|name| !there.contains(name.as_str())).collect();
+        assert!(missing.is_empty(), "{file} asks for {missing:?}");
+    }
+    let dashboard = std::fs::read_to_string(root.join("grafana/peer.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 20);
+
+    // Prometheus' own judgement, where it is installed (PROMTOOL names it if it isn't in the PATH).
+    let promtool = std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".to_owned());
+    let rules = std::process::Command::new(&promtool)
+        .arg("check")
+        .arg("rules")
+        .arg(root.join("prometheus/peer.rules.yml"))
+        .output();
+    match rules {
+        Ok(output) => assert!(
+            output.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        ),
+        Err(_) => {
+            eprintln!("SKIPPED: the rules were not tried with promtool: it is missing (apt-get install prometheus)")
+        }
+    }
+    let mut check = std::process::Command::new(&promtool);
+    let check = check
+        .args(["check", "metrics"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    if let Ok(mut check) = check {
+        std::io::Write::write_all(&mut check.stdin.take().unwrap(), text.as_bytes()).unwrap();
+        let output = check.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
     demo.end().await;
 }

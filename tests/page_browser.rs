@@ -120,6 +120,28 @@ async fn the_story_from_empty_to_drained() {
     browser.until("five run elsewhere", new).await;
     browser.screenshot("5-drained").await;
 
+    // What happened to the service, and what its greeters say.
+    browser.open(&format!("http://{addr}/#/service/greeters")).await;
+    let event = |text: &str| format!("document.querySelector('[data-part=events]')?.innerText.includes('{text}')");
+    browser.until("the drain's moves", &event("task create")).await;
+    browser.until("the rollback, as an event", &event("rollout")).await;
+    browser.click("[data-part=logs] button").await;
+    browser
+        .until(
+            "the last lines",
+            r"/greeters\.\d.* \| ./.test(document.querySelector('[data-part=logs] pre')?.innerText)",
+        )
+        .await;
+    browser.screenshot("6-service").await;
+
+    // Whom the node hears whose page this is, and how it hears another one.
+    browser.open(&format!("http://{addr}/#/node/node2")).await;
+    let heard = "[...document.querySelectorAll('[data-part=network] tbody tr')].filter(r => r.innerText.includes('ms') && r.innerText.includes('none'))";
+    browser.until("both others, heard of late", &format!("{heard}.length === 2")).await;
+    browser.screenshot("7-network").await;
+    browser.open(&format!("http://{addr}/#/node/node1")).await;
+    browser.until("the one", &format!("{heard}.length === 1")).await;
+
     // Who votes and who holds the lease.
     browser.click("nav a[data-view=electorate]").await;
     browser
@@ -130,18 +152,54 @@ async fn the_story_from_empty_to_drained() {
     demo.end().await;
 }
 
-/// What somebody who can't see or use a mouse would stumble on.
+/// What somebody who can't see, or sees badly, or uses no mouse would stumble on: what axe and its like look for and a script can
+/// judge (names, roles, structure, contrast, sizes), by the rules of WCAG 2.2 AA.
 async fn findings(browser: &Browser) -> Vec<String> {
     let script = r#"
         const found = [];
         const named = (e) => (e.innerText || e.getAttribute("aria-label") || e.closest("label")?.innerText || "").trim();
-        for (const e of document.querySelectorAll("a, button, input")) if (!named(e)) found.push("nameless: " + e.outerHTML);
-        for (const e of document.querySelectorAll("img")) if (!e.hasAttribute("alt")) found.push("no alt: " + e.outerHTML);
+        const seen = (e) => e.offsetParent !== null && e.getClientRects().length > 0;
+        const short = (e) => e.outerHTML.slice(0, 100);
+        for (const e of document.querySelectorAll("a, button, input")) if (!named(e)) found.push("nameless: " + short(e));
+        for (const e of document.querySelectorAll("input")) if (!e.labels.length) found.push("no label: " + short(e));
+        for (const e of document.querySelectorAll("img")) if (!e.hasAttribute("alt")) found.push("no alt: " + short(e));
         if (!document.documentElement.lang) found.push("no language");
+        if (!document.title) found.push("no title");
         if (document.querySelectorAll("h1").length !== 1) found.push("not one h1");
-        if (!document.querySelector("main")) found.push("no main");
+        if (document.querySelectorAll("main").length !== 1) found.push("not one main");
+        for (const e of document.querySelectorAll("nav")) if (!e.getAttribute("aria-label")) found.push("nav without a name");
+        if (document.querySelectorAll("nav [aria-current=page]").length > 1) found.push("two pages are current");
         const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
         if (new Set(ids).size !== ids.length) found.push("an id stands twice");
+        for (const e of document.querySelectorAll("[tabindex]")) if (e.tabIndex > 0) found.push("tabindex above 0: " + short(e));
+        for (const e of document.querySelectorAll("ul, ol")) if ([...e.children].some((c) => c.tagName !== "LI")) found.push("a list of something else: " + short(e));
+        let level = 1;
+        for (const e of [...document.querySelectorAll("h1, h2, h3, h4")].filter(seen)) {
+            const next = Number(e.tagName[1]);
+            if (next > level + 1 && !e.closest("[aria-label]")) found.push(`h${next} under h${level}: ` + short(e));
+            level = next;
+        }
+        for (const e of [...document.querySelectorAll("table")].filter(seen)) {
+            if (!e.querySelector("th")) found.push("a table without headers: " + short(e));
+            for (const th of e.querySelectorAll("th")) if (!th.scope) found.push("a header of nothing: " + short(th));
+        }
+        const roles = ["alert", "status", "region", "img", "list", "group"];
+        for (const e of document.querySelectorAll("[role]")) if (!roles.includes(e.getAttribute("role"))) found.push("role: " + short(e));
+        for (const e of document.querySelectorAll("[aria-labelledby], [aria-describedby]"))
+            for (const id of (e.getAttribute("aria-labelledby") || e.getAttribute("aria-describedby")).split(" "))
+                if (!document.getElementById(id)) found.push("refers to nothing: " + short(e));
+        for (const e of document.querySelectorAll("[aria-hidden=true]")) if (e.querySelector("a, button, input")) found.push("hidden and focusable: " + short(e));
+        // 24 pixels, or a line of text.
+        for (const e of [...document.querySelectorAll("button, input")].filter(seen)) {
+            const box = e.getBoundingClientRect();
+            if (box.height < 24 || box.width < 24) found.push(`${box.width}x${box.height}: ` + short(e));
+        }
+        // What scrolls is reached by the keyboard: it has the focus itself, or something in it.
+        for (const e of [...document.querySelectorAll("main *")].filter(seen)) {
+            const style = getComputedStyle(e);
+            const scrolls = (/auto|scroll/.test(style.overflowX) && e.scrollWidth > e.clientWidth + 1) || (/auto|scroll/.test(style.overflowY) && e.scrollHeight > e.clientHeight + 1);
+            if (scrolls && e.tabIndex < 0 && !e.querySelector("a, button, input")) found.push("scrolls, without the keyboard: " + short(e));
+        }
         const light = (c) => c.map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
             .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
         const rgb = (text) => text.match(/[\d.]+/g).map(Number);
@@ -150,11 +208,33 @@ async fn findings(browser: &Browser) -> Vec<String> {
             if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()) || !e.offsetParent) continue;
             const [a, b] = [rgb(getComputedStyle(e).color), ground(e)].map((c) => light(c.slice(0, 3)));
             const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-            if (ratio < 4.5) found.push(`contrast ${ratio.toFixed(1)}: ${e.outerHTML.slice(0, 80)}`);
+            if (ratio < 4.5) found.push(`contrast ${ratio.toFixed(1)}: ${short(e)}`);
         }
         return found;
     "#;
-    serde_json::from_value(browser.eval(script).await).unwrap()
+    let mut found: Vec<String> = serde_json::from_value(browser.eval(script).await).unwrap();
+    // And as a screen reader is told: the browser's own tree of names and roles.
+    browser.devtools("Accessibility.enable", json!({})).await;
+    let tree = browser.devtools("Accessibility.getFullAXTree", json!({})).await;
+    for node in tree["nodes"].as_array().unwrap().iter().filter(|node| node["ignored"] != true) {
+        let role = node["role"]["value"].as_str().unwrap_or_default();
+        let name = node["name"]["value"].as_str().unwrap_or_default();
+        let speaks = [
+            "button",
+            "link",
+            "textbox",
+            "spinbutton",
+            "heading",
+            "navigation",
+            "progressbar",
+            "columnheader",
+            "region",
+        ];
+        if speaks.contains(&role) && name.trim().is_empty() && role != "columnheader" {
+            found.push(format!("a {role} that a screen reader has no name for: {node}"));
+        }
+    }
+    found
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,6 +377,6 @@ async fn two_hundred_nodes_with_five_thousand_tasks_are_shown_and_kept_up_with()
         took[took.len() / 2],
         took[took.len() - 1]
     );
-    browser.screenshot("6-big").await;
+    browser.screenshot("8-big").await;
     assert_eq!(browser.errors(None).await, Vec::<String>::new());
 }

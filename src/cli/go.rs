@@ -93,6 +93,38 @@ impl FromStr for Bytes {
     }
 }
 
+/// A moment of a flag: so long ago, or then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    Ago(u64),
+    At(Timestamp),
+}
+
+/// "10m", "2026-11-22T20:26:09Z", or seconds since 1970.
+pub fn since(text: &str) -> Result<Since, String> {
+    if let Ok(Nanos(nanos)) = text.parse() {
+        return Ok(Since::Ago(nanos));
+    }
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..1e10).contains(seconds));
+    let at = match seconds {
+        Some(seconds) => Timestamp::from_duration(jiff::SignedDuration::from_secs_f64(seconds)).ok(),
+        None => text.parse().ok(),
+    };
+    at.map(Since::At).ok_or_else(|| "want 10m, a time as 2026-11-22T20:26:09Z, or seconds since 1970".to_owned())
+}
+
+impl Since {
+    /// Seconds since 1970 with nine digits behind the point, as Docker's parameters have them.
+    pub fn seconds(self, now: Timestamp) -> String {
+        let nanos = match self {
+            Since::Ago(nanos) => now.as_nanosecond() - i128::from(nanos),
+            Since::At(at) => at.as_nanosecond(),
+        };
+        let nanos = nanos.max(0);
+        format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
+    }
+}
+
 /// CPUs of a flag, in billionths: "0.5", "2".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NanoCpus(pub u64);

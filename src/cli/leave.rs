@@ -6,6 +6,7 @@ use super::error::CliError;
 use super::go::Nanos;
 use super::json::{items, number, put, text};
 use super::{node, progress, service};
+use crate::shell::api::ON_STANDBY;
 use clap::Args;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -119,8 +120,11 @@ async fn running(id: &str, client: &Client) -> Answer<usize> {
 async fn ended(client: &Client) -> bool {
     let began = Instant::now();
     while began.elapsed() < END_TIMEOUT {
-        if let Err(ApiError::Unreachable { .. }) = client.get("/peer/status").await {
-            return true;
+        match client.get("/peer/status").await {
+            Err(ApiError::Unreachable { .. }) => return true,
+            // An agent that waits for its next cluster.
+            Err(ApiError::Refused { message, .. }) if message.starts_with(ON_STANDBY) => return true,
+            _ => {}
         }
         tokio::time::sleep(progress::POLL).await;
     }

@@ -24,7 +24,7 @@ pub struct ListArgs {
     pub no_trunc: bool,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("want KEY=VALUE")?;
     Ok((key.trim().to_ascii_lowercase(), value.trim().to_owned()))
 }

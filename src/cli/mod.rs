@@ -13,13 +13,16 @@ mod cluster;
 mod console;
 mod demo;
 mod error;
+mod events;
 #[cfg(test)]
 mod fixtures;
 mod go;
 mod json;
 mod leave;
 mod list;
+mod mesh;
 mod node;
+mod object;
 mod progress;
 mod service;
 mod start;
@@ -28,6 +31,7 @@ mod tasks;
 mod template;
 #[cfg(test)]
 mod testing;
+mod top;
 
 pub use error::CliError;
 
@@ -65,9 +69,17 @@ enum Command {
     Service(service::ServiceCommand),
     #[command(subcommand)]
     Node(node::NodeCommand),
+    #[command(subcommand)]
+    Mesh(mesh::MeshCommand),
+    #[command(subcommand)]
+    Secret(object::SecretCommand),
+    #[command(subcommand)]
+    Config(object::ConfigCommand),
     Token(cluster::TokenArgs),
     Status(cluster::StatusArgs),
     Dashboard(cluster::DashboardArgs),
+    Events(events::EventsArgs),
+    Top(top::TopArgs),
     Leave(leave::LeaveArgs),
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -96,8 +108,13 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Start(_) | Command::Demo(_) | Command::Greeter(_) => Ok(()),
         Command::Service(command) => service::run(command, client, console).await,
         Command::Node(command) => node::run(command, client, console).await,
+        Command::Mesh(command) => mesh::run(command, client, console).await,
+        Command::Secret(command) => object::secret(&command, client, console).await,
+        Command::Config(command) => object::config(&command, client, console).await,
         Command::Token(args) => cluster::token(&args, client, console).await,
         Command::Dashboard(_) => cluster::dashboard(client, console).await,
+        Command::Events(args) => events::events(&args, client, console).await,
+        Command::Top(args) => top::top(&args, client, console).await,
         Command::Status(args) => cluster::status(&args, client, console).await,
         Command::Leave(args) => leave::leave(&args, client, console).await,
         Command::Cluster(command) => cluster::run(&command, client, console).await,

@@ -18,12 +18,13 @@ const START_EXAMPLES: &str = "\
 Examples:
   peer start                                            the first node of a new cluster
   peer start --join 10.0.0.1 --token-file token         a further node
+  peer start --standby                                  wait for docker swarm init or join
   peer start --advertise-addr 192.168.1.5 --label zone=east
   peer start --engine demo --data-dir /tmp/p1 --socket /tmp/p1.sock";
 
 /// Run the agent of this machine
 ///
-/// Without --join it founds a cluster. A node that is in one already remembers that, and how it was started: after the
+/// Without --join it founds a cluster, with --standby it waits for one. A node that is in one already remembers that, and how it was started: after the
 /// first time `peer start` alone will do.
 #[derive(Debug, Default, Args)]
 #[command(after_help = START_EXAMPLES)]
@@ -37,6 +38,9 @@ pub struct StartArgs {
     /// Read the token from a file
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Without a cluster: answer as a Docker Engine outside a swarm until `docker swarm init` or `docker swarm join`
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false")]
+    standby: Option<bool>,
     /// The address under which the other nodes reach this one (default: the one of the default route)
     #[arg(long, value_name = "IP[:PORT]")]
     advertise_addr: Option<String>,
@@ -169,6 +173,7 @@ impl StartArgs {
             listen: self.listen_addr.as_deref().map(|text| address("--listen-addr", text, DEFAULT_PORT)).transpose()?,
             advertise: self.advertise_addr.as_deref().map(advertise).transpose()?,
             join: self.join(around, &data_dir)?,
+            standby: self.standby,
             engine: self.engine.as_deref().map(engine).transpose()?,
             socket,
             default_socket,

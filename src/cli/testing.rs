@@ -84,12 +84,16 @@ async fn respond<F: FnMut(Asked) -> (u16, Value)>(
     log.lock().unwrap().push(format!("{} {}", asked.method, asked.path));
     let (status, value) = (answer.lock().unwrap())(asked);
     let framed = value.get(FRAMES).and_then(Value::as_array);
-    let (kind, body) = match framed {
-        Some(bytes) => {
+    let lines = value.get(LINES).and_then(Value::as_array);
+    let (kind, body) = match (framed, lines) {
+        (_, Some(lines)) => {
+            ("application/json", lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect())
+        }
+        (Some(bytes), None) => {
             let bytes = bytes.iter().map(|byte| u8::try_from(byte.as_u64().unwrap()).unwrap()).collect();
             ("application/vnd.docker.multiplexed-stream", bytes)
         }
-        None => ("application/json", value.to_string().into_bytes()),
+        (None, None) => ("application/json", value.to_string().into_bytes()),
     };
     let response = hyper::Response::builder().status(status).header("content-type", kind);
     Ok(response.body(Full::new(Bytes::from(body))).unwrap())
@@ -100,6 +104,13 @@ const FRAMES: &str = "frames of docker's multiplexed stream";
 /// An answer that is these bytes and no JSON.
 pub fn frames(bytes: &[u8]) -> Value {
     serde_json::json!({ FRAMES: bytes })
+}
+
+const LINES: &str = "lines of JSON";
+
+/// An answer of one value a line.
+pub fn lines(values: &[Value]) -> Value {
+    serde_json::json!({ LINES: values })
 }
 
 fn decoded(text: &str) -> String {

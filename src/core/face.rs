@@ -226,6 +226,14 @@ pub enum Request {
         version: Option<Hlc>,
         spec_json: String,
     },
+    /// A new secret or config takes the place of `old` in every service that refers to one of them: the new object and the
+    /// services' new revisions are one write, all or none. The old ones stay, for those who roll back.
+    RenewObject {
+        kind: ObjectKind,
+        old: BTreeSet<ObjectId>,
+        spec_json: String,
+        data: Vec<u8>,
+    },
     /// Refused while a service uses it.
     RemoveObject {
         kind: ObjectKind,

@@ -7,6 +7,7 @@
 //! the worker's statuses become records, the lease holder plans.
 
 mod boot;
+pub mod chronicle;
 pub mod face;
 mod leader;
 mod objects;
@@ -95,6 +96,11 @@ pub struct Core {
     liveness_news: BTreeSet<NodeId>,
     /// Who was known when the lease was told of all: see [`Membership::roster`].
     roster: Option<u64>,
+    /// For whoever counts: how often others were suspected, and how often for nothing.
+    suspicions: u64,
+    refuted: u64,
+    /// Only where somebody wants to know what happens.
+    chronicle: Option<chronicle::Chronicle>,
     /// Raised by whatever shows in a view.
     changes: u64,
     /// When the last event came: what questions about holding a lease are answered with.
@@ -247,7 +253,12 @@ impl Core {
         self.routes.node_changed(node, &self.store);
         self.liveness_dirty = true;
         self.liveness_news.insert(node);
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.stir(node);
+        }
         self.plan_all_soon();
+        self.suspicions += u64::from(to == Liveness::Suspect && from != Some(Liveness::Suspect));
+        self.refuted += u64::from(to == Liveness::Alive && from == Some(Liveness::Suspect));
         let was_up = from.is_some_and(|l| matches!(l, Liveness::Alive | Liveness::Suspect));
         match to {
             Liveness::Alive if !was_up => {
@@ -404,6 +415,9 @@ impl Core {
 
     fn on_changed(&mut self, key: Key, now: Now) {
         self.changes += 1;
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.touch(&key);
+        }
         if key.is_decision()
             && let Some(record) = self.store.record(&key)
         {
@@ -427,8 +441,12 @@ impl Core {
             }
             Key::Rollout(service) => self.plan_soon([service]),
             Key::Revision(service, revision) => {
+                // What it asks for its ports.
+                self.routes.service_changed(service);
                 self.plan_soon([service]);
                 self.spec(service, revision);
+                // What it asks for its ports.
+                self.routes.service_changed(service);
                 let waiting: Vec<TaskId> = self
                     .store
                     .tasks()

@@ -29,6 +29,27 @@ impl Core {
         data: Vec<u8>,
         now: Now,
     ) -> Result<Decision, Refused> {
+        Ok(put(self.new_object(kind, spec_json, data, now)?))
+    }
+
+    /// See [`Request::RenewObject`](super::face::Request::RenewObject).
+    pub(super) fn renew_object(
+        &mut self,
+        kind: ObjectKind,
+        old: &BTreeSet<ObjectId>,
+        spec_json: String,
+        data: Vec<u8>,
+        now: Now,
+    ) -> Result<Decision, Refused> {
+        for id in old {
+            self.object_at(kind, *id)?;
+        }
+        let object = self.new_object(kind, spec_json, data, now)?;
+        let (changes, warnings) = self.move_services(old, &object, now)?;
+        Ok(put(object).with(changes, warnings))
+    }
+
+    fn new_object(&self, kind: ObjectKind, spec_json: String, data: Vec<u8>, now: Now) -> Result<Object, Refused> {
         let heading = heading(&spec_json).map_err(Refused::Invalid)?;
         check_size(kind, &spec_json, &data)?;
         let id = ObjectId::of_name(self.cluster, kind, &heading.name);
@@ -40,7 +61,7 @@ impl Core {
             };
             return Err(Refused::Conflict(text));
         }
-        let object = Object {
+        Ok(Object {
             id,
             kind,
             name: heading.name,
@@ -49,8 +70,7 @@ impl Core {
             data,
             created: now.wall,
             updated: now.wall,
-        };
-        Ok(put(object))
+        })
     }
 
     pub(super) fn update_object(
@@ -106,10 +126,10 @@ impl Core {
         users
     }
 
-    /// Everything that a spec refers to must be there.
-    pub(super) fn check_references(&self, spec: &ServiceSpec) -> Result<(), Refused> {
+    /// Everything that a spec refers to must be there, or be `made` with it.
+    pub(super) fn check_references(&self, spec: &ServiceSpec, made: Option<ObjectId>) -> Result<(), Refused> {
         for file in &spec.task.container.files {
-            if self.store.object(file.kind, file.object).is_none() {
+            if made != Some(file.object) && self.store.object(file.kind, file.object).is_none() {
                 let (key, what) = match file.kind {
                     ObjectKind::Config => ("Configs", "config"),
                     _ => ("Secrets", "secret"),

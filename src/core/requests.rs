@@ -3,11 +3,12 @@
 
 use super::face::{Accepted, Refused, Reply, Request, RequestId};
 use super::*;
-use crate::ids::ServiceId;
+use crate::ids::{ObjectId, ServiceId};
 use crate::model::node::Availability;
+use crate::model::object::Object;
 use crate::model::record::{ClusterSettings, Hlc};
 use crate::model::service::{Revision, Service};
-use crate::model::spec::{Mode, PublishedPort};
+use crate::model::spec::{self, PublishedPort};
 
 /// Where "any port" is chosen from; Swarm's range.
 const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
@@ -20,6 +21,8 @@ const STOP_LINGER: Duration = Duration::from_millis(200);
 pub(super) struct PendingWrite {
     request: RequestId,
     accepted: Accepted,
+    /// What it is about; `accepted.index` is the version that this write gave it.
+    key: Key,
     /// The last of our writes that it consists of.
     seq: u64,
     persist: PersistId,
@@ -36,7 +39,7 @@ impl PendingWrite {
     }
 }
 
-type Changes = Vec<(Key, Option<Value>)>;
+pub(super) type Changes = Vec<(Key, Option<Value>)>;
 
 /// What an accepted request comes to.
 pub(super) struct Decision {
@@ -49,6 +52,13 @@ pub(super) struct Decision {
 }
 
 impl Decision {
+    /// Written together with `changes`, which it tells of.
+    pub(super) fn with(mut self, changes: Changes, warnings: Vec<String>) -> Self {
+        self.changes.extend(changes);
+        self.warnings.extend(warnings);
+        self
+    }
+
     pub(super) fn new(object: impl ToString, key: Key, changes: Changes) -> Self {
         Self { object: object.to_string(), key, changes, warnings: Vec::new() }
     }
@@ -72,6 +82,7 @@ impl Core {
             Request::UpdateObject { kind, id, version, spec_json } => {
                 self.update_object(kind, id, version, spec_json, now)
             }
+            Request::RenewObject { kind, old, spec_json, data } => self.renew_object(kind, &old, spec_json, data, now),
             Request::RemoveObject { kind, id } => self.remove_object(kind, id),
             Request::UpdateNode { id, version, availability, labels } => {
                 self.update_node(id, version, availability, labels)
@@ -100,6 +111,7 @@ impl Core {
         self.pending.push(PendingWrite {
             request,
             accepted: Accepted { id: object, index, warnings },
+            key,
             seq: self.store.own_seq(),
             persist: self.outbox.last_persist(),
             deadline: now.mono + patience,
@@ -126,19 +138,28 @@ impl Core {
                 continue;
             }
             let mut write = self.pending.swap_remove(at);
-            let reply = if safe {
-                Ok(write.accepted)
-            } else if !durable {
+            let reply = if !safe && !durable {
                 let why = self.outbox.trouble().unwrap_or("it takes too long");
                 Err(Refused::Unavailable(format!(
                     "this node can't write its disk ({why}): mend that, or use another node"
                 )))
             } else {
-                write.accepted.warnings.push(self.held_by(write.seq));
+                write.accepted.warnings.extend((!safe).then(|| self.held_by(write.seq)));
+                write.accepted.warnings.extend(self.superseded(&write.key, write.accepted.index));
                 Ok(write.accepted)
             };
             self.reply(write.request, reply);
         }
+    }
+
+    /// Of two changes that were taken on different nodes at the same time the later is in force, whole: who made the
+    /// other one hears of it, if the later is here before the answer.
+    fn superseded(&self, key: &Key, index: Hlc) -> Option<String> {
+        let now = self.store.record(key).map(|record| record.stamp)?;
+        (now.hlc != index && now.author != self.me).then(|| {
+            let by = self.hostname(now.author);
+            format!("superseded: {by} took another change of this at the same time, which is later and in force")
+        })
     }
 
     /// What removed this node is the last that it writes: who turns it away for that has it all.
@@ -194,7 +215,7 @@ impl Core {
                 spec.name
             )));
         }
-        self.check_references(&spec)?;
+        self.check_references(&spec, None)?;
         let ports = self.assign_ports(id, &spec.ports, &[])?;
         let revision = self.new_revision(now);
         let service = Service {
@@ -223,6 +244,19 @@ impl Core {
         auth: Option<String>,
         now: Now,
     ) -> Result<Decision, Refused> {
+        self.change_service(id, version, spec_json, auth, None, now)
+    }
+
+    /// `made`: an object that is written together with this.
+    fn change_service(
+        &mut self,
+        id: ServiceId,
+        version: Option<Hlc>,
+        spec_json: String,
+        auth: Option<String>,
+        made: Option<ObjectId>,
+        now: Now,
+    ) -> Result<Decision, Refused> {
         let mut service = self.service_at(id, version)?;
         let (spec, warnings) = parse(&spec_json)?;
         if spec.name != service.name {
@@ -237,7 +271,7 @@ impl Core {
         {
             return Err(Refused::Invalid("Mode: service mode change is not allowed".to_owned()));
         }
-        self.check_references(&spec)?;
+        self.check_references(&spec, made)?;
         service.ports = self.assign_ports(id, &spec.ports, &service.ports)?;
         service.updated = now.wall;
         let old = self.store.revision(id, effective);
@@ -258,6 +292,32 @@ impl Core {
         Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), revision_and_service(record, service)) })
     }
 
+    /// Moves every service from the objects `old` to `object`, which is not there before.
+    pub(super) fn move_services(
+        &mut self,
+        old: &BTreeSet<ObjectId>,
+        object: &Object,
+        now: Now,
+    ) -> Result<(Changes, Vec<String>), Refused> {
+        let (mut changes, mut warnings) = (Vec::new(), Vec::new());
+        let services: Vec<Service> = self.store.services().cloned().collect();
+        for service in services {
+            let effective = self.effective_revision(&service);
+            let Some(spec) = self.spec(service.id, effective) else { continue };
+            let Some(revision) = self.store.revision(service.id, effective) else { continue };
+            if !spec.task.container.files.iter().any(|f| f.kind == object.kind && old.contains(&f.object)) {
+                continue;
+            }
+            let spec_json = spec::with_files_of(&revision.spec_json, object.kind, old, (object.id, &object.name));
+            let decision = self.change_service(service.id, None, spec_json, None, Some(object.id), now)?;
+            changes.extend(decision.changes);
+            warnings.extend(decision.warnings);
+        }
+        warnings.sort();
+        warnings.dedup();
+        Ok((changes, warnings))
+    }
+
     fn roll_back(
         &mut self,
         id: ServiceId,
@@ -274,12 +334,18 @@ impl Core {
         // What was read before may be known here still, though its record has gone.
         let kept = self.store.revision(id, target).is_some();
         let Some(spec) = self.spec(id, target).filter(|_| kept) else { return Err(no_previous(&service.name)) };
-        self.check_references(&spec)?;
+        self.check_references(&spec, None)?;
         service.ports = self.assign_ports(id, &spec.ports, &service.ports)?;
         service.previous = Some(effective);
-        service.current = target;
         service.rolled_back = true;
         service.updated = now.wall;
+        // Of a job each revision is a run: what it goes back to is run again.
+        if let Some(old) = self.store.revision(id, target).filter(|_| spec.mode.is_job()).cloned() {
+            let revision = Revision { id: self.new_revision(now), created: now.wall, ..old };
+            service.current = revision.id;
+            return Ok(Decision::new(id, Key::Service(id), revision_and_service(revision, service)));
+        }
+        service.current = target;
         Ok(Decision::new(id, Key::Service(id), self.kept_revision(service)))
     }
 
@@ -383,10 +449,7 @@ impl Core {
         self.known_node(id)?;
         let down = id != self.me && self.membership.member(id).is_none_or(|m| m.liveness == Liveness::Down);
         if !down && !force {
-            let name = match self.store.get(&Key::NodeFact(id)) {
-                Some(Value::NodeFact(fact)) if !fact.hostname.is_empty() => fact.hostname.clone(),
-                _ => id.to_string(),
-            };
+            let name = self.hostname(id);
             return Err(Refused::Invalid(format!(
                 "node {name} is not down and can't be removed: stop its agent first, or use --force"
             )));
@@ -394,6 +457,14 @@ impl Core {
         let policy = NodePolicy { removed: true, ..self.policy(id) };
         let key = Key::NodePolicy(id);
         Ok(Decision::new(id, key.clone(), vec![(key, Some(Value::NodePolicy(policy)))]))
+    }
+
+    /// A node's hostname, or its id where that isn't known.
+    fn hostname(&self, id: NodeId) -> String {
+        match self.store.get(&Key::NodeFact(id)) {
+            Some(Value::NodeFact(fact)) if !fact.hostname.is_empty() => fact.hostname.clone(),
+            _ => id.to_string(),
+        }
     }
 
     fn known_node(&self, id: NodeId) -> Result<(), Refused> {
@@ -462,12 +533,4 @@ fn no_previous(name: &str) -> Refused {
 fn revision_and_service(revision: Revision, service: Service) -> Changes {
     let key = Key::Revision(revision.service, revision.id);
     vec![(key, Some(Value::Revision(revision))), (Key::Service(service.id), Some(Value::Service(service)))]
-}
-
-/// How many replicas a spec asks for; a global service's is counted by the caller.
-pub(super) fn replicas(spec: &ServiceSpec) -> Option<u32> {
-    match spec.mode {
-        Mode::Replicated(n) => Some(n),
-        Mode::Global => None,
-    }
 }

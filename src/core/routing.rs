@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ids::ServiceId;
+use crate::model::spec::PortOptions;
 use crate::model::task::Task;
 use crate::routes::{self, Endpoint, Router};
 
@@ -86,6 +87,8 @@ impl Core {
             let endpoints: Vec<Endpoint> =
                 if published.is_empty() { Vec::new() } else { tasks.filter_map(|id| self.endpoint(*id)).collect() };
             changed |= self.routes.router.update(service, published, endpoints.into_iter());
+            let asked = self.port_options(service);
+            changed |= self.routes.router.set_options(service, &asked);
         }
         if changed {
             self.routes.version += 1;
@@ -93,6 +96,15 @@ impl Core {
             self.outbox.push_now(effect);
         }
         changed
+    }
+
+    /// What the service's operators ask for its ports.
+    fn port_options(&mut self, service: ServiceId) -> BTreeMap<routes::Port, PortOptions> {
+        let Some((current, ports)) = self.store.service(service).map(|s| (s.current, s.ports.clone())) else {
+            return BTreeMap::new();
+        };
+        let Some(spec) = self.spec(service, current).filter(|_| !ports.is_empty()) else { return BTreeMap::new() };
+        ports.iter().map(|port| ((port.protocol, port.published), spec.options(port))).collect()
     }
 
     fn endpoint(&self, id: TaskId) -> Option<Endpoint> {

@@ -1,10 +1,11 @@
 //! The composer by itself: one node alone, its disk in the test's hands. Whole clusters are the simulator's subject.
 
 use super::*;
-use crate::core::face::{Boot, FirstBoot, Reply, Request, RequestId, Timing};
-use crate::ids::ClusterId;
+use crate::core::face::{Boot, FirstBoot, Refused, Reply, Request, RequestId, Timing};
+use crate::ids::{ClusterId, ObjectId};
 use crate::model::container::{ContainerState, EngineEvent, EngineOp, Health, ObservedContainer, OpId};
 use crate::model::node::Availability;
+use crate::model::object::ObjectKind;
 use crate::time::Wall;
 use std::collections::BTreeMap;
 
@@ -153,6 +154,41 @@ fn a_disk_that_refuses_is_asked_again_and_nothing_is_promised_meanwhile() {
     alone.persisted();
     assert!(matches!(&alone.replies[..], [(RequestId(1), Ok(_))]), "{:?}", alone.replies);
     assert_eq!(alone.core.cluster().disk_trouble, None);
+}
+
+#[test]
+fn who_is_overtaken_by_another_node_s_change_hears_of_it() {
+    let mut alone = Alone::founded();
+    alone.create(1);
+    let service = alone.core.services()[0].service.clone();
+    alone.disk = false;
+    let update = |image: &str| Request::UpdateService {
+        id: service.id,
+        version: None,
+        spec_json: SPEC.replace("nginx", image),
+        auth: None,
+    };
+    alone.feed(Event::Request { id: RequestId(2), request: update("ours") });
+    // Taken by another node which had not heard of ours, a moment later by the cluster's clock.
+    let other = NodeId::from_u128(2);
+    let key = Key::Service(service.id);
+    let hlc = alone.core.store.tick(alone.now());
+    let stamp = crate::model::record::Stamp { term: Term::ZERO, hlc, author: other };
+    let seq = crate::model::record::Log { author: other, life: 1 }.seq(1);
+    let now = alone.now();
+    let theirs = crate::model::record::Record { key, value: Some(Value::Service(service.clone())), stamp, seq };
+    assert_eq!(alone.core.store.handle_push(other, vec![theirs], now).len(), 1, "it is taken");
+    alone.persisted();
+    let Some((RequestId(2), Ok(accepted))) = alone.replies.last() else { panic!("{:?}", alone.replies) };
+    let [warning] = &accepted.warnings[..] else { panic!("{:?}", accepted.warnings) };
+    assert!(warning.starts_with("superseded: ") && warning.contains(&other.to_string()), "{warning}");
+
+    // A later change of one's own overtakes nothing that anybody needs to hear of.
+    alone.feed(Event::Request { id: RequestId(3), request: update("first") });
+    alone.feed(Event::Request { id: RequestId(4), request: update("second") });
+    alone.persisted();
+    let warned = alone.replies.iter().filter(|(_, reply)| reply.as_ref().is_ok_and(|a| !a.warnings.is_empty()));
+    assert_eq!(warned.count(), 1, "{:?}", alone.replies);
 }
 
 #[test]
@@ -329,4 +365,53 @@ fn a_published_port_that_can_not_be_opened_is_told_with_its_service() {
             "port 7373 of service web is open now",
         ]
     );
+}
+
+/// A crash in the middle must not leave one service with the new secret and another with the old one, nor a new secret
+/// that nobody uses: it is one write.
+#[test]
+fn a_renewed_object_and_all_that_moves_to_it_are_one_write() {
+    let mut alone = Alone::founded();
+    let object = |name: &str| format!(r#"{{"Name": "{name}"}}"#);
+    let made =
+        alone.ask(Request::CreateObject { kind: ObjectKind::Config, spec_json: object("motd"), data: b"1".to_vec() });
+    let old: ObjectId = made.unwrap().id.parse().unwrap();
+    let uses = |name: &str| {
+        format!(
+            r#"{{"Name": "{name}", "TaskTemplate": {{"ContainerSpec": {{"Image": "nginx", "Configs": [
+                {{"ConfigID": "{old}", "ConfigName": "motd", "File": {{"Name": "/motd", "UID": "7"}}}}]}}}}}}"#
+        )
+    };
+    for name in ["a", "b"] {
+        alone.ask(Request::CreateService { spec_json: uses(name), auth: Some("login".into()) }).unwrap();
+    }
+    alone.ask(Request::CreateService { spec_json: SPEC.into(), auth: None }).unwrap();
+
+    // Refused whole where any part can't be.
+    let renew = |name: &str, ids: &[ObjectId]| Request::RenewObject {
+        kind: ObjectKind::Config,
+        old: ids.iter().copied().collect(),
+        spec_json: object(name),
+        data: b"2".to_vec(),
+    };
+    let missing = ObjectId::of_name(ClusterId::from_u128(7), ObjectKind::Config, "nothing");
+    assert!(matches!(alone.ask(renew("motd.v2", &[old, missing])), Err(Refused::NotFound(_))));
+    assert!(matches!(alone.ask(renew("motd", &[old])), Err(Refused::Conflict(_))));
+    assert_eq!(alone.core.objects(ObjectKind::Config).len(), 1);
+
+    alone.disk = false;
+    alone.feed(Event::Request { id: RequestId(5), request: renew("motd.v2", &[old]) });
+    let all: Vec<usize> = alone.writes.iter().map(|(_, keys)| keys.len()).collect();
+    assert!(matches!(all[..], [n] if n >= 5), "the object, two services and their revisions in one write: {all:?}");
+    alone.disk = true;
+    alone.persisted();
+    let files = |name: &str| {
+        let services = alone.core.services();
+        let view = services.iter().find(|view| view.service.name == name).unwrap();
+        view.spec.task.container.files.iter().map(|f| (f.name.clone(), f.target.clone(), f.uid)).collect::<Vec<_>>()
+    };
+    for name in ["a", "b"] {
+        assert_eq!(files(name), [("motd.v2".to_owned(), "/motd".to_owned(), 7)]);
+    }
+    assert!(files("web").is_empty());
 }

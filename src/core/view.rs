@@ -9,6 +9,7 @@ use crate::model::service::{Revision, Service};
 use crate::model::spec::ServiceSpec;
 use crate::model::task::{Task, TaskStatus};
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Debug, Clone)]
 pub struct ServiceView {
@@ -26,7 +27,10 @@ pub struct ServiceView {
     pub rollout: Option<Rollout>,
     /// A manual or automatic rollback; the rollout is shown as one.
     pub running: u32,
+    /// How many are to run; of a job, what may run at a time.
     pub desired: u32,
+    /// Of a job: slots, or nodes, of this run that have ended with success.
+    pub completed: u32,
     /// Set while no majority of the electorate is known to hold the last write: "held by 1 of 5 nodes".
     pub pending: Option<String>,
 }
@@ -69,6 +73,33 @@ pub struct NodeView {
 pub struct ObjectView {
     pub object: Object,
     pub index: Hlc,
+}
+
+/// How well this node keeps up with others, and they with it.
+#[derive(Debug, Clone)]
+pub struct HealthView {
+    /// Times that this node came to suspect another one, and that such a one turned out to live.
+    pub suspicions: u64,
+    pub refuted: u64,
+    /// How many times as slowly as usual this node probes, because it doubts itself.
+    pub patience: u32,
+    /// How many of this life's writes each other node that is not down is not known to hold.
+    pub lags: Vec<(NodeId, u32)>,
+}
+
+/// Another node as this one's membership has it.
+#[derive(Debug, Clone)]
+pub struct NeighbourView {
+    pub node: NodeId,
+    pub liveness: Liveness,
+    /// How long it has been so.
+    pub since: Duration,
+    /// How long ago it spoke to this node itself; `None` if it never did in this life.
+    pub heard: Option<Duration>,
+    /// It was asked for a sign of life and has given none since.
+    pub mute: bool,
+    /// It stands accused, and is down unless it is heard within this.
+    pub verdict: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]

@@ -4,30 +4,59 @@ use super::view::*;
 use super::*;
 use crate::ids::ServiceId;
 use crate::model::service::Service;
-use crate::model::task::TaskPhase;
+use crate::model::spec::Mode;
+use crate::model::task::{Desired, Slot, Task, TaskPhase};
 use crate::time::Wall;
 use crate::wire::message::MemberEntry;
 
+/// A service's tasks, as its view tells them.
+#[derive(Default)]
+struct Count {
+    running: u32,
+    wanted: u32,
+    /// Of those that are wanted: not ended for good.
+    to_end: u32,
+    completed: BTreeSet<(RevisionId, Slot)>,
+}
+
+impl Count {
+    fn completed_of(&self, run: RevisionId) -> u32 {
+        let of_run = self.completed.iter().filter(|(revision, _)| *revision == run);
+        u32::try_from(of_run.count()).unwrap_or(u32::MAX)
+    }
+}
+
 impl Core {
     pub fn services(&self) -> Vec<ServiceView> {
-        let mut counts: BTreeMap<ServiceId, (u32, u32)> = BTreeMap::new();
-        for task in self.store.tasks().filter(|t| t.desired.is_live()) {
-            let (running, wanted) = counts.entry(task.service).or_default();
-            *wanted += 1;
-            *running += u32::from(self.runs(task));
+        let mut counts: BTreeMap<ServiceId, Count> = BTreeMap::new();
+        for task in self.store.tasks() {
+            self.count(counts.entry(task.service).or_default(), task);
         }
-        let view = |s: &Service| self.service_view(s, counts.get(&s.id).copied().unwrap_or_default());
+        let view = |s: &Service| self.service_view(s, counts.get(&s.id).unwrap_or(&Count::default()));
         self.store.services().filter_map(view).collect()
     }
 
     pub fn service(&self, id: ServiceId) -> Option<ServiceView> {
-        let live = self.store.tasks().filter(|t| t.service == id && t.desired.is_live());
-        let count = live.fold((0, 0), |(running, wanted), t| (running + u32::from(self.runs(t)), wanted + 1));
-        self.service_view(self.store.service(id)?, count)
+        let mut count = Count::default();
+        for task in self.store.tasks().filter(|t| t.service == id) {
+            self.count(&mut count, task);
+        }
+        self.service_view(self.store.service(id)?, &count)
+    }
+
+    fn count(&self, count: &mut Count, task: &Task) {
+        let status = self.store.status(task.id);
+        let live = task.desired.is_live();
+        count.running += u32::from(live && self.runs(task));
+        count.wanted += u32::from(live);
+        count.to_end += u32::from(live && !status.is_some_and(|s| s.is_over() && s.given_up));
+        if task.desired < Desired::Remove && status.is_some_and(|s| s.phase == TaskPhase::Complete) {
+            count.completed.insert((task.revision, task.slot));
+        }
     }
 
     /// Running, and on a node that is there: unlike Swarm's, our count leaves out the dead.
-    fn runs(&self, task: &crate::model::task::Task) -> bool {
+    fn runs(&self, task: &Task) -> bool {
         let here = task
             .node
             .is_some_and(|n| n == self.me || self.membership.member(n).is_some_and(|m| m.liveness != Liveness::Down));
@@ -35,7 +64,7 @@ impl Core {
     }
 
     /// `None` until the revision's record has arrived too.
-    fn service_view(&self, service: &Service, (running, live): (u32, u32)) -> Option<ServiceView> {
+    fn service_view(&self, service: &Service, count: &Count) -> Option<ServiceView> {
         let effective = self.effective_revision(service);
         let revision = self.store.revision(service.id, effective)?;
         let spec = match self.specs.get(&effective) {
@@ -51,8 +80,14 @@ impl Core {
             spec_json: revision.spec_json.clone(),
             previous_json: previous.map(|r| r.spec_json.clone()),
             rollout,
-            running,
-            desired: requests::replicas(&spec).unwrap_or(live),
+            running: count.running,
+            desired: match spec.mode {
+                Mode::Replicated(replicas) => replicas,
+                Mode::ReplicatedJob { concurrent, .. } => concurrent,
+                Mode::Global => count.wanted,
+                Mode::GlobalJob => count.to_end,
+            },
+            completed: if spec.mode.is_job() { count.completed_of(effective) } else { 0 },
             spec,
             pending: self.pending_note(record.stamp.author, record.seq),
             service: service.clone(),
@@ -87,11 +122,12 @@ impl Core {
         self.store.tasks().map(|task| self.task_view(task, effective.get(&task.service).copied())).collect()
     }
 
-    fn task_view(&self, task: &crate::model::task::Task, effective: Option<RevisionId>) -> TaskView {
+    fn task_view(&self, task: &Task, effective: Option<RevisionId>) -> TaskView {
         let spec = self.specs.get(&task.revision).cloned();
         let wanted = effective.and_then(|id| self.specs.get(&id));
         let up_to_date = Some(task.revision) == effective
-            || matches!((wanted, &spec), (Some(wanted), Some(spec)) if !wanted.needs_replacement(spec));
+            // An earlier run of a job was of the same spec, and yet another run.
+            || matches!((wanted, &spec), (Some(wanted), Some(spec)) if !spec.mode.is_job() && !wanted.needs_replacement(spec));
         let name = self.store.service(task.service).map(|s| s.name.clone());
         TaskView {
             index: self.store.index(&Key::Task(task.id)).unwrap_or_default(),
@@ -126,12 +162,37 @@ impl Core {
         self.store.nodes().into_iter().filter(|n| !self.removed.contains(n)).map(view).collect()
     }
 
+    pub fn health(&self) -> HealthView {
+        let there = self.membership.members().filter(|m| m.liveness != Liveness::Down);
+        let there = there.filter(|m| !self.removed.contains(&m.node));
+        HealthView {
+            suspicions: self.suspicions,
+            refuted: self.refuted,
+            patience: self.membership.patience(),
+            lags: there.map(|m| (m.node, self.store.lag_of(m.node))).collect(),
+        }
+    }
+
+    /// All others, as this node sees them at this moment.
+    pub fn neighbours(&self) -> Vec<NeighbourView> {
+        let sightings = self.membership.sightings().filter(|seen| !self.removed.contains(&seen.node));
+        let view = |seen: crate::membership::Sighting| NeighbourView {
+            node: seen.node,
+            liveness: seen.liveness,
+            since: seen.since,
+            heard: seen.heard,
+            mute: seen.mute,
+            verdict: seen.verdict,
+        };
+        sightings.map(view).collect()
+    }
+
     pub fn node(&self, id: NodeId) -> Option<NodeView> {
         self.nodes().into_iter().find(|n| n.id == id)
     }
 
     /// Who holds the lease, as far as this node knows: by its own grants, else by who wrote the electorate last.
-    fn holder(&self) -> Option<(NodeId, Term)> {
+    pub(super) fn holder(&self) -> Option<(NodeId, Term)> {
         let now = self.last_now;
         let recorded = || match self.store.record(&Key::Electorate) {
             Some(record) if record.stamp.term != Term::ZERO => Some((record.stamp.term.node, record.stamp.term)),

@@ -68,6 +68,21 @@ pub struct Member {
     pub since: Mono,
 }
 
+/// What speaks for and against another node, at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sighting {
+    pub node: NodeId,
+    pub liveness: Liveness,
+    /// How long it has been so.
+    pub since: Duration,
+    /// How long ago it was heard itself.
+    pub heard: Option<Duration>,
+    /// It was asked and has not answered.
+    pub mute: bool,
+    /// It is down unless it is heard within this.
+    pub verdict: Option<Duration>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     Send {
@@ -146,6 +161,24 @@ impl Membership {
             addr: known.addr,
             liveness: known.liveness,
             since: known.since,
+        })
+    }
+
+    /// How many times as slowly as usual this node probes: it doubts itself.
+    pub fn patience(&self) -> u32 {
+        self.docket.patience()
+    }
+
+    pub fn sightings(&self) -> impl Iterator<Item = Sighting> {
+        // What is heard and judged is told by a clock that stands still in stalls.
+        let clock = self.timers.clock(self.now);
+        self.table.iter().map(move |(node, known)| Sighting {
+            node,
+            liveness: known.liveness,
+            since: self.now.since(known.since),
+            heard: known.heard.map(|at| clock.since(at)),
+            mute: known.mute,
+            verdict: self.docket.due(node).map(|at| at.since(clock)),
         })
     }
 

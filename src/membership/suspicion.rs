@@ -77,6 +77,11 @@ impl Docket {
         Self { last_heard: now, probed: now, ..Self::default() }
     }
 
+    /// When the accusation of this node comes to its verdict, if there is one.
+    pub fn due(&self, node: NodeId) -> Option<Mono> {
+        self.accusations.get(&node).map(|accusation| accusation.due)
+    }
+
     /// A new life: what the old one held against others is worthless.
     pub fn dismiss(&mut self) {
         self.accusations.clear();

@@ -7,7 +7,7 @@
 
 use crate::ids::{NodeId, ServiceId, TaskId};
 use crate::model::node::Liveness;
-use crate::model::spec::{Protocol, PublishMode, PublishedPort};
+use crate::model::spec::{PortOptions, Protocol, PublishMode, PublishedPort};
 use crate::model::task::{Task, TaskPhase, TaskStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +23,14 @@ pub struct RouteTable {
     /// Every local replica's published targets, withdrawn ones too while their connections last: the only
     /// places this agent will connect a tunnel from another node to.
     pub local: BTreeMap<(TaskId, u16), SocketAddr>,
+    /// Of the ports that ask for something out of the ordinary.
+    pub options: BTreeMap<Port, PortOptions>,
+}
+
+impl RouteTable {
+    pub fn options(&self, port: Port) -> PortOptions {
+        self.options.get(&port).copied().unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +79,8 @@ pub struct Router {
     shares: BTreeMap<ServiceId, Share>,
     /// Two partitions may have given one port to two services: until that is settled both are behind it.
     services: BTreeMap<Port, BTreeSet<ServiceId>>,
+    /// What services ask for their ports, by port first: of two services the first one's word counts.
+    options: BTreeMap<Port, BTreeMap<ServiceId, PortOptions>>,
     table: Arc<RouteTable>,
 }
 
@@ -83,7 +93,7 @@ struct Share {
 
 impl Router {
     pub fn new(me: NodeId) -> Self {
-        Self { me, shares: BTreeMap::new(), services: BTreeMap::new(), table: Arc::default() }
+        Self { me, shares: BTreeMap::new(), services: BTreeMap::new(), options: BTreeMap::new(), table: Arc::default() }
     }
 
     pub fn table(&self) -> &Arc<RouteTable> {
@@ -132,6 +142,23 @@ impl Router {
         let changed = table != *self.table;
         if changed {
             self.table = Arc::new(table);
+        }
+        changed
+    }
+
+    /// What the service asks for its ports; what isn't named is asked no more. True if the table is another one now.
+    pub fn set_options(&mut self, service: ServiceId, asked: &BTreeMap<Port, PortOptions>) -> bool {
+        for of in self.options.values_mut() {
+            of.remove(&service);
+        }
+        for (port, options) in asked.iter().filter(|(_, options)| **options != PortOptions::default()) {
+            self.options.entry(*port).or_default().insert(service, *options);
+        }
+        self.options.retain(|_, of| !of.is_empty());
+        let options = self.options.iter().filter_map(|(port, of)| Some((*port, *of.values().next()?))).collect();
+        let changed = options != self.table.options;
+        if changed {
+            self.table = Arc::new(RouteTable { options, ..RouteTable::clone(&self.table) });
         }
         changed
     }
@@ -288,6 +315,23 @@ mod tests {
         assert!(router.update(WEB, &[], tasks.into_iter()));
         assert_eq!(**router.table(), RouteTable::default());
         assert!(router.shares.is_empty() && router.services.is_empty());
+    }
+
+    #[test]
+    fn options_follow_their_service_and_of_two_the_first_one_counts() {
+        let (port, other) = ((Protocol::Tcp, 80), ServiceId::from_u128(200));
+        let local = PortOptions { prefer_local: true, ..PortOptions::default() };
+        let sticky = PortOptions { sticky_source: true, ..PortOptions::default() };
+        let mut router = Router::new(ME);
+        assert!(router.set_options(other, &BTreeMap::from([(port, sticky)])));
+        assert!(router.set_options(WEB, &BTreeMap::from([(port, local)])));
+        assert!(!router.set_options(WEB, &BTreeMap::from([(port, local)])), "nothing has changed");
+        assert_eq!(router.table().options(port), local);
+        assert!(router.set_options(WEB, &BTreeMap::from([(port, PortOptions::default())])));
+        assert_eq!(router.table().options(port), sticky);
+        assert!(router.set_options(other, &BTreeMap::new()));
+        assert_eq!(**router.table(), RouteTable::default());
+        assert!(router.options.is_empty());
     }
 
     #[test]

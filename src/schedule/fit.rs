@@ -55,7 +55,7 @@ pub fn overdrawn(seat: &Seat<'_>, room: &Room<'_>, claim: &Claim) -> Option<Misf
 /// A global service has one task a node anyhow.
 fn too_many(room: &Room<'_>, spec: &ServiceSpec) -> Option<Misfit> {
     let max = spec.task.placement.max_replicas;
-    let is_counted = max > 0 && spec.mode != Mode::Global;
+    let is_counted = max > 0 && !matches!(spec.mode, Mode::Global | Mode::GlobalJob);
     (is_counted && u64::from(room.of_service) >= max).then_some(Misfit::MaxReplicas)
 }
 

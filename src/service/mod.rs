@@ -1,6 +1,6 @@
 //! The lease holder's duties as one pure function: from what is wanted and what is seen to the next decisions.
 //!
-//! There is one replacement engine ([`replace`]). A new spec, a rollback, a drain, a changed constraint, a node that is
+//! There is one replacement engine ([`replace`]) for what is to run for ever, and one for what is to end ([`job`]). A new spec, a rollback, a drain, a changed constraint, a node that is
 //! gone and a task that keeps failing where it is all mean "replace this task", under one disruption budget per
 //! service. All that must survive a change of the holder stands in the records; [`Memory`] holds only what a new
 //! holder may learn again by waiting a little longer.
@@ -9,6 +9,7 @@
 //! a task's node never changes; the last serving task of a slot is not stopped for one that has not been seen to serve
 //! (start-first) or to be ready to start (stop-first).
 
+mod job;
 mod memory;
 mod reap;
 mod replace;
@@ -109,8 +110,9 @@ fn plan_service(
 fn occupy(view: &View, placer: &mut Placer) {
     for state in view.services.values() {
         for (task, status) in &state.tasks {
-            let ended = status.is_some_and(|s| s.is_over()) && !task.desired.is_live();
-            if let (Some(node), Some(spec), false) = (task.node, state.specs.get(&task.revision), ended) {
+            let (Some(node), Some(spec)) = (task.node, state.specs.get(&task.revision)) else { continue };
+            let for_good = |s: &TaskStatus| !task.desired.is_live() || (spec.mode.is_job() && s.given_up);
+            if !status.is_some_and(|s| s.is_over() && for_good(s)) {
                 placer.occupy(node, task.service, spec);
             }
         }
@@ -160,6 +162,12 @@ impl<'a> ServicePlan<'a> {
     ) -> Option<Mono> {
         // Without the spec that is wanted nothing can be judged: its record is on its way.
         let spec = self.specs.get(&self.target())?.clone();
+        if spec.mode.is_job() {
+            self.run_job(&spec, memory, placer, new_id);
+            let wake = self.wake;
+            self.emit(changes);
+            return wake;
+        }
         let slots = self.wanted_slots(&spec, placer);
         self.begin_rollout(&slots);
         self.account_failures(memory);

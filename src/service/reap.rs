@@ -26,9 +26,14 @@ impl ServicePlan<'_> {
     pub(super) fn reap(&mut self, slots: &Slots, memory: &Memory) {
         let mut history: BTreeMap<Slot, Vec<(crate::time::Wall, TaskId)>> = BTreeMap::new();
         let mut forget = Vec::new();
+        // What is done of a job is known by its tasks alone.
+        let is_job = self.specs.get(&self.target()).is_some_and(|spec| spec.mode.is_job());
         for task in self.tasks.values().filter(|t| !t.desired.is_live()) {
             let status = self.status.get(&task.id).copied();
             if !is_gone(task, status, self.nodes, memory, self.now.mono) {
+                continue;
+            }
+            if is_job && task.desired < Desired::Remove && self.phase(task.id) == TaskPhase::Complete {
                 continue;
             }
             // Of a node that was removed no last word comes any more: what it said last would stand for ever.

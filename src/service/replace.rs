@@ -70,7 +70,7 @@ impl ServicePlan<'_> {
 
     /// Tasks on nodes that are gone are told to stop, should they ever hear of it; their slots are filled anew.
     /// A global service's task stays where it belongs and returns with its node.
-    fn give_up_lost(&mut self, slots: &Slots, memory: &mut Memory) {
+    pub(super) fn give_up_lost(&mut self, slots: &Slots, memory: &mut Memory) {
         let on_lost =
             |t: &&Task| t.desired.is_live() && slots.wanted.contains(&t.slot) && matches!(t.slot, Slot::Replica(_));
         let lost: Vec<(TaskId, NodeId)> =
@@ -97,7 +97,7 @@ impl ServicePlan<'_> {
         }
     }
 
-    fn create(
+    pub(super) fn create(
         &mut self,
         id: TaskId,
         slot: Slot,
@@ -159,7 +159,7 @@ impl ServicePlan<'_> {
         failures
     }
 
-    fn place_waiting(&mut self, placer: &mut Placer) {
+    pub(super) fn place_waiting(&mut self, placer: &mut Placer) {
         let waiting: Vec<TaskId> =
             self.tasks.values().filter(|t| t.node.is_none() && t.desired.is_live()).map(|t| t.id).collect();
         for id in waiting {

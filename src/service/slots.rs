@@ -24,7 +24,9 @@ impl ServicePlan<'_> {
         Slots {
             wanted: match spec.mode {
                 Mode::Replicated(replicas) => self.replica_slots(replicas),
-                Mode::Global => self.node_slots(spec, placer),
+                Mode::Global | Mode::GlobalJob => self.node_slots(spec, placer),
+                // Not how a job's slots are told: see `job`.
+                Mode::ReplicatedJob { .. } => BTreeSet::new(),
             },
         }
     }

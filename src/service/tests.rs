@@ -11,6 +11,8 @@ use crate::time::Wall;
 use proptest::prelude::*;
 use serde_json::json;
 
+mod jobs;
+
 const TICK: Duration = Duration::from_millis(100);
 const MONITOR: Duration = Duration::from_secs(2);
 
@@ -22,6 +24,10 @@ enum Fate {
     Crashes,
     /// Never gets beyond its preparation.
     Hangs,
+    /// Ends with success when it has run a while.
+    Ends,
+    /// Ends with an error, and its restarts are used up.
+    Fails,
 }
 
 /// One service with everything that its holder and its workers know.
@@ -95,6 +101,10 @@ impl Stage {
     }
 
     fn bare(nodes: u128, deploy: &Deploy) -> Self {
+        Self::of(nodes, deploy.spec())
+    }
+
+    fn of(nodes: u128, spec: ServiceSpec) -> Self {
         let revision = RevisionId { hlc: Hlc(1), author: id(1) };
         let service = Service {
             id: ServiceId::from_u128(1),
@@ -108,7 +118,7 @@ impl Stage {
         };
         Self {
             service,
-            specs: BTreeMap::from([(revision, Arc::new(deploy.spec()))]),
+            specs: BTreeMap::from([(revision, Arc::new(spec))]),
             rollout: None,
             tasks: BTreeMap::new(),
             status: BTreeMap::new(),
@@ -122,8 +132,12 @@ impl Stage {
     }
 
     fn deploy(&mut self, deploy: &Deploy) -> RevisionId {
+        self.deploy_spec(deploy.spec())
+    }
+
+    fn deploy_spec(&mut self, spec: ServiceSpec) -> RevisionId {
         let revision = RevisionId { hlc: Hlc(self.service.current.hlc.0 + 1), author: id(1) };
-        self.specs.insert(revision, Arc::new(deploy.spec()));
+        self.specs.insert(revision, Arc::new(spec));
         self.service.previous = Some(self.service.current);
         self.service.current = revision;
         self.service.rolled_back = false;
@@ -250,10 +264,13 @@ impl Stage {
                 (Desired::Running, TaskPhase::Ready) => TaskPhase::Starting,
                 (Desired::Running, TaskPhase::Starting) if fate == Fate::Crashes => TaskPhase::Failed,
                 (Desired::Running, TaskPhase::Starting) => TaskPhase::Running,
+                (Desired::Running, TaskPhase::Running) if fate == Fate::Ends => TaskPhase::Complete,
+                (Desired::Running, TaskPhase::Running) if fate == Fate::Fails => TaskPhase::Failed,
                 _ => continue,
             };
             status.phase = next;
             status.since = now;
+            status.given_up = fate != Fate::Crashes && status.is_over();
             if next == TaskPhase::Failed {
                 status.error = "task: non-zero exit (1)".into();
             }

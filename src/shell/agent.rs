@@ -4,27 +4,30 @@
 
 mod first;
 mod options;
+mod run;
 #[cfg(test)]
 mod tests;
 
 pub use options::{AgentConfig, Dashboard, EngineChoice, Join, StartOptions};
+pub use run::run;
 
 use crate::core::Core;
 use crate::core::face::{Boot, Effect, Event, MeshEvent, Notice, PersistId, Reply, Request, RequestId};
 use crate::ids::NodeId;
 use crate::model::container::{EngineEvent, Owner};
 use crate::model::record::Term;
-use crate::shell::api::{self, ApiConfig};
+use crate::shell::api::{self, Front};
 use crate::shell::clock::Clock;
 use crate::shell::disk::{Disk, DiskEvent};
 use crate::shell::engine::{self, AnyEngine, EngineHandle};
+use crate::shell::events::Events;
 use crate::shell::handle::{AgentHandle, Command};
 use crate::shell::identity::token::same_secret;
 use crate::shell::identity::{DataDir, Identity, random};
 use crate::shell::logs::{self, LogSource, Logs};
 use crate::shell::mesh::{self, DataPlane, TunnelFuture, Tunnels, Userspace};
 use crate::shell::net::{JoinAsk, JoinRefusal, JoinService, Net, NetConfig, NetEvent};
-use crate::shell::page::{self, Counters, Page};
+use crate::shell::page::{self, Counters, Measured, Page, Sources};
 use crate::shell::trace::Trace;
 use crate::shell::vault::Vault;
 use anyhow::Context;
@@ -34,7 +37,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -82,11 +84,20 @@ pub enum Ended {
 impl Agent {
     /// Starts an agent. It is up when this returns: its socket answers, its neighbours hear of it.
     pub async fn start(config: AgentConfig, engine: AnyEngine) -> anyhow::Result<Self> {
+        Self::start_behind(config, engine, None).await
+    }
+
+    /// Likewise, on a socket that is bound already and goes on when this agent ends.
+    pub async fn start_behind(
+        config: AgentConfig,
+        engine: AnyEngine,
+        front: Option<Arc<Front>>,
+    ) -> anyhow::Result<Self> {
         let clock = Clock::new();
         let dir = DataDir::open(&config.data_dir)?;
         let start = first::identity(&dir, &config, clock.now().wall).await?;
         let (first_start, path) = (start.first_start, dir.path().to_owned());
-        let started = Self::start_in(dir, start, clock, config, engine).await;
+        let started = Self::start_in(dir, start, clock, config, engine, front).await;
         if started.is_err() && first_start {
             // Nobody knows of this node yet: what was to be its first start can still be another.
             first::undo(&path);
@@ -100,6 +111,7 @@ impl Agent {
         clock: Clock,
         config: AgentConfig,
         engine: AnyEngine,
+        front: Option<Arc<Front>>,
     ) -> anyhow::Result<Self> {
         let identity = Arc::new(start.identity);
         let (disk_events, disk_queue) = mpsc::unbounded_channel();
@@ -127,8 +139,9 @@ impl Agent {
             durable,
             first,
         };
-        let core = Core::boot(boot, clock.now())
+        let mut core = Core::boot(boot, clock.now())
             .with_context(|| format!("{} is left as it was", dir.state_path().display()))?;
+        core.keep_chronicle(clock.now());
         if !first_start
             && let Some(unheeded) = core.node(identity.node()).and_then(|me| first::unheeded(&config, &me.policy))
         {
@@ -150,27 +163,29 @@ impl Agent {
         let engine = engine::spawn(engine, owner, engine_sink, stop.clone());
         let (mesh_sink, mesh_events) = mpsc::channel(MAX_EVENTS);
         let tunnels = Arc::new(NetTunnels(net.clone()));
-        let mesh = Arc::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
+        let mesh: Arc<dyn DataPlane> = Arc::new(Userspace::start(config.publish_on, tunnels, mesh_sink, stop.clone()));
 
-        let counters = Arc::new(Counters::default());
-        let page = serve_page(config.dashboard, &dir, handle.clone(), counters.clone(), stop.clone()).await?;
+        let (counters, events) = (Arc::new(Counters::default()), Events::default());
+        let measured = Arc::new(Measured::default());
+        let nearby = net.clone();
+        let sources = Sources {
+            agent: handle.clone(),
+            counters: counters.clone(),
+            measured: measured.clone(),
+            events: events.clone(),
+            logs: Arc::new(logs.clone()),
+            mesh: mesh.clone(),
+            round_trip: Arc::new(move |node| nearby.rtt(node)),
+        };
+        let page = serve_page(config.dashboard, &dir, sources, stop.clone()).await?;
         let link = page.map(|page| page.link());
         let vault = Arc::new(Vault::new(&identity.pem().ca_key));
-        let api = bind_api(
-            &config,
-            &identity,
-            link.clone(),
-            vault.clone(),
-            Arc::new(logs.clone()),
-            handle.clone(),
-            stop.clone(),
-        )
-        .await?;
-        tokio::spawn(async move {
-            if let Err(error) = api.await {
-                tracing::error!(%error, "the API has ended");
-            }
-        });
+        let extra =
+            api_extra(&identity, link.clone(), vault.clone(), Arc::new(logs.clone()), events.clone(), mesh.clone());
+        match front {
+            Some(front) => front.member(handle.clone(), extra, stop.clone()),
+            None => serve_api(&config, handle.clone(), extra, stop.clone()).await?,
+        }
         let kept = net.clone();
         let driver = Driver {
             node: identity.node(),
@@ -188,6 +203,8 @@ impl Agent {
             leaves: false,
             first_life: first_start,
             counters,
+            measured,
+            events,
             disk_events: disk_queue,
             net_events,
             engine_events,
@@ -235,63 +252,40 @@ impl Agent {
     }
 }
 
-/// Runs an agent until SIGTERM, Ctrl-C or `told`, which stop it gracefully, or until it was removed from the cluster.
-pub async fn run(config: AgentConfig, told: impl Future<Output = ()>) -> anyhow::Result<Ended> {
-    let engine = match &config.engine {
-        EngineChoice::Docker(socket) => AnyEngine::parse(&socket.display().to_string(), &config.hostname),
-        EngineChoice::Demo => AnyEngine::parse("demo", &config.hostname),
-    };
-    let socket = config.socket.clone();
-    let mut agent = Agent::start(config, engine.map_err(anyhow::Error::msg)?).await?;
-    tracing::info!(node = %agent.node, addr = %agent.addr, socket = %socket.display(), "this node is up");
-    if agent.founded {
-        println!("A new cluster of one node, {}, is up.\n", agent.addr);
-        println!("To add a node, run on it:\n");
-        println!("    peer start --join {} --token {}\n", agent.addr, agent.token().await?);
-        if let Some(link) = &agent.page {
-            println!("To see the cluster, open:\n\n    {link}\n");
+async fn serve_api(
+    config: &AgentConfig,
+    handle: AgentHandle,
+    extra: api::Extra,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let api = api::bind(config.api(), handle, extra, stop).await?;
+    tokio::spawn(async move {
+        if let Err(error) = api.await {
+            tracing::error!(%error, "the API has ended");
         }
-    } else if agent.first_start {
-        println!("This node has joined the cluster. See its nodes with: peer node ls");
-    }
-    let mut term = signal(SignalKind::terminate())?;
-    let ended = tokio::select! {
-        ended = agent.ended() => ended,
-        _ = term.recv() => agent.stop().await,
-        () = told => agent.stop().await,
-        result = tokio::signal::ctrl_c() => {
-            result?;
-            agent.stop().await
-        }
-    };
-    Ok(ended)
+    });
+    Ok(())
 }
 
-async fn bind_api(
-    config: &AgentConfig,
+fn api_extra(
     identity: &Arc<Identity>,
     page: Option<String>,
     vault: Arc<Vault>,
     logs: Arc<dyn LogSource>,
-    handle: AgentHandle,
-    stop: CancellationToken,
-) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
-    let engine = match &config.engine {
-        EngineChoice::Docker(socket) => Some(socket.clone()),
-        EngineChoice::Demo => None,
-    };
-    let api_config =
-        ApiConfig { socket: config.socket.clone(), engine, agent_version: env!("CARGO_PKG_VERSION").to_owned() };
+    events: Events,
+    mesh: Arc<dyn DataPlane>,
+) -> api::Extra {
     let signer = identity.clone();
-    let extra = api::Extra {
+    api::Extra {
         token: Arc::new(move |secret| signer.token(secret).map_or_else(|_| String::new(), |t| t.to_string())),
         new_secret: Arc::new(|| random::secret().unwrap_or_default()),
         ca: identity.pem().ca.as_str().into(),
         vault,
         logs,
+        events,
         page,
-    };
-    api::bind(api_config, handle, extra, stop).await
+        mesh,
+    }
 }
 
 const PAGE_TOKEN_FILE: &str = "dashboard-token";
@@ -300,8 +294,7 @@ const PAGE_TOKEN_FILE: &str = "dashboard-token";
 async fn serve_page(
     where_to: Dashboard,
     dir: &DataDir,
-    handle: AgentHandle,
-    counters: Arc<Counters>,
+    sources: Sources,
     stop: CancellationToken,
 ) -> anyhow::Result<Option<Page>> {
     let addr = match where_to {
@@ -317,7 +310,7 @@ async fn serve_page(
             token
         }
     };
-    let serve = |addr| page::serve(addr, token.clone(), handle.clone(), counters.clone(), stop.clone());
+    let serve = |addr| page::serve(addr, token.clone(), sources.clone(), stop.clone());
     match serve(addr).await {
         Err(_) if where_to == Dashboard::Default => serve(SocketAddr::new(addr.ip(), 0)).await.map(Some),
         result => result.map(Some),
@@ -379,6 +372,8 @@ struct Driver {
     /// Nothing of this node is durable yet.
     first_life: bool,
     counters: Arc<Counters>,
+    measured: Arc<Measured>,
+    events: Events,
     disk_events: mpsc::UnboundedReceiver<DiskEvent>,
     net_events: mpsc::Receiver<NetEvent>,
     engine_events: mpsc::Receiver<EngineEvent>,
@@ -403,12 +398,18 @@ impl Driver {
                 () = tokio::time::sleep(wait) => self.feed(Event::Wake),
                 Some(event) = self.disk_events.recv() => self.on_disk(event),
                 Some(event) = self.net_events.recv() => self.on_net(event),
-                Some(event) = self.engine_events.recv() => self.feed(Event::Engine(event)),
+                Some(event) = self.engine_events.recv() => {
+                    self.measured.engine_said(&event);
+                    self.feed(Event::Engine(event));
+                }
                 Some(event) = self.mesh_events.recv() => self.feed(Event::Mesh(event)),
                 Some(command) = self.commands.recv() => self.on_command(command),
             }
         }
         self.commands.close();
+        if self.ended == Some(Ended::Stopped) {
+            self.mesh.close().await;
+        }
         self.net.close().await;
         self.stop.cancel();
         tracing::debug!(dir = %self.dir.path().display(), "stopped");
@@ -421,6 +422,9 @@ impl Driver {
         if let Some(trace) = &mut self.trace {
             trace.look(&self.core, now);
         }
+        let happened = self.core.take_happenings(now);
+        self.measured.happened(&happened);
+        self.events.add(happened);
         self.drain();
     }
 
@@ -439,7 +443,10 @@ impl Driver {
 
     fn on_net(&mut self, event: NetEvent) {
         match event {
-            NetEvent::Message { from, bytes } => self.feed(Event::Message { from, bytes }),
+            NetEvent::Message { from, bytes } => {
+                self.measured.received(&bytes);
+                self.feed(Event::Message { from, bytes });
+            }
             NetEvent::LinkUp { node } => tracing::debug!(%node, "connected"),
             NetEvent::LinkLost { node } => self.feed(Event::LinkLost { node }),
             NetEvent::Tunnel { from, send, recv } => self.take_stream(from, send, recv),
@@ -459,6 +466,7 @@ impl Driver {
         tokio::spawn(async move {
             match tokio::time::timeout(mesh::TUNNEL_TIMEOUT, recv.read_u8()).await {
                 Ok(Ok(mesh::TUNNEL_KIND)) => mesh.accept(from, send, recv),
+                Ok(Ok(mesh::HELD_TUNNEL_KIND)) => mesh.accept_held(from, send, recv),
                 Ok(Ok(logs::KIND)) => logs.serve(send, recv).await,
                 Ok(Ok(kind)) => tracing::debug!(%from, kind, "a stream of a kind that this build doesn't know"),
                 // Gone before it said anything.
@@ -474,6 +482,7 @@ impl Driver {
                 self.next_request += 1;
                 let id = RequestId(self.next_request);
                 self.replies.insert(id, reply);
+                self.measured.is_asked(id);
                 self.leaves |= matches!(request, Request::RemoveNode { id, .. } if id == self.node);
                 self.feed(Event::Request { id, request });
             }
@@ -487,15 +496,20 @@ impl Driver {
                 trace.effect(&effect, self.clock.now());
             }
             match effect {
-                Effect::Send { to, addr, datagram, bytes } => self.net.send(to, addr, bytes, datagram),
+                Effect::Send { to, addr, datagram, bytes } => {
+                    self.measured.sent(&bytes);
+                    self.net.send(to, addr, bytes, datagram);
+                }
                 Effect::Persist { id, writes } => self.persist(id, writes),
                 Effect::Engine { op, mut what } => {
                     self.vault.open_for(&mut what);
+                    self.measured.engine_is_asked(op, &what);
                     self.engine.submit(op, what);
                 }
                 Effect::Publish { version, table } => self.mesh.apply(version, table),
                 Effect::AwaitDrained { task } => self.mesh.await_drained(task),
                 Effect::Reply { id, reply } => {
+                    self.measured.answers(id, &reply);
                     if let Some(waiting) = self.replies.remove(&id) {
                         // Whoever asked may have hung up.
                         let _ = waiting.send(reply);

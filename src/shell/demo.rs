@@ -66,6 +66,7 @@ impl Demo {
             listen: SocketAddr::new(ip, port),
             advertise: Some(SocketAddr::new(ip, port)),
             join,
+            standby: false,
             engine: EngineChoice::Demo,
             hostname: format!("node{number}"),
             labels: BTreeMap::new(),

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod demo;
 pub mod disk;
 pub mod engine;
+pub mod events;
 pub mod handle;
 pub mod identity;
 pub mod logs;

@@ -240,6 +240,11 @@ impl Store {
         self.peer_has(node, log, number)
     }
 
+    /// How many writes of this life it is not known to hold.
+    pub fn lag_of(&self, node: NodeId) -> u32 {
+        self.own.saturating_sub(self.peers.number(node, self.own_log))
+    }
+
     pub fn peer_has(&self, node: NodeId, log: Log, number: u32) -> bool {
         if node == self.me { self.held.of(log) >= number } else { self.peers.hold(node, log, number) }
     }

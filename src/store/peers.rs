@@ -23,6 +23,11 @@ impl Peers {
         self.known.get(&node).and_then(|held| held.get(&log)).is_some_and(|held| *held >= number)
     }
 
+    /// How far it is known to hold a log.
+    pub fn number(&self, node: NodeId, log: Log) -> u32 {
+        self.known.get(&node).and_then(|held| held.get(&log)).copied().unwrap_or(0)
+    }
+
     /// What others hold only grows: an older message that comes late takes nothing back.
     pub fn note<'a>(&mut self, from: NodeId, held: impl IntoIterator<Item = (&'a Log, &'a u32)>) {
         let all = self.whole.contains(&from);

@@ -125,6 +125,17 @@ pub enum Message {
     },
 }
 
+/// What an encoded message is about, read off its tag, for whoever counts: nothing is decoded.
+pub fn family(bytes: &[u8]) -> &'static str {
+    match bytes.get(2) {
+        Some(0..=2 | 16 | 17) => "membership",
+        Some(3..=6 | 10..=15) => "records",
+        Some(7 | 8) => "withdrawal",
+        Some(9) => "lease",
+        _ => "other",
+    }
+}
+
 /// One member as membership knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberEntry {
@@ -187,4 +198,30 @@ pub enum LeaseMessage {
         electorate: Electorate,
         sure: bool,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::codec::encode;
+
+    #[test]
+    fn families_are_read_off_the_tags() {
+        let author = NodeId::from_u128(1);
+        for (message, wanted) in [
+            (Message::Gossip(Vec::new()), "membership"),
+            (Message::Leaving { for_good: true }, "membership"),
+            (Message::MembersHash { buckets: Vec::new() }, "membership"),
+            (Message::Push { records: Vec::new() }, "records"),
+            (Message::Compare { hash: 1 }, "records"),
+            (Message::Differs { buckets: Vec::new() }, "records"),
+            (Message::PushAck { held: Digest::new() }, "records"),
+            (Message::SeenAsk { author, seq: 1 }, "withdrawal"),
+            (Message::Seen { author, seq: 1 }, "withdrawal"),
+            (Message::Lease(LeaseMessage::Release { ballot: Term { round: 0, node: author } }), "lease"),
+        ] {
+            assert_eq!(family(&encode(&message)), wanted, "{message:?}");
+        }
+        assert_eq!(family(&[]), "other");
+    }
 }

@@ -73,6 +73,12 @@ impl Browser {
         self.call("POST", &format!("{}/execute/sync", self.session), json!({"script": body, "args": []})).await
     }
 
+    /// What the browser's own tools answer (the DevTools protocol).
+    pub async fn devtools(&self, command: &str, params: Value) -> Value {
+        let body = json!({"cmd": command, "params": params});
+        self.call("POST", &format!("{}/goog/cdp/execute", self.session), body).await
+    }
+
     /// Until the expression is true in the page.
     pub async fn until(&self, what: &str, expression: &str) {
         let deadline = Instant::now() + PATIENCE;

@@ -78,6 +78,8 @@ pub struct Stream {
     pub text: String,
     read: usize,
     pub seen: BTreeMap<String, Value>,
+    /// What happened, in its order.
+    pub happened: Vec<Value>,
 }
 
 impl Stream {
@@ -85,7 +87,7 @@ impl Stream {
     pub async fn open(addr: SocketAddr, token: Option<&str>) -> Self {
         let mut socket = TcpStream::connect(addr).await.unwrap();
         socket.write_all(head("GET", addr, "/live", token, "").as_bytes()).await.unwrap();
-        let mut stream = Self { socket, text: String::new(), read: 0, seen: BTreeMap::new() };
+        let mut stream = Self { socket, text: String::new(), read: 0, seen: BTreeMap::new(), happened: Vec::new() };
         assert!(stream.next().await);
         stream
     }
@@ -103,7 +105,11 @@ impl Stream {
                 let event = self.text[self.read..self.read + end].to_owned();
                 self.read += end + 2;
                 let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) else { continue };
-                self.take(event.contains("event: picture"), data);
+                if event.contains("event: happened") {
+                    self.happened.extend(serde_json::from_str::<Vec<Value>>(data).unwrap());
+                } else {
+                    self.take(event.contains("event: picture"), data);
+                }
                 return true;
             }
             match timeout(PATIENCE, self.socket.read(&mut buffer)).await.expect("the page says something now and then")

@@ -125,7 +125,16 @@ impl<'a> Follow<'a> {
         let rolling_back = state.starts_with("rollback");
         let tally = Tally::of(&service, &tasks, &nodes);
         tally.show(&mut self.screen, rolling_back);
-        let monitor = monitor(&service, rolling_back);
+        if let Some(why) = tally.failure() {
+            self.screen.draw(console)?;
+            let hint = format!(
+                "see what failed with: peer service ps {}; again with: peer service update --force {0}",
+                self.wait.shown
+            );
+            return Err(CliError::new(format!("job failed: {why}")).hint(hint).into());
+        }
+        // What has ended needs no watching.
+        let monitor = if tally.is_job() { Duration::ZERO } else { monitor(&service, rolling_back) };
         let completed = matches!(state, "completed" | "rollback_completed") && covers(&service, &tally, console.now());
         let verdict = self.verify(&tally, monitor, completed, console);
         self.blocked = blocked(&service, &nodes);

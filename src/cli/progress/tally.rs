@@ -1,7 +1,7 @@
 //! How many of a service's tasks run, out of the tasks that are up to date: one a slot, or one a node.
 
 use super::screen::Screen;
-use crate::cli::json::{items, number, text};
+use crate::cli::json::{flag, is_there, items, number, text};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +11,7 @@ use std::time::Duration;
 const MAX_LINES: usize = 20;
 const MAX_ERROR_CHARS: usize = 70;
 const RUNNING: u64 = 9;
+const COMPLETE: u64 = 10;
 
 /// The order of states; 0 for those that no progress has.
 fn rank(state: &str) -> u64 {
@@ -35,9 +36,13 @@ fn rank(state: &str) -> u64 {
 pub struct Tally<'a> {
     /// One task a slot, with the name of its line.
     lines: Vec<(String, &'a Value)>,
+    /// Of a job: that have ended with success.
     running: usize,
     /// `None`: a global service that has no tasks yet.
     wanted: Option<usize>,
+    /// What a job's slots have come to that will not end with success: the first one's error.
+    failed: Vec<&'a str>,
+    is_job: bool,
 }
 
 impl<'a> Tally<'a> {
@@ -46,13 +51,41 @@ impl<'a> Tally<'a> {
         let known: BTreeSet<&str> = items(nodes).iter().map(|node| text(node, "/ID")).collect();
         let down: BTreeSet<&str> = down.map(|node| text(node, "/ID")).collect();
         let alive = |node: &str| known.contains(node) && !down.contains(node);
-        match service.pointer("/Spec/Mode/Global") {
-            Some(global) if !global.is_null() => Self::of_nodes(tasks, alive),
-            _ => {
-                let replicas = service.pointer("/Spec/Mode/Replicated/Replicas").and_then(Value::as_u64).unwrap_or(1);
-                Self::of_slots(tasks, usize::try_from(replicas).unwrap_or(usize::MAX), alive)
-            }
+        if is_there(service, "/Spec/Mode/Global") {
+            return Self::of_nodes(tasks, alive);
         }
+        if is_there(service, "/Spec/Mode/GlobalJob") {
+            return Self::of_nodes(tasks, |_| true).of_job();
+        }
+        let count = |path: &str| service.pointer(path).and_then(Value::as_u64);
+        let slots = |count: Option<u64>| usize::try_from(count.unwrap_or(1)).unwrap_or(usize::MAX);
+        if is_there(service, "/Spec/Mode/ReplicatedJob") {
+            let total = slots(count("/Spec/Mode/ReplicatedJob/TotalCompletions"));
+            return Self::of_slots(tasks, total, |_| true).of_job();
+        }
+        Self::of_slots(tasks, slots(count("/Spec/Mode/Replicated/Replicas")), alive)
+    }
+
+    /// Counts what has ended instead of what runs.
+    fn of_job(self) -> Self {
+        let ended =
+            |state: &str| self.lines.iter().filter(move |(_, task)| text(task, "/Status/State") == state).count();
+        let given_up = self.lines.iter().filter(|(_, task)| flag(task, "/PeerGivenUp"));
+        let failed = given_up.filter(|(_, task)| text(task, "/Status/State") != "complete");
+        let failed = failed.map(|(_, task)| text(task, "/Status/Err")).collect();
+        Self { running: ended("complete"), failed, is_job: true, ..self }
+    }
+
+    /// All of a job has ended, and some of it not with success: why.
+    pub fn failure(&self) -> Option<String> {
+        let why = self.failed.first()?;
+        let ended = self.running + self.failed.len();
+        let wanted = self.wanted.filter(|wanted| ended >= *wanted)?;
+        Some(format!("{} out of {wanted} tasks failed for good: {why}", self.failed.len()))
+    }
+
+    pub fn is_job(&self) -> bool {
+        self.is_job
     }
 
     /// Tasks on dead nodes don't count.
@@ -67,7 +100,7 @@ impl<'a> Tally<'a> {
         let running = slots.values().filter(|task| runs(task)).count();
         let lines =
             slots.into_values().zip(1..).map(|(task, n): (_, usize)| (format!("{n}/{replicas}"), task)).collect();
-        Self { lines, running, wanted: Some(replicas) }
+        Self { lines, running, wanted: Some(replicas), failed: Vec::new(), is_job: false }
     }
 
     /// Nobody tells on how many nodes it should run; but the tasks for all of them are made at once.
@@ -79,7 +112,7 @@ impl<'a> Tally<'a> {
         let wanted = Some(per_node.len()).filter(|nodes| *nodes > 0);
         let running = per_node.iter().filter(|(node, task)| alive(node) && runs(task)).count();
         let lines = per_node.into_iter().map(|(node, task)| (node.chars().take(12).collect(), task)).collect();
-        Self { lines, running, wanted }
+        Self { lines, running, wanted, failed: Vec::new(), is_job: false }
     }
 
     pub fn converged(&self) -> bool {
@@ -101,7 +134,12 @@ impl<'a> Tally<'a> {
             return screen.set("overall progress", "waiting for new tasks", None);
         };
         let prefix = if rolling_back { "rolling back update: " } else { "" };
-        screen.set("overall progress", &format!("{prefix}{} out of {wanted} tasks", self.running), None);
+        if self.is_job {
+            screen.set("job progress", &format!("{} out of {wanted} complete", self.running), None);
+        } else {
+            screen.set("overall progress", &format!("{prefix}{} out of {wanted} tasks", self.running), None);
+        }
+        let end = if self.is_job { COMPLETE } else { RUNNING };
         if wanted > MAX_LINES {
             return;
         }
@@ -112,8 +150,8 @@ impl<'a> Tally<'a> {
             let (error, state) = (text(task, "/Status/Err"), text(task, "/Status/State"));
             if !error.is_empty() {
                 screen.set(name, &short(error), None);
-            } else if rank(text(task, "/DesiredState")) <= RUNNING && rank(state) <= RUNNING {
-                screen.set(name, &format!("{state:<9}"), Some((rank(state), RUNNING)));
+            } else if rank(text(task, "/DesiredState")) <= end && rank(state) <= end {
+                screen.set(name, &format!("{state:<9}"), Some((rank(state), end)));
             }
         }
     }

@@ -71,7 +71,10 @@ fn play(scenes: Vec<Scene>) -> FakeAgent {
 }
 
 async fn watched(scenes: Vec<Scene>, doing: Doing) -> (Result<(), CliError>, String) {
-    let agent = play(scenes);
+    followed(&play(scenes), doing).await
+}
+
+async fn followed(agent: &FakeAgent, doing: Doing) -> (Result<(), CliError>, String) {
     let (mut console, out, _) = console(false);
     console.set_now("2026-11-22T20:35:30Z");
     let wait = Wait { id: "abc", shown: "web", doing, quiet: false, poll: Duration::from_millis(1) };
@@ -220,4 +223,50 @@ fn the_task_that_lags_counts_and_dead_nodes_dont() {
     let tally = Tally::of(&service, &tasks, &nodes);
     assert_eq!(tally::chosen(&tally), ["new", "done"]);
     assert!(!tally.converged());
+}
+
+/// What the agent shows of a job at one poll: the state of each task, and whether it has given up.
+fn job_played(polls: Vec<Vec<(&'static str, bool)>>) -> FakeAgent {
+    let mut asked = 0;
+    FakeAgent::start(move |request: Asked| {
+        if request.path.starts_with("/services/abc") {
+            asked += 1;
+            let mode = json!({ "ReplicatedJob": { "MaxConcurrent": 2, "TotalCompletions": 3 } });
+            return (200, json!({ "ID": "abc", "Spec": { "Name": "web", "Mode": mode } }));
+        }
+        let tasks = polls.get(asked - 1).or(polls.last()).unwrap();
+        let task = |(n, (state, given_up)): (usize, &(&str, bool))| {
+            json!({ "ID": format!("t{n}"), "Slot": n, "NodeID": "gone", "DesiredState": "complete", "PeerGivenUp": given_up,
+                "Status": { "State": state, "Err": if *given_up && *state == "failed" { "task: non-zero exit (3)" } else { "" } } })
+        };
+        match request.path.split('?').next().unwrap() {
+            "/tasks" => (200, tasks.iter().enumerate().map(task).collect()),
+            _ => (200, json!([])),
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_job_is_waited_for_until_all_of_it_has_ended() {
+    let agent = job_played(vec![
+        vec![("running", false), ("running", false)],
+        vec![("complete", true), ("failed", false), ("running", false)],
+        vec![("complete", true), ("complete", true), ("complete", true)],
+    ]);
+    let (result, out) = followed(&agent, Doing::Deploying).await;
+    assert_eq!(result, Ok(()));
+    let progress: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("job progress: ")).collect();
+    assert_eq!(progress, ["0 out of 3 complete", "1 out of 3 complete", "3 out of 3 complete"]);
+}
+
+#[tokio::test]
+async fn a_job_that_can_not_end_with_success_fails_once_the_rest_has_ended() {
+    let agent = job_played(vec![
+        vec![("failed", true), ("running", false)],
+        vec![("failed", true), ("complete", true), ("running", false)],
+        vec![("failed", true), ("complete", true), ("complete", true)],
+    ]);
+    let (result, _) = followed(&agent, Doing::Deploying).await;
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("job failed: 1 out of 3 tasks failed for good: task: non-zero exit (3)"), "{error}");
 }

@@ -7,6 +7,7 @@ use super::settings::Settings;
 use super::values::{self, Ulimit};
 use crate::cli::error::CliError;
 use crate::cli::json::{Object, child, put, put_list, put_text, put_texts};
+use crate::model::spec::PortOptions;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -14,9 +15,11 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Examples:
   peer service create --name web --replicas 3 --publish 80:8080 nginx:1.29
+  peer service create --name api --publish published=80,target=8080,protocol=http acme/api:3
   peer service create --name db --mount type=volume,source=data,target=/data \\
       --constraint node.labels.disk==ssd postgres:18
   peer service create --name agent --mode global acme/agent:7 --verbose
+  peer service create --name migrate --mode replicated-job --restart-max-attempts 3 acme/web:7 ./migrate
   peer service create -d --name api --health-cmd 'curl -f localhost' \\
       --update-order start-first --update-failure-action rollback acme/api:3";
 
@@ -30,7 +33,8 @@ pub struct Create {
     /// replicated (a number of tasks) or global (one on each node)
     #[arg(long, value_name = "MODE", value_parser = mode, default_value = "replicated")]
     mode: String,
-    /// Open a port on every node, as 80:8080[/udp] or published=80,target=8080,mode=host
+    /// Open a port on every node, as 80:8080[/udp] or published=80,target=8080,mode=host. The mesh's options go with
+    /// it: protocol=http|h2c, sticky=source, prefer=local, proxy-protocol=v1|v2
     #[arg(short, long, value_name = "PORT")]
     publish: Vec<Ports>,
     /// Set a variable in the containers, as KEY=VALUE, or KEY for its value here
@@ -86,9 +90,8 @@ pub struct Create {
 
 fn mode(text: &str) -> Result<String, String> {
     match text {
-        "replicated" | "global" => Ok(text.to_owned()),
-        "replicated-job" | "global-job" => Err("jobs are not supported by this version of peer".to_owned()),
-        _ => Err("want replicated or global".to_owned()),
+        "replicated" | "global" | "replicated-job" | "global-job" => Ok(text.to_owned()),
+        _ => Err("want replicated, global, replicated-job or global-job".to_owned()),
     }
 }
 
@@ -98,7 +101,16 @@ impl Create {
         let mut spec = Object::new();
         put_text(&mut spec, "Name", self.name.as_deref().unwrap_or_default());
         put(&mut spec, "Labels", map(&self.label));
-        let mode = if self.mode == "global" { json!({ "Global": {} }) } else { json!({ "Replicated": {} }) };
+        let mode = match self.mode.as_str() {
+            "global" => json!({ "Global": {} }),
+            "global-job" => json!({ "GlobalJob": {} }),
+            "replicated-job" => {
+                // Both are always said: clients don't know the defaults. All at once, if nothing else is asked for.
+                let all = self.settings.replicas.unwrap_or(1);
+                json!({ "ReplicatedJob": { "MaxConcurrent": all, "TotalCompletions": all } })
+            }
+            _ => json!({ "Replicated": {} }),
+        };
         put(&mut spec, "Mode", mode);
         let task = child(&mut spec, "TaskTemplate");
         put(task, "ForceUpdate", 0);
@@ -118,6 +130,11 @@ impl Create {
             "Ports",
             self.publish.iter().flat_map(|ports| &ports.0).map(super::ports::Port::json).collect(),
         );
+        for port in self.publish.iter().flat_map(|ports| &ports.0) {
+            if port.options != PortOptions::default() {
+                port.put_options(&mut spec);
+            }
+        }
         self.settings.apply(&mut spec)?;
         Ok(spec)
     }

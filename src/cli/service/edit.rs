@@ -3,7 +3,7 @@
 
 use super::csv::Words;
 use super::mounts::{self, Mount};
-use super::ports::{Port, Ports};
+use super::ports::{Port, Ports, drop_options, label_of};
 use super::refs::RefEdits;
 use super::settings::{Settings, edit_list};
 use super::values::{self, Ulimit};
@@ -75,7 +75,8 @@ struct Lists {
     /// Unmount what is at that target
     #[arg(long, value_name = "TARGET")]
     mount_rm: Vec<String>,
-    /// Open a port, as 80:8080[/udp] or published=80,target=8080,mode=host
+    /// Open a port, as 80:8080[/udp] or published=80,target=8080,mode=host,protocol=http; one that is open gets the
+    /// options that are given, or none
     #[arg(long, value_name = "PORT")]
     publish_add: Vec<Ports>,
     /// Close a port, by its target port
@@ -283,8 +284,11 @@ impl Lists {
         }
         let all = |flags: &[Ports]| flags.iter().flat_map(|ports| ports.0.clone()).collect::<Vec<Port>>();
         let (add, rm) = (all(&self.publish_add), all(&self.publish_rm));
+        let mut gone = Vec::new();
         edit_list(child(spec, "EndpointSpec"), "Ports", |list| {
-            list.retain(|entry| !rm.iter().any(|port| port.removes(entry)));
+            let is_gone = |entry: &Value| rm.iter().any(|port| port.removes(entry));
+            gone.extend(list.iter().filter(|entry| is_gone(entry)).map(label_of));
+            list.retain(|entry| !is_gone(entry));
             for port in add.iter().map(Port::json) {
                 if !list.contains(&port) {
                     list.push(port);
@@ -292,6 +296,8 @@ impl Lists {
             }
             list.sort_by_key(port_order);
         });
+        gone.iter().for_each(|label| drop_options(spec, label));
+        add.iter().for_each(|port| port.put_options(spec));
     }
 }
 

@@ -42,9 +42,12 @@ fn row(revision: &Value, no_trunc: bool, now: Timestamp) -> Row {
     let number_text = number(revision, "/Number").to_string();
     let image = text(revision, "/Spec/TaskTemplate/ContainerSpec/Image");
     let image = if no_trunc { image.to_owned() } else { familiar(image) };
-    let replicas = match revision.pointer("/Spec/Mode/Replicated/Replicas").and_then(Value::as_u64) {
+    let modes = ["/Spec/Mode/Replicated/Replicas", "/Spec/Mode/ReplicatedJob/TotalCompletions"];
+    let replicas = match modes.iter().find_map(|mode| revision.pointer(mode).and_then(Value::as_u64)) {
         Some(replicas) => replicas.to_string(),
-        None if is_there(revision, "/Spec/Mode/Global") => "global".to_owned(),
+        None if is_there(revision, "/Spec/Mode/Global") || is_there(revision, "/Spec/Mode/GlobalJob") => {
+            "global".to_owned()
+        }
         None => "1".to_owned(),
     };
     let note = match (flag(revision, "/Current"), text(revision, "/Note")) {

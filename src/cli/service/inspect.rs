@@ -1,6 +1,7 @@
 //! `peer service inspect`: the agent's JSON to the letter, or with `--pretty` as docker lays it out for people.
 
 use super::path;
+use super::ports::options_of;
 use crate::cli::client::{Client, with_query};
 use crate::cli::console::Console;
 use crate::cli::error::CliError;
@@ -116,6 +117,12 @@ fn pretty(service: &Value, now: Timestamp) -> String {
     map(&mut page, "Labels:", " ", "=", &pairs(service, "/Spec/Labels"));
     if is_there(service, "/Spec/Mode/Global") {
         page.line("Service Mode:\tGlobal");
+    } else if is_there(service, "/Spec/Mode/GlobalJob") {
+        page.line("Service Mode:\tGlobal Job");
+    } else if is_there(service, "/Spec/Mode/ReplicatedJob") {
+        page.line("Service Mode:\tReplicated Job");
+        page.field(" Max Concurrent:\t", number(service, "/Spec/Mode/ReplicatedJob/MaxConcurrent"));
+        page.field(" Total Completions:\t", number(service, "/Spec/Mode/ReplicatedJob/TotalCompletions"));
     } else {
         page.line("Service Mode:\tReplicated");
         page.field(
@@ -312,6 +319,8 @@ fn ports(page: &mut Page, service: &Value) {
         page.field("  Protocol = ", text(port, "/Protocol"));
         page.field("  TargetPort = ", number(port, "/TargetPort"));
         page.field("  PublishMode = ", text(port, "/PublishMode"));
+        let (published, target) = (number(port, "/PublishedPort"), number(port, "/TargetPort"));
+        page.some("  Options = ", &options_of(service, published, target).unwrap_or_default());
     }
     page.0.pop();
     page.line(" ");

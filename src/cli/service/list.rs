@@ -1,6 +1,7 @@
 //! `peer service ls`.
 
 use super::image::familiar;
+use super::ports::options_of;
 use crate::cli::client::{Client, with_query};
 use crate::cli::console::Console;
 use crate::cli::error::CliError;
@@ -76,7 +77,16 @@ pub fn mode(service: &Value) -> &'static str {
 
 fn replicas(service: &Value) -> String {
     let status = |key: &str| number(service, &format!("/ServiceStatus/{key}"));
-    let mut shown = format!("{}/{}", status("RunningTasks"), status("DesiredTasks"));
+    let (desired, completed) = (status("DesiredTasks"), status("CompletedTasks"));
+    let mut shown = format!("{}/{desired}", status("RunningTasks"));
+    match mode(service) {
+        "replicated job" => {
+            let total = number(service, "/Spec/Mode/ReplicatedJob/TotalCompletions");
+            shown.push_str(&format!(" ({completed}/{total} completed)"));
+        }
+        "global job" => shown.push_str(&format!(" ({completed}/{} completed)", desired + completed)),
+        _ => {}
+    }
     let max = number(service, "/Spec/TaskTemplate/Placement/MaxReplicas");
     if max > 0 && mode(service) == "replicated" {
         shown.push_str(&format!(" (max {max} per node)"));
@@ -90,26 +100,30 @@ fn replicas(service: &Value) -> String {
 /// A run of ports, growing while both sides go on by one (or the target stays the same).
 struct Run {
     protocol: String,
+    options: String,
     published: (u64, u64),
     target: (u64, u64),
 }
 
 impl Run {
-    fn takes(&self, published: u64, target: u64, protocol: &str) -> bool {
+    fn takes(&self, published: u64, target: u64, protocol: &str, options: &str) -> bool {
         let one_target = self.target.0 == self.target.1;
         let width = self.published.1 - self.published.0;
         let same_target = one_target && target == self.target.1;
         let next_target = target == self.target.1 + 1 && (width == 0 || !one_target);
-        self.protocol == protocol && published == self.published.1 + 1 && (same_target || next_target)
+        (self.protocol == protocol && self.options == options)
+            && published == self.published.1 + 1
+            && (same_target || next_target)
     }
 
     fn shown(&self) -> String {
         let side = |(first, last): (u64, u64)| if last > first { format!("{first}-{last}") } else { first.to_string() };
-        format!("*:{}->{}/{}", side(self.published), side(self.target), self.protocol)
+        let options = if self.options.is_empty() { String::new() } else { format!(" [{}]", self.options) };
+        format!("*:{}->{}/{}{options}", side(self.published), side(self.target), self.protocol)
     }
 }
 
-/// The mesh's ports, neighbours drawn together: `*:80-81->80-81/tcp`.
+/// The mesh's ports, neighbours drawn together: `*:80-81->80-81/tcp`, with what they ask of the mesh.
 fn ports(service: &Value) -> String {
     let port = |port: &Value| {
         (text(port, "/Protocol").to_owned(), number(port, "/PublishedPort"), number(port, "/TargetPort"))
@@ -119,9 +133,10 @@ fn ports(service: &Value) -> String {
     ports.sort();
     let mut runs: Vec<Run> = Vec::new();
     for (protocol, published, target) in ports {
-        match runs.last_mut().filter(|run| run.takes(published, target, &protocol)) {
+        let options = options_of(service, published, target).unwrap_or_default();
+        match runs.last_mut().filter(|run| run.takes(published, target, &protocol, &options)) {
             Some(run) => (run.published.1, run.target.1) = (published, target),
-            None => runs.push(Run { protocol, published: (published, published), target: (target, target) }),
+            None => runs.push(Run { protocol, options, published: (published, published), target: (target, target) }),
         }
     }
     runs.iter().map(Run::shown).collect::<Vec<_>>().join(", ")
@@ -183,5 +198,13 @@ mod tests {
         assert_eq!(ports(&[(80, 80), (81, 80)]), "*:80-81->80/tcp");
         assert_eq!(ports(&[(80, 80), (81, 81), (82, 80)]), "*:80-81->80-81/tcp, *:82->80/tcp");
         assert_eq!(ports(&[(443, 8443), (80, 8080)]), "*:80->8080/tcp, *:443->8443/tcp");
+        let http = json!({
+            "Spec": { "Labels": { "peer.port.81": "protocol=http" } },
+            "Endpoint": { "Ports": [
+                { "Protocol": "tcp", "PublishedPort": 80, "TargetPort": 80, "PublishMode": "ingress" },
+                { "Protocol": "tcp", "PublishedPort": 81, "TargetPort": 81, "PublishMode": "ingress" },
+            ] },
+        });
+        assert_eq!(super::ports(&http), "*:80->80/tcp, *:81->81/tcp [protocol=http]");
     }
 }

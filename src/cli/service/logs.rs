@@ -4,7 +4,7 @@ use super::path;
 use crate::cli::client::{Client, escaped, with_query};
 use crate::cli::console::Console;
 use crate::cli::error::CliError;
-use crate::cli::go::Nanos;
+use crate::cli::go::{Since, since};
 use crate::cli::json::{items, number, text};
 use crate::cli::list::short;
 use clap::Args;
@@ -57,35 +57,6 @@ fn tail(text: &str) -> Result<String, String> {
     match text {
         "all" => Ok(text.to_owned()),
         _ => super::values::count::<u64>(text).map(|lines| lines.to_string()),
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Since {
-    Ago(u64),
-    At(jiff::Timestamp),
-}
-
-fn since(text: &str) -> Result<Since, String> {
-    if let Ok(Nanos(nanos)) = text.parse() {
-        return Ok(Since::Ago(nanos));
-    }
-    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..1e10).contains(seconds));
-    let at = match seconds {
-        Some(seconds) => jiff::Timestamp::from_duration(jiff::SignedDuration::from_secs_f64(seconds)).ok(),
-        None => text.parse().ok(),
-    };
-    at.map(Since::At).ok_or_else(|| "want 10m, a time as 2026-11-22T20:26:09Z, or seconds since 1970".to_owned())
-}
-
-impl Since {
-    fn seconds(self, now: jiff::Timestamp) -> String {
-        let nanos = match self {
-            Since::Ago(nanos) => now.as_nanosecond() - i128::from(nanos),
-            Since::At(at) => at.as_nanosecond(),
-        };
-        let nanos = nanos.max(0);
-        format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
     }
 }
 

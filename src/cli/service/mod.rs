@@ -22,7 +22,7 @@ pub use values::pair;
 use super::client::{Answer, Client, escaped, with_query};
 use super::console::Console;
 use super::error::CliError;
-use super::json::{Object, child, into_object, is_there, number, put, text, texts};
+use super::json::{Object, child, into_object, number, put, text, texts};
 use super::progress::{self, Doing};
 use super::tasks;
 use clap::{Args, Subcommand};
@@ -288,10 +288,9 @@ async fn scale_one(
     let mut attempt = 1;
     loop {
         let (found, mut spec) = read(service, client).await?;
-        if !is_there(&found, "/Spec/Mode/Replicated") {
-            return Err(CliError::new(format!("{service}: scale can only be used with replicated mode")));
-        }
-        put(child(child(&mut spec, "Mode"), "Replicated"), "Replicas", replicas);
+        settings::set_replicas(child(&mut spec, "Mode"), replicas).map_err(|()| {
+            CliError::new(format!("{service}: scale can only be used with replicated or replicated-job mode"))
+        })?;
         let id = text(&found, "/ID").to_owned();
         let path = with_query(&format!("{}/update", path(&id)), &[("version", &index(&found))]);
         match client.post(&path, Some(&Value::Object(spec))).await {

@@ -1,7 +1,9 @@
-//! `--publish`: docker's short form (`9000:5000/udp`, `8080-8082:80-82`) and long form (`published=9000,target=5000`).
+//! `--publish`: docker's short form (`9000:5000/udp`, `8080-8082:80-82`) and long form (`published=9000,target=5000`), which
+//! takes our mesh's options, too (`protocol=http,sticky=source`): they become a label of the service.
 
 use super::csv;
-use crate::cli::json::{Object, number, put, put_nonzero, text};
+use crate::cli::json::{Object, child, number, put, put_nonzero, text};
+use crate::model::spec::PortOptions;
 use serde_json::Value;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +15,8 @@ pub struct Port {
     pub mode: String,
     /// Whether the mode was said; for `--publish-rm`, where unsaid means either.
     pub mode_given: bool,
+    /// What it asks of the mesh.
+    pub options: PortOptions,
 }
 
 /// One flag can name a range.
@@ -27,19 +31,36 @@ impl std::str::FromStr for Ports {
 }
 
 fn long(text: &str) -> Result<Port, String> {
-    let mut port =
-        Port { target: 0, published: 0, protocol: "tcp".to_owned(), mode: "ingress".to_owned(), mode_given: false };
+    let mut port = Port {
+        target: 0,
+        published: 0,
+        protocol: "tcp".to_owned(),
+        mode: "ingress".to_owned(),
+        mode_given: false,
+        options: PortOptions::default(),
+    };
+    let mut options = Vec::new();
     for field in csv::fields(text)? {
         let (key, value) = field.split_once('=').ok_or_else(|| format!("{field:?}: want key=value"))?;
         let value = value.trim().to_ascii_lowercase();
         match key.trim().to_ascii_lowercase().as_str() {
             "target" => port.target = number_of("target", &value)?,
             "published" => port.published = number_of("published", &value)?,
+            "protocol" if ["http", "h2c"].contains(&value.as_str()) => options.push(format!("protocol={value}")),
             "protocol" => port.protocol = protocol(&value)?,
+            key @ ("sticky" | "prefer" | "proxy-protocol") => options.push(format!("{key}={value}")),
             "mode" if ["ingress", "host"].contains(&value.as_str()) => (port.mode, port.mode_given) = (value, true),
             "mode" => return Err(format!("invalid mode {value:?}: want ingress or host")),
-            other => return Err(format!("unknown field {other:?}: want target, published, protocol or mode")),
+            other => {
+                return Err(format!(
+                    "unknown field {other:?}: want target, published, protocol, mode, sticky, prefer or proxy-protocol"
+                ));
+            }
         }
+    }
+    port.options = PortOptions::parse(&options.join(","))?;
+    if port.options != PortOptions::default() && port.mode == "host" {
+        return Err("a port in host mode is the container's own: the mesh's options have no effect on it".to_owned());
     }
     if port.target == 0 {
         return Err("the field target is missing: it is the port inside the container".to_owned());
@@ -62,6 +83,7 @@ fn short(text: &str) -> Result<Vec<Port>, String> {
         protocol: protocol.clone(),
         mode: "ingress".to_owned(),
         mode_given: false,
+        options: PortOptions::default(),
     };
     let Some(published) = published else {
         return Ok(target.map(|target| port(0, target)).collect());
@@ -77,7 +99,7 @@ fn protocol(text: &str) -> Result<String, String> {
     if ["tcp", "udp", "sctp"].contains(&text) {
         return Ok(text.to_owned());
     }
-    Err(format!("invalid protocol {text:?}: want tcp, udp or sctp"))
+    Err(format!("invalid protocol {text:?}: want tcp, udp, sctp, http or h2c"))
 }
 
 fn number_of(what: &str, text: &str) -> Result<u16, String> {
@@ -108,6 +130,21 @@ impl Port {
         Value::Object(port)
     }
 
+    /// The label that its options stand in.
+    pub fn label(&self) -> String {
+        PortOptions::label(self.published, self.target)
+    }
+
+    /// Puts its options among the service's labels; none are no label.
+    pub fn put_options(&self, spec: &mut Object) {
+        let options = self.options.to_string();
+        if options.is_empty() {
+            drop_options(spec, &self.label());
+        } else {
+            put(child(spec, "Labels"), &self.label(), options);
+        }
+    }
+
     /// Whether `--publish-rm` of this one means that entry of a spec: by target, protocol and, if said, mode; and by
     /// the published port if one was said.
     pub fn removes(&self, entry: &Value) -> bool {
@@ -117,6 +154,29 @@ impl Port {
             && (!self.mode_given || or(text(entry, "/PublishMode"), "ingress") == self.mode)
             && (self.published == 0 || number(entry, "/PublishedPort") == u64::from(self.published))
     }
+}
+
+/// Takes a label away, if it is there.
+pub fn drop_options(spec: &mut Object, label: &str) {
+    if let Some(Value::Object(labels)) = spec.get_mut("Labels") {
+        labels.remove(label);
+    }
+}
+
+/// The label of an entry of a spec.
+pub fn label_of(entry: &Value) -> String {
+    let port = |at: &str| u16::try_from(number(entry, at)).unwrap_or_default();
+    PortOptions::label(port("/PublishedPort"), port("/TargetPort"))
+}
+
+/// What a port that the agent tells of asks of the mesh: as its service's labels have it.
+pub fn options_of(service: &Value, published: u64, target: u64) -> Option<String> {
+    let label = |published: u64| {
+        let (published, target) = (u16::try_from(published).ok()?, u16::try_from(target).ok()?);
+        let labels = service.pointer("/Spec/Labels")?.as_object()?;
+        labels.get(&PortOptions::label(published, target))?.as_str().map(str::to_owned)
+    };
+    label(published).or_else(|| label(0)).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -152,6 +212,31 @@ mod tests {
         assert_eq!(ports("target=80").unwrap(), [ingress(0, 80, "tcp")]);
         for bad in ["published=80", "target=80,mode=mesh", "target=80,colour=red", "target=x"] {
             assert!(ports(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_meshs_options_become_a_label() {
+        let port = |text: &str| text.parse::<Ports>().map(|ports| ports.0[0].clone());
+        let http = port("published=80,target=8080,protocol=http,prefer=local").unwrap();
+        assert_eq!((http.protocol.as_str(), http.label().as_str()), ("tcp", "peer.port.80"));
+        let mut spec = Object::new();
+        http.put_options(&mut spec);
+        port("target=9,sticky=source").unwrap().put_options(&mut spec);
+        let labels = json!({ "peer.port.80": "protocol=http,prefer=local", "peer.port.target.9": "sticky=source" });
+        assert_eq!(spec["Labels"], labels);
+        let told = json!({ "Spec": { "Labels": labels } });
+        assert_eq!(options_of(&told, 80, 8080).as_deref(), Some("protocol=http,prefer=local"));
+        assert_eq!(options_of(&told, 30_000, 9).as_deref(), Some("sticky=source"));
+        assert_eq!(options_of(&told, 81, 8080), None);
+        port("80:8080").unwrap().put_options(&mut spec);
+        assert_eq!(spec["Labels"].as_object().unwrap().len(), 1);
+        for (bad, word) in [
+            ("target=80,sticky=cookie", "source or none"),
+            ("target=80,protocol=http,proxy-protocol=v1", "X-Forwarded-For"),
+            ("published=80,target=80,mode=host,protocol=http", "host mode"),
+        ] {
+            assert!(port(bad).unwrap_err().contains(word), "{bad}");
         }
     }
 

@@ -153,8 +153,6 @@ struct Unsupported {
     credential_spec: Option<String>,
     #[arg(long, hide = true, value_parser = windows)]
     isolation: Option<String>,
-    #[arg(long, hide = true, value_parser = job)]
-    max_concurrent: Option<String>,
 }
 
 fn generic_resource(_: &str) -> Result<String, String> {
@@ -164,10 +162,6 @@ fn generic_resource(_: &str) -> Result<String, String> {
 
 fn windows(text: &str) -> Result<String, String> {
     if text == "default" { Ok(text.to_owned()) } else { Err("this is for containers of Windows".to_owned()) }
-}
-
-fn job(_: &str) -> Result<String, String> {
-    Err("jobs are not supported by this version of peer".to_owned())
 }
 
 #[derive(Clone, Copy)]
@@ -234,10 +228,8 @@ async fn id_of(kind: Kind, name: &str, client: &Client) -> Result<String, CliErr
     // The filter takes what begins like it, too.
     let found = items(&found).iter().find(|object| text(object, "/Spec/Name") == name);
     found.map(|object| text(object, "/ID").to_owned()).ok_or_else(|| {
-        CliError::new(format!("{} not found: {name}", kind.noun)).hint(format!(
-            "make it with the docker CLI at this agent's socket: docker {} create {name} FILE",
-            kind.noun
-        ))
+        CliError::new(format!("{} not found: {name}", kind.noun))
+            .hint(format!("make it with: peer {} create {name} FILE", kind.noun))
     })
 }
 

@@ -12,9 +12,12 @@ use std::collections::BTreeSet;
 
 #[derive(Debug, Default, Args)]
 pub struct Settings {
-    /// Number of tasks
+    /// Number of tasks; of a job, how many are to end with success
     #[arg(long, value_name = "N", value_parser = values::count::<u64>)]
     pub replicas: Option<u64>,
+    /// Number of a job's tasks that run at a time (default: all)
+    #[arg(long, value_name = "N", value_parser = values::count::<u64>)]
+    max_concurrent: Option<u64>,
     /// User inside the container, as NAME|UID[:GROUP|GID]
     #[arg(short, long)]
     user: Option<String>,
@@ -180,6 +183,18 @@ pub struct Waiting {
     pub quiet: Option<bool>,
 }
 
+/// How many of a spec's mode there are to be; the error is a mode that has no number.
+pub fn set_replicas(mode: &mut Object, replicas: u64) -> Result<(), ()> {
+    if mode.contains_key("Replicated") {
+        put(child(mode, "Replicated"), "Replicas", replicas);
+    } else if mode.contains_key("ReplicatedJob") {
+        put(child(mode, "ReplicatedJob"), "TotalCompletions", replicas);
+    } else {
+        return Err(());
+    }
+    Ok(())
+}
+
 const SECOND: u64 = 1_000_000_000;
 
 impl Settings {
@@ -202,12 +217,20 @@ impl Settings {
     }
 
     fn mode(&self, spec: &mut Object) -> Result<(), CliError> {
-        let Some(replicas) = self.replicas else { return Ok(()) };
-        let mode = child(spec, "Mode");
-        if !mode.contains_key("Replicated") {
-            return Err(CliError::misuse("--replicas can only be used with replicated mode"));
+        if self.replicas.or(self.max_concurrent).is_none() {
+            return Ok(());
         }
-        put(child(mode, "Replicated"), "Replicas", replicas);
+        let mode = child(spec, "Mode");
+        if let Some(replicas) = self.replicas {
+            set_replicas(mode, replicas)
+                .map_err(|()| CliError::misuse("--replicas can only be used with replicated or replicated-job mode"))?;
+        }
+        if let Some(concurrent) = self.max_concurrent {
+            if !mode.contains_key("ReplicatedJob") {
+                return Err(CliError::misuse("--max-concurrent can only be used with replicated-job mode"));
+            }
+            put(child(mode, "ReplicatedJob"), "MaxConcurrent", concurrent);
+        }
         Ok(())
     }
 

@@ -206,12 +206,30 @@ fn an_update_without_flags_changes_nothing() {
 }
 
 #[test]
+fn a_job_s_numbers_are_those_that_docker_sends() {
+    let mode =
+        |args: &[&str]| created(&[&["--mode", "replicated-job"], args, &["x"]].concat()).unwrap()["Mode"].clone();
+    let job =
+        |concurrent, total| json!({ "ReplicatedJob": { "MaxConcurrent": concurrent, "TotalCompletions": total } });
+    assert_eq!(mode(&[]), job(1, 1));
+    assert_eq!(mode(&["--replicas", "5"]), job(5, 5));
+    assert_eq!(mode(&["--replicas", "5", "--max-concurrent", "2"]), job(2, 5));
+    assert_eq!(created(&["--mode", "global-job", "x"]).unwrap()["Mode"], json!({ "GlobalJob": {} }));
+    let edit = |args: &[&str]| edited(json!({ "Mode": job(2, 5) }), args).unwrap()["Mode"].clone();
+    assert_eq!(edit(&["--replicas", "9"]), job(2, 9));
+    assert_eq!(edit(&["--max-concurrent", "3"]), job(3, 5));
+    let replicated = json!({ "Mode": { "Replicated": { "Replicas": 2 } } });
+    assert_eq!(edited(replicated, &["--max-concurrent", "3"]).unwrap_err().code(), 2);
+}
+
+#[test]
 fn nonsense_is_a_usage_error_that_names_the_flag() {
     for (args, flag) in [
         (&["create", "--update-delay", "-1s", "x"][..], "--update-delay"),
         (&["create", "--limit-memory", "lots", "x"], "--limit-memory"),
         (&["create", "--publish", "80:80:80", "x"], "--publish"),
-        (&["create", "--mode", "replicated-job", "x"], "--mode"),
+        (&["create", "--mode", "job", "x"], "--mode"),
+        (&["create", "--max-concurrent", "-2", "x"], "--max-concurrent"),
         (&["create", "--mount", "type=bind", "x"], "--mount"),
         (&["create", "--update-order", "sideways", "x"], "--update-order"),
         (&["scale", "web"], "SERVICE=N"),
@@ -421,7 +439,6 @@ fn flags_of_docker_that_have_no_counterpart_are_refused_by_name() {
         (&["create", "--generic-resource", "gpu=1", "x"][..], "--constraint"),
         (&["create", "--credential-spec", "file://x", "x"], "Windows"),
         (&["create", "--isolation", "hyperv", "x"], "Windows"),
-        (&["create", "--max-concurrent", "2", "x"], "jobs are not supported"),
         (&["update", "--generic-resource-add", "gpu=1", "x"], "not supported yet"),
         (&["create", "--secret", "target=x", "x"], "the field source is missing"),
         (&["create", "--config", "source=x,mode=rw", "x"], "as 0440"),

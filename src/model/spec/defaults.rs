@@ -4,7 +4,10 @@
 //! A text that is no JSON object comes back as it is: it can't have been accepted by `parse`.
 
 use super::read::find_key;
+use crate::ids::ObjectId;
+use crate::model::object::ObjectKind;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
 type Object = Map<String, Value>;
 
@@ -25,6 +28,34 @@ pub fn resolve_defaults(spec_json: &str) -> String {
 pub fn with_name(spec_json: &str, name: &str) -> String {
     edit(spec_json, |spec| {
         *member(spec, "Name") = json!(name);
+    })
+}
+
+/// The spec with every reference to one of `old` (secrets or configs) made one to `new`; where the containers find it, and
+/// who may read it there, stays.
+pub fn with_files_of(spec_json: &str, kind: ObjectKind, old: &BTreeSet<ObjectId>, new: (ObjectId, &str)) -> String {
+    let (list, id_key, name_key) = match kind {
+        ObjectKind::Config => ("Configs", "ConfigID", "ConfigName"),
+        _ => ("Secrets", "SecretID", "SecretName"),
+    };
+    let refers = |entry: &Object| {
+        let id = find_key(entry, id_key).and_then(|key| entry.get(&key)?.as_str()?.parse().ok());
+        id.is_some_and(|id: ObjectId| old.contains(&id))
+    };
+    edit(spec_json, |spec| {
+        with_object(spec, "TaskTemplate", |task| {
+            with_object(task, "ContainerSpec", |container| {
+                let entries = find_key(container, list).and_then(|key| container.get_mut(&key));
+                for entry in
+                    entries.and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
+                {
+                    if refers(entry) {
+                        *member(entry, id_key) = json!(new.0.to_string());
+                        *member(entry, name_key) = json!(new.1);
+                    }
+                }
+            });
+        });
     })
 }
 

@@ -8,11 +8,13 @@ mod files;
 mod image;
 mod parse;
 mod placement;
+mod port_options;
 mod read;
 pub mod template;
-pub use defaults::{is_unnamed, resolve_defaults, resolve_minimum, with_name};
+pub use defaults::{is_unnamed, resolve_defaults, resolve_minimum, with_files_of, with_name};
 pub use parse::{SpecError, parse, parse_with_warnings, warnings};
 pub use placement::parse_network;
+pub use port_options::{AppProtocol, PortOptions, ProxyProtocol};
 
 use crate::model::object::{FileRef, NetworkRef};
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,30 @@ pub struct ServiceSpec {
 pub enum Mode {
     Replicated(u32),
     Global,
+    /// `total` slots, each run to a successful end once, `concurrent` of them at a time.
+    ReplicatedJob {
+        concurrent: u32,
+        total: u32,
+    },
+    /// Run to a successful end once on every node that fits.
+    GlobalJob,
+}
+
+impl Mode {
+    /// Each of its tasks is to come to an end.
+    pub fn is_job(self) -> bool {
+        matches!(self, Mode::ReplicatedJob { .. } | Mode::GlobalJob)
+    }
+
+    /// The name that Docker's filters and `--mode` have for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Replicated(_) => "replicated",
+            Mode::Global => "global",
+            Mode::ReplicatedJob { .. } => "replicated-job",
+            Mode::GlobalJob => "global-job",
+        }
+    }
 }
 
 /// What a task runs and where it may: a change of it (but for `placement` where the node still fits) replaces tasks.
@@ -303,6 +329,11 @@ impl ServiceSpec {
             || self.task.log_driver != old.task.log_driver
             || self.task.force_update != old.task.force_update
             || self.host_ports().ne(old.host_ports())
+    }
+
+    /// What a port of this spec asks of the mesh, its number chosen or not.
+    pub fn options(&self, port: &PublishedPort) -> PortOptions {
+        PortOptions::of(&self.labels, port)
     }
 
     /// Ports bound by the container itself; the mesh's can change under a running task.

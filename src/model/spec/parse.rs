@@ -9,8 +9,8 @@ use super::files::networks;
 use super::placement::placement;
 use super::read::{Field, quoted};
 use super::{
-    FailureAction, LogDriver, Mode, Order, Protocol, PublishMode, PublishedPort, Resources, RestartCondition,
-    RestartPolicy, ServiceSpec, TaskSpec, UpdateConfig,
+    FailureAction, LogDriver, Mode, Order, PortOptions, Protocol, PublishMode, PublishedPort, Resources,
+    RestartCondition, RestartPolicy, ServiceSpec, TaskSpec, UpdateConfig,
 };
 use crate::limits::{MAX_REPLICAS, MAX_SPEC_BYTES};
 use std::collections::BTreeSet;
@@ -67,8 +67,19 @@ fn service(root: &Field<'_>, warnings: &mut Vec<String>) -> Result<ServiceSpec, 
         rollback: rollback(&root.at("RollbackConfig")?, warnings)?,
         ports: endpoint(&root.at("EndpointSpec")?, warnings)?,
     };
-    if spec.mode == Mode::Global && spec.task.placement.max_replicas > 0 {
+    for (key, value) in &spec.labels {
+        let field = || format!("Labels.{key}");
+        match PortOptions::check(key, value, &spec.ports) {
+            Ok(None) => {}
+            Ok(Some(note)) => warnings.push(format!("{}: {note}", field())),
+            Err(why) => return Err(SpecError { field: field(), why }),
+        }
+    }
+    if matches!(spec.mode, Mode::Global | Mode::GlobalJob) && spec.task.placement.max_replicas > 0 {
         warnings.push("TaskTemplate.Placement.MaxReplicas: has no effect on a global service".to_owned());
+    }
+    if spec.mode.is_job() {
+        return job(root, spec, warnings);
     }
     Ok(spec)
 }
@@ -93,23 +104,45 @@ fn name(field: &Field<'_>) -> Result<String, SpecError> {
     Ok(text.to_owned())
 }
 
-fn mode(field: &Field<'_>) -> Result<Mode, SpecError> {
-    for job in ["ReplicatedJob", "GlobalJob"] {
-        let job = field.at(job)?;
-        if job.is_object()? {
-            return Err(job.bad("jobs are not supported yet"));
+/// What a service that comes to an end has otherwise: Swarm refuses no restart policy for it, and reads `any` as this.
+fn job(root: &Field<'_>, mut spec: ServiceSpec, warnings: &mut Vec<String>) -> Result<ServiceSpec, SpecError> {
+    if spec.task.restart.condition == RestartCondition::Any {
+        spec.task.restart.condition = RestartCondition::OnFailure;
+    }
+    for config in ["UpdateConfig", "RollbackConfig"] {
+        if root.at(config)?.is_object()? {
+            warnings.push(format!("{config}: has no effect on a job: an update runs it again"));
         }
     }
-    let (replicated, global) = (field.at("Replicated")?, field.at("Global")?);
-    if replicated.is_object()? && global.is_object()? {
-        return Err(field.bad("both Replicated and Global: want one of them"));
+    Ok(spec)
+}
+
+fn mode(field: &Field<'_>) -> Result<Mode, SpecError> {
+    const MODES: [&str; 4] = ["Replicated", "Global", "ReplicatedJob", "GlobalJob"];
+    let mut given = Vec::new();
+    for name in MODES {
+        let mode = field.at(name)?;
+        if mode.is_object()? {
+            given.push((name, mode));
+        }
     }
-    if global.is_object()? {
-        return Ok(Mode::Global);
+    if let [(first, _), (second, _), ..] = &given[..] {
+        return Err(field.bad(format!("both {first} and {second}: want one of them")));
     }
-    let count = replicated.at("Replicas")?.some_count(MAX_REPLICAS)?.unwrap_or(1);
     // MAX_REPLICAS fits.
-    Ok(Mode::Replicated(u32::try_from(count).unwrap_or(u32::MAX)))
+    let count = |field: Field<'_>| -> Result<Option<u32>, SpecError> {
+        Ok(field.some_count(MAX_REPLICAS)?.map(|count| u32::try_from(count).unwrap_or(u32::MAX)))
+    };
+    Ok(match given.pop() {
+        Some(("Global", _)) => Mode::Global,
+        Some(("GlobalJob", _)) => Mode::GlobalJob,
+        Some(("ReplicatedJob", job)) => {
+            let concurrent = count(job.at("MaxConcurrent")?)?.unwrap_or(1);
+            Mode::ReplicatedJob { concurrent, total: count(job.at("TotalCompletions")?)?.unwrap_or(concurrent) }
+        }
+        Some((_, replicated)) => Mode::Replicated(count(replicated.at("Replicas")?)?.unwrap_or(1)),
+        None => Mode::Replicated(1),
+    })
 }
 
 fn task(field: &Field<'_>, warnings: &mut Vec<String>) -> Result<TaskSpec, SpecError> {

@@ -7,6 +7,7 @@ use super::{AgentConfig, Join, StartError};
 use crate::core::face::FirstBoot;
 use crate::limits::MAX_MESSAGE_BYTES;
 use crate::model::node::{Availability, NodePolicy};
+use crate::shell::identity::data_dir::{ADDR as ADDR_FILE, FIRST as FIRST_FILE};
 use crate::shell::identity::{DataDir, Identity, Token, random};
 use crate::shell::net::{self, DEFAULT_PORT};
 use crate::time::Wall;
@@ -16,9 +17,6 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
-
-const FIRST_FILE: &str = "first.bin";
-const ADDR_FILE: &str = "addr";
 
 pub(super) struct Start {
     pub identity: Identity,
@@ -124,11 +122,7 @@ pub(super) fn check_state(dir: &DataDir) -> anyhow::Result<()> {
 
 /// Takes back a first start that failed before anybody heard of the node.
 pub(super) fn undo(path: &Path) {
-    let undo = || -> anyhow::Result<()> {
-        let dir = DataDir::open(path)?;
-        dir.forget()?;
-        is_over(&dir)
-    };
+    let undo = || -> anyhow::Result<()> { Ok(DataDir::open(path)?.forget()?) };
     if let Err(error) = undo() {
         tracing::warn!("can't clear up after a first start that failed: {error:#}");
     }

@@ -3,6 +3,7 @@
 
 use crate::core::face::Timing;
 use crate::model::node::Availability;
+use crate::shell::api::ApiConfig;
 use crate::shell::identity::DataDir;
 use crate::shell::net::DEFAULT_PORT;
 use anyhow::Context;
@@ -23,6 +24,8 @@ pub struct AgentConfig {
     /// What others dial; guessed from the routing table when it isn't given.
     pub advertise: Option<SocketAddr>,
     pub join: Option<Join>,
+    /// Without a cluster it waits to be told, by `docker swarm init` or `join`, instead of founding one.
+    pub standby: bool,
     pub engine: EngineChoice,
     /// The API's unix socket.
     pub socket: PathBuf,
@@ -37,6 +40,16 @@ pub struct AgentConfig {
     pub timing: Timing,
     /// See [`crate::shell::trace`].
     pub trace_file: Option<PathBuf>,
+}
+
+impl AgentConfig {
+    pub(super) fn api(&self) -> ApiConfig {
+        let engine = match &self.engine {
+            EngineChoice::Docker(socket) => Some(socket.clone()),
+            EngineChoice::Demo => None,
+        };
+        ApiConfig { socket: self.socket.clone(), engine, agent_version: env!("CARGO_PKG_VERSION").to_owned() }
+    }
 }
 
 /// Where the cluster page is served.
@@ -72,6 +85,7 @@ pub struct StartOptions {
     /// Without a port: that of `listen`.
     pub advertise: Option<(IpAddr, Option<u16>)>,
     pub join: Option<Join>,
+    pub standby: Option<bool>,
     pub engine: Option<EngineChoice>,
     pub socket: Option<PathBuf>,
     pub default_socket: PathBuf,
@@ -93,6 +107,9 @@ struct Settings {
     hostname: String,
     /// Came later than version 1's other fields.
     dashboard: Option<Dashboard>,
+    /// Likewise.
+    #[serde(default)]
+    standby: bool,
 }
 
 impl StartOptions {
@@ -116,6 +133,7 @@ impl StartOptions {
             listen,
             advertise: said.or(last.as_ref().and_then(|l| l.advertise)),
             join: self.join,
+            standby: self.standby.unwrap_or_else(|| last.as_ref().is_some_and(|l| l.standby)),
             engine: engine.unwrap_or_else(|| EngineChoice::Docker(PathBuf::from("/var/run/docker.sock"))),
             socket: self.socket.or_else(|| last.as_ref().map(|l| l.socket.clone())).unwrap_or(self.default_socket),
             hostname: self.hostname.or_else(|| last.as_ref().map(|l| l.hostname.clone())).unwrap_or_else(machine_name),
@@ -138,6 +156,7 @@ impl StartOptions {
             socket: config.socket.clone(),
             hostname: config.hostname.clone(),
             dashboard: Some(config.dashboard),
+            standby: config.standby,
         };
         dir.write_private(SETTINGS_FILE, &serde_json::to_vec_pretty(&settings)?)?;
         Ok(config)
@@ -158,7 +177,7 @@ fn read(bytes: &[u8]) -> anyhow::Result<Settings> {
 }
 
 /// What listens on an address of one kind is not reached at one of the other, save the IPv6 address that stands for all.
-fn check_family(config: &AgentConfig) -> anyhow::Result<()> {
+pub(super) fn check_family(config: &AgentConfig) -> anyhow::Result<()> {
     let listen = config.listen.ip();
     let takes_both = listen.is_ipv6() && listen.is_unspecified();
     match config.advertise {
@@ -184,6 +203,7 @@ mod tests {
             listen: None,
             advertise: None,
             join: None,
+            standby: None,
             engine: Some(EngineChoice::Demo),
             socket: None,
             default_socket: dir.join("peer.sock"),

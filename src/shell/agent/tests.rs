@@ -15,6 +15,7 @@ fn config(dir: &Path) -> AgentConfig {
         listen: SocketAddr::new(HERE, port),
         advertise: None,
         join: None,
+        standby: false,
         engine: EngineChoice::Demo,
         socket: dir.join("peer.sock"),
         hostname: "one".into(),

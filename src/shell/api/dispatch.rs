@@ -1,9 +1,9 @@
 //! Which request goes where: the whole surface on one page.
 
-use super::handle::{logs, network, node, object, peer, service, swarm, system, task};
+use super::handle::{events, logs, network, node, object, peer, service, swarm, system, task};
 use super::incoming::{self, Call};
 use super::reply::{Answer, Failure};
-use super::{API_VERSION, Api, MIN_API_VERSION};
+use super::{API_VERSION, Api, ApiVersion, MIN_API_VERSION};
 use crate::model::object::ObjectKind;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method};
@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 
 /// The first segments of the paths that we answer ourselves; what stands below them is in [`route`].
-const OURS: &[&str] =
+pub(super) const OURS: &[&str] =
     &["_ping", "configs", "info", "nodes", "peer", "secrets", "services", "swarm", "tasks", "version"];
 
 pub async fn entry(State(api): State<Arc<Api>>, request: Request) -> Response {
@@ -23,7 +23,12 @@ pub async fn entry(State(api): State<Arc<Api>>, request: Request) -> Response {
         // Some networks are the cluster's, the others the engine's.
         _ if segments.first() == Some(&"networks") => {
             let mut response = network::route(&api, &segments, request).await.unwrap_or_else(Failure::into_response);
-            stamp(&api, response.headers_mut());
+            stamp(api.api_version(), &api.agent_version, response.headers_mut());
+            response
+        }
+        _ if method == Method::GET && segments == ["events"] => {
+            let mut response = events::stream(&api, request).await.unwrap_or_else(Failure::into_response);
+            stamp(api.api_version(), &api.agent_version, response.headers_mut());
             response
         }
         Some(engine) if !ours => engine.pass(request).await.unwrap_or_else(Failure::into_response),
@@ -32,10 +37,10 @@ pub async fn entry(State(api): State<Arc<Api>>, request: Request) -> Response {
                 answer(&api, &segments, request).await
             } else {
                 incoming::discard(request.into_body()).await;
-                without_engine(&api, &method, &segments)
+                without_engine(&method, &segments)
             };
             let mut response = answer.unwrap_or_else(Failure::into_response);
-            stamp(&api, response.headers_mut());
+            stamp(api.api_version(), &api.agent_version, response.headers_mut());
             response
         }
     };
@@ -52,7 +57,7 @@ async fn answer(api: &Api, segments: &[&str], request: Request) -> Answer {
 }
 
 /// Docker's own words; what isn't ours the engine checks itself.
-fn check_version(call: &Call) -> Result<(), Failure> {
+pub(super) fn check_version(call: &Call) -> Result<(), Failure> {
     match call.version {
         Some(version) if version > API_VERSION => Err(Failure::invalid(format!(
             "client version {version} is too new. Maximum supported API version is {API_VERSION}"
@@ -67,8 +72,8 @@ fn check_version(call: &Call) -> Result<(), Failure> {
 
 async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answer {
     match (method, segments) {
-        ("GET" | "HEAD", ["_ping"]) => system::ping(api).await,
-        ("GET", ["version"]) => system::version(api).await,
+        ("GET" | "HEAD", ["_ping"]) => system::ping(api.engine.as_ref(), "active/manager").await,
+        ("GET", ["version"]) => system::version(api.engine.as_ref(), &api.agent_version, || api.api_version()).await,
         ("GET", ["info"]) => system::info(api).await,
 
         ("GET", ["nodes"]) => node::list(api, call).await,
@@ -99,10 +104,13 @@ async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answe
 
         ("GET", ["peer", "status"]) => peer::status(api).await,
         ("GET", ["peer", "dashboard"]) => peer::dashboard(api),
+        ("GET", ["peer", "mesh"]) => peer::mesh(api).await,
         ("GET", ["peer", "token"]) => peer::token(api).await,
         ("POST", ["peer", "token", "rotate"]) => peer::rotate_token(api).await,
         ("GET", ["peer", "services", service, "history"]) => peer::history(api, service).await,
         ("POST", ["peer", "services", service, "rollback"]) => peer::rollback(api, service, call).await,
+        ("POST", ["peer", "secrets", text, "renew"]) => object::renew(api, ObjectKind::Secret, text, call).await,
+        ("POST", ["peer", "configs", text, "renew"]) => object::renew(api, ObjectKind::Config, text, call).await,
         ("POST", ["peer", "recover"]) => peer::recover(api).await,
         ("POST", ["peer", "stop"]) => peer::stop(api).await,
 
@@ -111,9 +119,8 @@ async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answe
 }
 
 /// What a node without a Docker Engine says to what would be the engine's.
-pub(super) fn without_engine(api: &Api, method: &Method, segments: &[&str]) -> Answer {
+pub(super) fn without_engine(method: &Method, segments: &[&str]) -> Answer {
     match segments {
-        ["events"] => Ok(super::engine::silent_stream(api.stop.clone())),
         // The docker CLI warns that it can't pin the image's digest, and goes on.
         ["distribution", ..] => {
             Err(Failure::not_found("this node has no Docker Engine that could ask the registry for the image's digest"))
@@ -126,14 +133,14 @@ pub(super) fn without_engine(api: &Api, method: &Method, segments: &[&str]) -> A
 }
 
 /// The headers by which clients find out whom they talk to, as Docker sends them with everything.
-fn stamp(api: &Api, headers: &mut HeaderMap) {
+pub(super) fn stamp(version: ApiVersion, agent_version: &str, headers: &mut HeaderMap) {
     let mut put = |name: &'static str, value: String| {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.entry(name).or_insert(value);
         }
     };
-    put("api-version", api.api_version().to_string());
+    put("api-version", version.to_string());
     put("docker-experimental", "false".to_owned());
     put("ostype", "linux".to_owned());
-    put("server", format!("peer/{} (linux)", api.agent_version));
+    put("server", format!("peer/{agent_version} (linux)"));
 }

@@ -7,7 +7,6 @@ use crate::limits::MAX_API_BODY_BYTES;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use axum::response::Response;
 use futures_util::StreamExt;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -133,10 +132,4 @@ async fn join(client: OnUpgrade, engine: OnUpgrade, stop: CancellationToken) {
         },
         () = stop.cancelled() => {}
     }
-}
-
-/// An answer without end and without content, for a stream that has nothing to say here.
-pub fn silent_stream(stop: CancellationToken) -> Response {
-    let silence = futures_util::stream::pending::<Result<axum::body::Bytes, std::convert::Infallible>>();
-    Response::new(Body::from_stream(silence.take_until(stop.cancelled_owned())))
 }

@@ -10,22 +10,28 @@ mod backend;
 mod dispatch;
 mod engine;
 mod filters;
+mod front;
 mod handle;
 mod incoming;
 mod lookup;
 mod render;
 mod reply;
 mod socket;
+mod standby;
 #[cfg(test)]
 mod tests;
 
+use crate::shell::events::Events;
 use crate::shell::handle::AgentHandle;
 use crate::shell::logs::LogSource;
+use crate::shell::mesh::DataPlane;
 use crate::shell::vault::Vault;
 use backend::Backend;
 pub(in crate::shell) use backend::{Snapshot, Want};
 use engine::Engine;
+pub use front::Front;
 pub(in crate::shell) use reply::{Answer, Failure, ok};
+pub use standby::{Ask, Begin, ON_STANDBY, What};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,8 +64,12 @@ pub struct Extra {
     pub vault: Arc<Vault>,
     /// What tasks say, on whatever node.
     pub logs: Arc<dyn LogSource>,
+    /// What happens in the cluster.
+    pub events: Events,
     /// The cluster page's link, with its token.
     pub page: Option<String>,
+    /// What carries published ports here.
+    pub mesh: Arc<dyn DataPlane>,
 }
 
 /// Binds the socket; what it returns answers on it until `stop`, then lets what is under way end.
@@ -80,14 +90,11 @@ async fn serve(
     extra: Extra,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let api = Api {
-        backend,
-        engine: config.engine.map(|path| Engine::new(path, stop.clone())),
-        extra,
-        agent_version: config.agent_version,
-        stop: stop.clone(),
-    };
-    let router = axum::Router::new().fallback(dispatch::entry).with_state(Arc::new(api));
+    let api = Api::new(&config, backend, extra, stop.clone());
+    serve_on(socket, axum::Router::new().fallback(dispatch::entry).with_state(Arc::new(api)), stop).await
+}
+
+async fn serve_on(socket: socket::Socket, router: axum::Router, stop: CancellationToken) -> anyhow::Result<()> {
     let serving =
         axum::serve(socket.listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
     let result = tokio::select! {
@@ -108,6 +115,16 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    fn new(config: &ApiConfig, backend: Arc<dyn Backend>, extra: Extra, stop: CancellationToken) -> Self {
+        Self {
+            backend,
+            engine: config.engine.clone().map(|path| Engine::new(path, stop.clone())),
+            extra,
+            agent_version: config.agent_version.clone(),
+            stop,
+        }
+    }
+
     /// What we tell clients to speak: no more than the engine understands, because the rest of what they say goes there.
     pub fn api_version(&self) -> ApiVersion {
         self.engine.as_ref().and_then(Engine::api_version).map_or(API_VERSION, |engine| engine.min(API_VERSION))

@@ -21,6 +21,12 @@ const CERT: &str = "node.pem";
 const KEY: &str = "node-key.pem";
 const STATE: &str = "state.redb";
 const LOCK: &str = "lock";
+/// There while an identity is being given up: whoever opens the directory next goes on with it.
+const FORGETTING: &str = "forgetting";
+/// Files of other modules that mean nothing without the identity.
+pub const FIRST: &str = "first.bin";
+pub const ADDR: &str = "addr";
+pub const MEMBER: &str = "member.json";
 
 const VERSION: u64 = 1;
 /// None of our files comes near this (the largest may hold a list of members).
@@ -64,7 +70,16 @@ impl DataDir {
         let path = path.as_ref().to_owned();
         create_private_dir(&path)?;
         let lock = take_lock(&path)?;
-        Ok(Self { path, _lock: lock })
+        let dir = Self { path, _lock: lock };
+        if dir.read_private(FORGETTING)?.is_some() {
+            dir.forget()?;
+        }
+        Ok(dir)
+    }
+
+    /// Whether a node lives in it.
+    pub fn is_member(&self) -> bool {
+        self.path.join(IDENTITY).exists()
     }
 
     /// `None`: a fresh directory, in which no node has lived yet.
@@ -95,9 +110,12 @@ impl DataDir {
         self.write_private(IDENTITY, text.as_bytes())
     }
 
-    /// Removes the identity, which goes first as it came last, and the state.
+    /// Removes the identity, which goes first as it came last, the state, and what belongs to them. Begun, it is
+    /// finished: by the next who opens the directory if need be.
     pub fn forget(&self) -> Result<(), DataDirError> {
-        [IDENTITY, CA, CA_KEY, CERT, KEY, STATE].into_iter().try_for_each(|name| self.remove_private(name))
+        self.write_private(FORGETTING, &[])?;
+        let all = [IDENTITY, CA, CA_KEY, CERT, KEY, STATE, FIRST, ADDR, MEMBER, FORGETTING];
+        all.into_iter().try_for_each(|name| self.remove_private(name))
     }
 
     pub fn path(&self) -> &Path {
@@ -352,5 +370,26 @@ mod tests {
         fs::write(root.path().join("theirs"), b"x").unwrap();
         DataDir::open(root.path()).unwrap();
         assert_eq!(mode(root.path()), 0o755);
+    }
+
+    /// As many crashes in the middle of it as it has steps.
+    #[test]
+    fn an_identity_whose_removal_was_begun_is_removed_by_the_next_who_opens() {
+        let all = [IDENTITY, CA, CA_KEY, CERT, KEY, STATE, FIRST, ADDR, MEMBER];
+        for gone in 0..=all.len() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("data");
+            let open = DataDir::open(&path).unwrap();
+            open.save(&Identity::found(Wall(1_780_000_000_000)).unwrap()).unwrap();
+            open.write_private(STATE, b"state").unwrap();
+            open.write_private("settings.json", b"{}").unwrap();
+            open.write_private(FORGETTING, &[]).unwrap();
+            drop(open);
+            all[..gone].iter().for_each(|name| drop(fs::remove_file(path.join(name))));
+            let open = DataDir::open(&path).unwrap();
+            assert!(open.load().unwrap().is_none() && !open.is_member());
+            let left: Vec<_> = fs::read_dir(&path).unwrap().map(|f| f.unwrap().file_name()).collect();
+            assert!(left.iter().all(|name| name == LOCK || name == "settings.json"), "{left:?}");
+        }
     }
 }

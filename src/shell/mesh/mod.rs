@@ -7,19 +7,26 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod copy;
+mod http;
+mod pick;
 mod proxy;
+mod proxy_header;
+mod reach;
 mod table;
 #[cfg(test)]
 mod tests;
 mod tunnel;
-mod watched;
+mod view;
 
 pub use proxy::Userspace;
-pub use tunnel::{TUNNEL_TIMEOUT, TunnelFuture, Tunnels, VERSION as TUNNEL_KIND};
+pub use tunnel::{HELD_VERSION as HELD_TUNNEL_KIND, TUNNEL_TIMEOUT, TunnelFuture, Tunnels, VERSION as TUNNEL_KIND};
+pub use view::{PortView, ReplicaState, ReplicaView, Totals, View};
 
 use crate::core::face::MeshEvent;
 use crate::ids::{NodeId, TaskId};
 use crate::routes::RouteTable;
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
 /// What the agent asks of a data plane; none of it blocks. Answers come as [`MeshEvent`]s.
@@ -30,6 +37,19 @@ pub trait DataPlane: Send + Sync {
     fn await_drained(&self, task: TaskId);
     /// Another node has opened a stream to one of our replicas; its first byte, [`TUNNEL_KIND`], has been read.
     fn accept(&self, from: NodeId, send: quinn::SendStream, recv: quinn::RecvStream);
+    /// Likewise; its first byte was [`HELD_TUNNEL_KIND`].
+    fn accept_held(&self, from: NodeId, send: quinn::SendStream, recv: quinn::RecvStream) {
+        self.accept(from, send, recv);
+    }
+    /// What it does on this node, as it really has it.
+    fn view(&self) -> View {
+        View::default()
+    }
+    /// The agent stops: take nothing new, end what can be ended at a boundary, and let what is under way end, for a
+    /// bounded time.
+    fn close(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Where a data plane's events go.

@@ -1,28 +1,43 @@
-//! The userspace data plane: a TCP listener per published port, a copy loop per connection.
+//! The userspace data plane: a TCP listener per published port, and per connection a copy loop or, on an HTTP-aware port,
+//! a server ([`super::http`]).
 
+use super::copy::{copy, tune};
+use super::http::{self, Entry, Gate, Pool};
 use super::table::{Pick, Shared};
 use super::tunnel::{self, Tunnels};
-use super::{DataPlane, Events, watched};
+use super::view::View;
+use super::{DataPlane, Events, proxy_header, reach};
 use crate::core::face::MeshEvent;
 use crate::ids::{NodeId, TaskId};
 use crate::model::spec::Protocol;
-use crate::routes::{Reach, RouteTable};
+use crate::routes::{Port, RouteTable};
+use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Connections open at once through one node's mesh.
 const MAX_CONNECTIONS: usize = 16_384;
-/// Replicas tried for one connection before the client is turned away.
-const MAX_TRIES: usize = 4;
+/// And through one of its ports, so that one alone doesn't take all places.
+const MAX_PORT_CONNECTIONS: usize = 12_288;
+/// Requests at once through HTTP-aware ports, whatever the connections.
+const MAX_REQUESTS: usize = 16_384;
+/// A port that is full is told of this often.
+const FULL_AGAIN: Duration = Duration::from_secs(10);
+/// Replicas tried for one connection or request before the client is turned away.
+pub const MAX_TRIES: usize = 4;
 /// A client waits this long for a port's first replica, or for another one after all failed.
-const EMPTY_WAIT: Duration = Duration::from_secs(2);
+pub const EMPTY_WAIT: Duration = Duration::from_secs(2);
+/// When the agent stops, what is under way gets this long.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// A port that something else holds is tried again this often.
 const REBIND_EVERY: Duration = Duration::from_secs(2);
 /// How often a withdrawn replica's connections are looked at.
@@ -32,6 +47,10 @@ const PICKING_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub struct Userspace {
     shared: Arc<Shared>,
+    /// Clients' connections to HTTP-aware ports.
+    clients: TaskTracker,
+    /// Ends listening, and what can be ended at a boundary.
+    closing: CancellationToken,
     tables: mpsc::UnboundedSender<(u64, Arc<RouteTable>)>,
     drains: mpsc::UnboundedSender<TaskId>,
     slots: Arc<Semaphore>,
@@ -45,19 +64,27 @@ impl Userspace {
         let (tables, table_queue) = mpsc::unbounded_channel();
         let (drains, drain_queue) = mpsc::unbounded_channel();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let listeners = Listeners {
-            bind,
+        let gate = Arc::new(Gate {
             shared: shared.clone(),
             tunnels,
+            pool: Pool::start(shared.clone(), stop.clone()),
+            requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            stop: stop.clone(),
+        });
+        let (clients, closing) = (TaskTracker::new(), stop.child_token());
+        let listeners = Listeners {
+            bind,
+            gate,
             events: events.clone(),
             slots: slots.clone(),
-            stop: stop.clone(),
+            clients: clients.clone(),
+            stop: closing.clone(),
             open: BTreeMap::new(),
             blocked: BTreeMap::new(),
         };
         tokio::spawn(listeners.run(table_queue));
         tokio::spawn(watch_drains(shared.clone(), drain_queue, events, stop.clone()));
-        Self { shared, tables, drains, slots, stop }
+        Self { shared, clients, closing, tables, drains, slots, stop }
     }
 }
 
@@ -72,11 +99,46 @@ impl DataPlane for Userspace {
     }
 
     fn accept(&self, _from: NodeId, send: quinn::SendStream, recv: quinn::RecvStream) {
+        self.take_tunnel(false, send, recv);
+    }
+
+    fn accept_held(&self, _from: NodeId, send: quinn::SendStream, recv: quinn::RecvStream) {
+        self.take_tunnel(true, send, recv);
+    }
+
+    fn view(&self) -> View {
+        self.shared.view()
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        let (shared, clients) = (self.shared.clone(), self.clients.clone());
+        self.closing.cancel();
+        clients.close();
+        Box::pin(async move {
+            let ended = async {
+                clients.wait().await;
+                while !shared.is_all_quiet() {
+                    tokio::time::sleep(DRAIN_LOOK).await;
+                }
+            };
+            // What takes longer is cut.
+            let _ = timeout(CLOSE_TIMEOUT, ended).await;
+        })
+    }
+}
+
+impl Userspace {
+    #[cfg(test)]
+    pub fn is_quiet(&self, task: TaskId) -> bool {
+        self.shared.is_quiet(task)
+    }
+
+    fn take_tunnel(&self, held: bool, send: quinn::SendStream, recv: quinn::RecvStream) {
         let Ok(slot) = self.slots.clone().try_acquire_owned() else { return };
         let (shared, stop) = (self.shared.clone(), self.stop.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = tunnel::serve(shared, send, recv) => {}
+                () = tunnel::serve(shared, held, send, recv) => {}
                 () = stop.cancelled() => {}
             }
             drop(slot);
@@ -112,12 +174,12 @@ async fn watch_drains(
 
 struct Listeners {
     bind: IpAddr,
-    shared: Arc<Shared>,
-    tunnels: Arc<dyn Tunnels>,
+    gate: Arc<Gate>,
     events: Events,
     slots: Arc<Semaphore>,
+    clients: TaskTracker,
     stop: CancellationToken,
-    open: BTreeMap<(Protocol, u16), CancellationToken>,
+    open: BTreeMap<Port, CancellationToken>,
     blocked: BTreeMap<u16, String>,
 }
 
@@ -130,7 +192,11 @@ impl Listeners {
                 next = tables.recv() => match next { Some(next) => Some(next), None => return },
                 () = tokio::time::sleep_until(rebind), if !self.blocked.is_empty() => None,
             };
-            let version = next.map(|(version, table)| (version, self.shared.swap(table)));
+            let version = next.map(|(version, table)| {
+                let picked_before = self.gate.shared.swap(table.clone());
+                self.gate.pool.follow(&table);
+                (version, picked_before)
+            });
             rebind = Instant::now() + REBIND_EVERY;
             self.follow_ports().await;
             if let Some((version, mut picked_before)) = version {
@@ -145,8 +211,8 @@ impl Listeners {
 
     /// Opens what the table has and closes what it hasn't.
     async fn follow_ports(&mut self) {
-        let wanted: BTreeSet<(Protocol, u16)> =
-            self.shared.ports().into_iter().filter(|(p, _)| *p == Protocol::Tcp).collect();
+        let wanted: BTreeSet<Port> =
+            self.gate.shared.ports().into_iter().filter(|(p, _)| *p == Protocol::Tcp).collect();
         self.open.retain(|port, listener| {
             let keep = wanted.contains(port);
             if !keep {
@@ -163,20 +229,21 @@ impl Listeners {
                 Ok(listener) => {
                     let stop = self.stop.child_token();
                     self.open.insert(port, stop.clone());
-                    tokio::spawn(accept_loop(
-                        listener,
-                        port,
-                        self.shared.clone(),
-                        self.tunnels.clone(),
-                        self.slots.clone(),
-                        stop,
-                    ));
+                    let places = Places {
+                        port: port.1,
+                        here: Arc::new(Semaphore::new(MAX_PORT_CONNECTIONS)),
+                        all: self.slots.clone(),
+                        told: None,
+                    };
+                    let accept = accept_loop(listener, port, self.gate.clone(), places, self.clients.clone(), stop);
+                    tokio::spawn(accept);
                 }
                 Err(error) => drop(blocked.insert(port.1, error.to_string())),
             }
         }
         if blocked != self.blocked {
             self.blocked.clone_from(&blocked);
+            self.gate.shared.set_blocked(blocked.clone());
             let _ = self.events.send(MeshEvent::Blocked(blocked)).await;
         }
     }
@@ -192,12 +259,37 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Of connections, one port's and the node's.
+struct Places {
+    port: u16,
+    here: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+    told: Option<Instant>,
+}
+
+impl Places {
+    /// Waits for one: meanwhile clients wait in the listener's backlog.
+    async fn take(&mut self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let free = self.here.available_permits().min(self.all.available_permits());
+        if free == 0 && self.told.is_none_or(|told| told.elapsed() >= FULL_AGAIN) {
+            self.told = Some(Instant::now());
+            let whose = if self.here.available_permits() == 0 { "this port" } else { "this node's mesh" };
+            tracing::warn!(
+                port = self.port,
+                "{whose} has as many connections as it may ({MAX_PORT_CONNECTIONS} a port, {MAX_CONNECTIONS} in all): new ones wait"
+            );
+        }
+        let here = self.here.clone().acquire_owned().await.ok()?;
+        Some((here, self.all.clone().acquire_owned().await.ok()?))
+    }
+}
+
 async fn accept_loop(
     listener: TcpListener,
-    port: (Protocol, u16),
-    shared: Arc<Shared>,
-    tunnels: Arc<dyn Tunnels>,
-    slots: Arc<Semaphore>,
+    port: Port,
+    gate: Arc<Gate>,
+    mut places: Places,
+    clients: TaskTracker,
     stop: CancellationToken,
 ) {
     loop {
@@ -205,8 +297,8 @@ async fn accept_loop(
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let client = match accepted {
-            Ok((client, _)) => client,
+        let (client, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, most likely: the backlog waits while connections end.
                 tracing::warn!(port = port.1, %error, "can't accept a connection");
@@ -214,26 +306,39 @@ async fn accept_loop(
                 continue;
             }
         };
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let (shared, tunnels) = (shared.clone(), tunnels.clone());
-        tokio::spawn(async move {
-            carry(client, port, shared, tunnels).await;
-            drop(slot);
-        });
+        let place = tokio::select! {
+            () = stop.cancelled() => return,
+            place = places.take() => place,
+        };
+        let Some((here, slot)) = place else { return };
+        tune(&client);
+        // Gone already.
+        let Ok(to) = client.local_addr() else { continue };
+        if gate.shared.options(port).is_http() {
+            let (gate, stop) = (gate.clone(), stop.clone());
+            let entry = Entry { port, from, to, _place: Arc::new((here, slot)) };
+            clients.spawn(http::serve(client, gate, entry, stop));
+        } else {
+            let gate = gate.clone();
+            tokio::spawn(async move {
+                carry(client, port, from, to, &gate).await;
+                drop((here, slot));
+            });
+        }
     }
 }
 
 /// One client's connection: to the next replica, or another one if that can't be reached. While there is none it
 /// waits a little for the table to change: a replica may be ready that this node has not yet heard of.
-async fn carry(client: TcpStream, port: (Protocol, u16), shared: Arc<Shared>, tunnels: Arc<dyn Tunnels>) {
-    let _ = client.set_nodelay(true);
+async fn carry(client: TcpStream, port: Port, from: SocketAddr, to: SocketAddr, gate: &Gate) {
+    let shared = &gate.shared;
     let patience = Instant::now() + EMPTY_WAIT;
     let mut tried = Vec::new();
     let mut tries = 0;
     while tries < MAX_TRIES {
         // Before the look, so that no swap falls in between.
         let swap = shared.next_swap();
-        let Some(Pick { backend, counted, picking }) = shared.pick(port, &tried) else {
+        let Some(Pick { backend, options, counted, picking }) = shared.pick(port, from.ip(), &tried) else {
             if tokio::time::timeout_at(patience, swap).await.is_err() {
                 break;
             }
@@ -241,26 +346,28 @@ async fn carry(client: TcpStream, port: (Protocol, u16), shared: Arc<Shared>, tu
             continue;
         };
         tries += 1;
-        match backend.reach {
-            Reach::Local(ip) => {
-                let connect = TcpStream::connect(SocketAddr::new(ip, backend.target));
-                if let Ok(Ok(replica)) = timeout(tunnel::CONNECT_TIMEOUT, connect).await {
-                    drop(picking);
-                    let _ = replica.set_nodelay(true);
-                    return watched::copy(shared.clone(), counted, client, replica).await;
-                }
+        let connected = async {
+            // Both futures are of some size, and an idle connection is not to hold them.
+            let mut replica = Box::pin(reach::connect(&*gate.tunnels, &backend, tunnel::VERSION)).await?;
+            if let Some(version) = options.proxy_protocol {
+                let header = proxy_header::encode(version, from, to);
+                timeout(tunnel::CONNECT_TIMEOUT, replica.write_all(&header)).await??;
             }
-            Reach::Remote(addr) => {
-                let connect = tunnel::connect(&*tunnels, backend.node, addr, backend.task, backend.target);
-                if let Ok((send, recv)) = connect.await {
-                    drop(picking);
-                    return watched::copy(shared.clone(), counted, client, tokio::io::join(recv, send)).await;
-                }
+            Ok::<_, io::Error>(replica)
+        };
+        match Box::pin(connected).await {
+            Ok(replica) => {
+                drop((picking, tried));
+                return Box::pin(copy(counted, client, replica)).await;
+            }
+            Err(error) => {
+                tracing::debug!(port = port.1, task = %backend.task, %error, "a replica could not be reached; trying another");
             }
         }
-        tracing::debug!(port = port.1, task = %backend.task, "a replica could not be reached; trying another");
+        shared.replica_failed(port, backend.task);
         tried.push(backend.task);
     }
+    shared.client_failed(port);
     // Nobody to serve it: a reset tells the client at once.
     let _ = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
 }

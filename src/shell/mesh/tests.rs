@@ -1,10 +1,11 @@
 //! The userspace data plane over loopback, and what a hostile member gets out of the answering side of a tunnel.
 
+use super::copy::{IDLE_TIMEOUT, copy_for};
 use super::table::Shared;
-use super::{DataPlane, TunnelFuture, Tunnels, Userspace, tunnel};
+use super::{DataPlane, ReplicaState, TunnelFuture, Tunnels, Userspace, tunnel};
 use crate::core::face::MeshEvent;
 use crate::ids::{NodeId, TaskId};
-use crate::model::spec::Protocol;
+use crate::model::spec::{PortOptions, Protocol, ProxyProtocol};
 use crate::routes::{Backend, Reach, RouteTable};
 use std::collections::BTreeMap;
 use std::io;
@@ -16,11 +17,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// For things that happen at once unless something is broken.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
@@ -32,31 +33,31 @@ impl Tunnels for NoTunnels {
     }
 }
 
-struct Mesh {
-    plane: Userspace,
+pub struct Mesh {
+    pub plane: Userspace,
     events: mpsc::Receiver<MeshEvent>,
     _stop: DropGuard,
 }
 
 impl Mesh {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let (sink, events) = mpsc::channel(16);
         let stop = CancellationToken::new();
         let plane = Userspace::start(HERE, Arc::new(NoTunnels), sink, stop.clone());
         Self { plane, events, _stop: stop.drop_guard() }
     }
 
-    async fn event(&mut self) -> MeshEvent {
+    pub async fn event(&mut self) -> MeshEvent {
         within("an event of the mesh", self.events.recv()).await.expect("the mesh runs")
     }
 }
 
 /// A number nobody listens on.
-async fn free_port() -> u16 {
+pub async fn free_port() -> u16 {
     TcpListener::bind((HERE, 0)).await.unwrap().local_addr().unwrap().port()
 }
 
-fn table(published: u16, targets: &[u16]) -> Arc<RouteTable> {
+pub fn table(published: u16, targets: &[u16]) -> Arc<RouteTable> {
     let backend = |(n, target): (usize, &u16)| Backend {
         task: TaskId::from_u128(n as u128 + 1),
         node: NodeId::from_u128(1),
@@ -64,7 +65,7 @@ fn table(published: u16, targets: &[u16]) -> Arc<RouteTable> {
         reach: Reach::Local(HERE),
     };
     let backends = targets.iter().enumerate().map(backend).collect();
-    Arc::new(RouteTable { ports: BTreeMap::from([((Protocol::Tcp, published), backends)]), local: BTreeMap::new() })
+    Arc::new(RouteTable { ports: BTreeMap::from([((Protocol::Tcp, published), backends)]), ..RouteTable::default() })
 }
 
 /// Reads to the client's half-close, then answers with its name and what it read.
@@ -127,6 +128,70 @@ async fn a_port_held_by_somebody_else_is_told_and_taken_when_it_is_free_while_ot
     assert_eq!(ask(port, "hi").await, "a:hi");
 }
 
+#[tokio::test]
+async fn a_port_that_asks_for_it_tells_replicas_the_clients_address() {
+    let port = free_port().await;
+    let mut with = (*table(port, &[replica("a").await])).clone();
+    let options = PortOptions { proxy_protocol: Some(ProxyProtocol::V1), ..PortOptions::default() };
+    with.options = BTreeMap::from([((Protocol::Tcp, port), options)]);
+    let mut mesh = Mesh::start();
+    mesh.plane.apply(1, Arc::new(with));
+    assert_eq!(mesh.event().await, MeshEvent::Applied { version: 1 });
+    let mut client = TcpStream::connect((HERE, port)).await.unwrap();
+    let own = client.local_addr().unwrap().port();
+    client.write_all(b"hello").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut answer = String::new();
+    within("an answer", client.read_to_string(&mut answer)).await.unwrap();
+    assert_eq!(answer, format!("a:PROXY TCP4 127.0.0.1 127.0.0.1 {own} {port}\r\nhello"));
+}
+
+#[tokio::test]
+async fn the_view_is_what_is_really_there_while_a_replica_drains() {
+    let listener = TcpListener::bind((HERE, 0)).await.unwrap();
+    let (port, target) = (free_port().await, listener.local_addr().unwrap().port());
+    let mut mesh = Mesh::start();
+    mesh.plane.apply(1, table(port, &[target, free_port().await]));
+    assert_eq!(mesh.event().await, MeshEvent::Applied { version: 1 });
+    let client = TcpStream::connect((HERE, port)).await.unwrap();
+    let (server, _) = within("the connection at the replica", listener.accept()).await.unwrap();
+    mesh.plane.apply(2, table(port, &[]));
+    assert_eq!(mesh.event().await, MeshEvent::Applied { version: 2 });
+    let view = mesh.plane.view();
+    let seen = &view.ports[0];
+    assert_eq!((view.plane, seen.port, seen.totals.open, seen.totals.connections), ("userspace", port, 1, 1));
+    let shown: Vec<_> = seen.replicas.iter().map(|r| (r.task.as_u128(), r.state, r.open, r.total)).collect();
+    assert_eq!(shown, [(1, ReplicaState::Draining, 1, 1)]);
+    drop((client, server));
+    within("the end of the connection", async {
+        while mesh.plane.view().ports[0].totals.open > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(mesh.plane.view().ports[0].replicas.is_empty(), "what has gone for good isn't shown");
+}
+
+/// Time is the test's own: an hour passes at once, and what moves in it is counted.
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_closed_after_an_hour_of_silence_and_not_before() {
+    let shared = Shared::new();
+    drop(shared.swap(table(80, &[1])));
+    let counted = shared.pick((Protocol::Tcp, 80), HERE, &[]).unwrap().counted;
+    let (mut client, near) = tokio::io::duplex(64);
+    let (mut server, far) = tokio::io::duplex(64);
+    let copying = tokio::spawn(async move { copy_for(&counted, near, far, IDLE_TIMEOUT).await });
+    let began = tokio::time::Instant::now();
+    for _ in 0..3 {
+        tokio::time::sleep(IDLE_TIMEOUT / 2).await;
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(server.read_u8().await.unwrap(), b'x');
+    }
+    let ended = copying.await.unwrap().unwrap_err();
+    assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+    assert!(began.elapsed() >= IDLE_TIMEOUT * 5 / 2 - Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
 /// What the answering side says to these bytes, a tunnel's header without its first, when nothing follows.
 async fn answer_to(shared: &Arc<Shared>, header: &[u8]) -> Vec<u8> {
     let (mut peer, ours) = tokio::io::duplex(1024);
@@ -138,7 +203,7 @@ async fn answer_to(shared: &Arc<Shared>, header: &[u8]) -> Vec<u8> {
         peer.read_to_end(&mut answer).await.unwrap();
         answer
     };
-    within("the tunnel's end", async { tokio::join!(tunnel::serve(shared.clone(), send, recv), talk).1 }).await
+    within("the tunnel's end", async { tokio::join!(tunnel::serve(shared.clone(), false, send, recv), talk).1 }).await
 }
 
 #[tokio::test]
@@ -149,12 +214,12 @@ async fn whatever_a_member_asks_its_tunnel_ends_at_a_published_target_or_nowhere
     let task = TaskId::from_u128(u128::from_be_bytes(*b"a published task"));
     let shared = Shared::new();
     let local = BTreeMap::from([((task, published), SocketAddr::new(HERE, published))]);
-    drop(shared.swap(Arc::new(RouteTable { ports: BTreeMap::new(), local })));
+    drop(shared.swap(Arc::new(RouteTable { local, ..RouteTable::default() })));
 
-    let asked = tunnel::encode(task, published);
+    let asked = tunnel::encode(tunnel::VERSION, task, published);
     assert_eq!(answer_to(&shared, &asked[1..]).await, b"\0published:", "the honest question");
     // The same machine and task, a port that isn't published.
-    assert_eq!(answer_to(&shared, &tunnel::encode(task, private_port)[1..]).await, [1]);
+    assert_eq!(answer_to(&shared, &tunnel::encode(tunnel::VERSION, task, private_port)[1..]).await, [1]);
     // One bit off anywhere, task or port: not the target any more.
     for bit in 0..(asked.len() - 1) * 8 {
         let mut header = asked[1..].to_vec();

@@ -2,6 +2,7 @@
 //! certificates. The stream opens with a header (version, task, port); the other side answers with one byte once
 //! it has connected. It connects to its own replicas' published targets and to nothing else, whatever is asked.
 
+use super::copy::copy;
 use super::table::Shared;
 use crate::ids::{NodeId, TaskId};
 use std::future::Future;
@@ -14,8 +15,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// The first byte of every tunnel; other streams between nodes begin with others.
+/// The first byte of a tunnel; other streams between nodes begin with others.
 pub const VERSION: u8 = 1;
+/// Of a tunnel that carries requests one after the other: who opened it closes it as soon as its replica is withdrawn and
+/// has answered, so until then it holds up the replica's stop, however quiet it is.
+pub const HELD_VERSION: u8 = 3;
 const TUNNEL_HEADER_BYTES: usize = 1 + 16 + 2;
 const CONNECTED: u8 = 0;
 const NOT_HERE: u8 = 1;
@@ -40,10 +44,11 @@ pub async fn connect(
     addr: SocketAddr,
     task: TaskId,
     target: u16,
+    version: u8,
 ) -> io::Result<Streams> {
     let open = async {
         let (mut send, mut recv) = tunnels.open(node, addr).await?;
-        let header = encode(task, target);
+        let header = encode(version, task, target);
         send.write_all(&header).await?;
         match recv.read_u8().await? {
             CONNECTED => Ok((send, recv)),
@@ -54,9 +59,9 @@ pub async fn connect(
     timeout(TUNNEL_TIMEOUT, open).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
-pub fn encode(task: TaskId, target: u16) -> [u8; TUNNEL_HEADER_BYTES] {
+pub fn encode(version: u8, task: TaskId, target: u16) -> [u8; TUNNEL_HEADER_BYTES] {
     let mut header = [0; TUNNEL_HEADER_BYTES];
-    header[0] = VERSION;
+    header[0] = version;
     header[1..17].copy_from_slice(&task.as_u128().to_be_bytes());
     header[17..].copy_from_slice(&target.to_be_bytes());
     header
@@ -70,8 +75,8 @@ fn decode(header: [u8; TUNNEL_HEADER_BYTES - 1]) -> (TaskId, u16) {
     (TaskId::from_u128(u128::from_be_bytes(task)), u16::from_be_bytes(target))
 }
 
-/// The answering side, until the connection ends. The first byte, [`VERSION`], has been read.
-pub async fn serve<S, R>(shared: Arc<Shared>, mut send: S, mut recv: R)
+/// The answering side, until the connection ends. The first byte has been read: `held` if it was [`HELD_VERSION`].
+pub async fn serve<S, R>(shared: Arc<Shared>, held: bool, mut send: S, mut recv: R)
 where
     S: AsyncWrite + Unpin,
     R: AsyncRead + Unpin,
@@ -86,12 +91,85 @@ where
         let _ = send.write_u8(NOT_HERE).await;
         return;
     };
+    counted.hold(held);
     let Ok(Ok(replica)) = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await else {
         let _ = send.write_u8(REFUSED).await;
         return;
     };
-    let _ = replica.set_nodelay(true);
-    if send.write_u8(CONNECTED).await.is_ok() {
-        super::watched::copy(shared, Some(counted), tokio::io::join(recv, send), replica).await;
+    super::copy::tune(&replica);
+    if send.write_u8(CONNECTED).await.is_err() {
+        return;
+    }
+    copy(counted, tokio::io::join(recv, send), replica).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::RouteTable;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::net::Ipv4Addr;
+    use tokio::net::TcpListener;
+
+    const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+    /// What the answering side says to these bytes behind the first, and whether somebody came to the published target.
+    async fn answered(bytes: &[u8], task: TaskId, target: u16, held: bool) -> (Vec<u8>, bool) {
+        let published = TcpListener::bind((HERE, 0)).await.unwrap();
+        let shared = Shared::new();
+        let local = BTreeMap::from([((task, target), published.local_addr().unwrap())]);
+        drop(shared.swap(Arc::new(RouteTable { local, ..RouteTable::default() })));
+        let (mut peer, ours) = tokio::io::duplex(1024);
+        let (recv, send) = tokio::io::split(ours);
+        let talk = async {
+            // It may have been turned away before it has said all.
+            let _ = peer.write_all(bytes).await;
+            let _ = peer.shutdown().await;
+            let mut answer = Vec::new();
+            let _ = peer.read_to_end(&mut answer).await;
+            answer
+        };
+        let ends = async { tokio::join!(serve(shared, held, send, recv), talk).1 };
+        let mut ends = std::pin::pin!(ends);
+        tokio::select! {
+            answer = &mut ends => (answer, false),
+            accepted = published.accept() => {
+                drop(accepted);
+                (ends.await, true)
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_header_reads_back(version: u8, task: u128, target: u16) {
+            let header = encode(version, TaskId::from_u128(task), target);
+            prop_assert_eq!(header[0], version);
+            let rest: [u8; TUNNEL_HEADER_BYTES - 1] = header[1..].try_into().unwrap();
+            prop_assert_eq!(decode(rest), (TaskId::from_u128(task), target));
+        }
+
+        #[test]
+        fn whatever_comes_only_the_published_target_is_connected_to(
+            bytes in proptest::collection::vec(any::<u8>(), 0..64), task: u128, target: u16, held: bool, honest: bool
+        ) {
+            let task = TaskId::from_u128(task);
+            let mut sent = bytes;
+            if honest {
+                sent.splice(0..0, encode(VERSION, task, target)[1..].iter().copied());
+            }
+            let asked = sent.first_chunk::<{ TUNNEL_HEADER_BYTES - 1 }>().map(|header| decode(*header));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let (answer, connected) = runtime.block_on(answered(&sent, task, target, held));
+            prop_assert_eq!(connected, asked == Some((task, target)));
+            match asked {
+                Some(_) if connected => prop_assert_eq!(answer.first(), Some(&CONNECTED)),
+                Some(_) => prop_assert_eq!(answer, [NOT_HERE]),
+                None => prop_assert_eq!(answer, b""),
+            }
+        }
     }
 }

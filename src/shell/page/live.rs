@@ -4,6 +4,7 @@ use super::Shared;
 use super::picture::Picture;
 use crate::core::face::Refused;
 use crate::shell::api::{Answer, Failure, Snapshot, Want};
+use crate::shell::events::{Batch, Events};
 use crate::shell::handle::AgentHandle;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -22,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOK_WHOLE: u32 = 20;
 /// Changes that a slow page may fall behind before it is sent a whole picture instead.
 const MAX_BEHIND: usize = 64;
+/// Events of the past that a page begins with.
+const LOOK_BACK: u64 = 200;
 /// Open pages of one node.
 const MAX_PAGES: usize = 200;
 /// So that a page finds out that its agent has gone, and proxies leave the stream open.
@@ -30,6 +33,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Watch {
     agent: AgentHandle,
+    events: Events,
     seen: Arc<Mutex<Seen>>,
     changes: broadcast::Sender<Arc<str>>,
     stop: CancellationToken,
@@ -45,8 +49,8 @@ struct Seen {
 }
 
 impl Watch {
-    pub fn start(agent: AgentHandle, stop: CancellationToken) -> Self {
-        let watch = Self { agent, seen: Arc::default(), changes: broadcast::Sender::new(MAX_BEHIND), stop };
+    pub fn start(agent: AgentHandle, events: Events, stop: CancellationToken) -> Self {
+        let watch = Self { agent, events, seen: Arc::default(), changes: broadcast::Sender::new(MAX_BEHIND), stop };
         let looking = watch.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(LOOK_EVERY);
@@ -95,7 +99,13 @@ impl Watch {
     async fn stream(self) -> Result<impl Stream<Item = Result<Event, Infallible>>, Refused> {
         let (picture, changes) = self.join().await?;
         let stop = self.stop.clone();
-        let first = stream::iter([event("picture", &picture)]);
+        let mut listener = self.events.listen_after(LOOK_BACK);
+        let before = happened(&listener.take());
+        let first = stream::iter([event("picture", &picture), before]);
+        let happens = stream::unfold(listener, |mut listener| async move {
+            let batch = listener.next().await;
+            Some((happened(&batch), listener))
+        });
         let rest = stream::unfold((self, changes), |(watch, mut changes)| async move {
             match changes.recv().await {
                 Ok(delta) => Some((event("change", &delta), (watch, changes))),
@@ -106,8 +116,13 @@ impl Watch {
                 Err(broadcast::error::RecvError::Closed) => None,
             }
         });
-        Ok(first.chain(rest).map(Ok).take_until(stop.cancelled_owned()))
+        Ok(first.chain(stream::select(rest, happens)).map(Ok).take_until(stop.cancelled_owned()))
     }
+}
+
+/// Docker's messages, in a list.
+fn happened(batch: &Batch) -> Event {
+    event("happened", &serde_json::Value::from(batch.messages(|_| true)).to_string())
 }
 
 fn event(name: &str, data: &str) -> Event {

@@ -3,9 +3,12 @@
 
 use super::Shared;
 use crate::core::face::Notice;
+use crate::core::view::{HealthView, ServiceView};
+use crate::ids::NodeId;
 use crate::model::node::Liveness;
 use crate::model::task::TaskPhase;
 use crate::shell::api::{Answer, Snapshot, Want};
+use crate::shell::mesh::{PortView, View};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
@@ -54,10 +57,13 @@ impl Counters {
 /// `GET /metrics`.
 pub async fn serve(State(page): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
     page.guard.may_look(&headers)?;
-    let snapshot = page.agent.query(|core| Snapshot::of(core, Want::ALL)).await?;
+    let (snapshot, health) = page.agent.query(|core| (Snapshot::of(core, Want::ALL), core.health())).await?;
     let mut text = Text::default();
     gauges(&mut text, &snapshot);
+    replication(&mut text, &health, &snapshot);
     counters(&mut text, &page.counters);
+    mesh(&mut text, &page.mesh.view(), &snapshot);
+    page.measured.write(&mut text);
     process(&mut text);
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text.0).into_response())
 }
@@ -115,7 +121,7 @@ fn gauges(text: &mut Text, seen: &Snapshot) {
     });
     text.metric("tasks", "gauge", "Tasks of the cluster by phase, and whether they are this node's.", rows);
 
-    let each = |value: fn(&crate::core::view::ServiceView) -> u64| {
+    let each = |value: fn(&ServiceView) -> u64| {
         seen.services.iter().map(move |s| (labels(&[("service", &s.service.name)]), value(s))).collect::<Vec<_>>()
     };
     text.metric("service_replicas_desired", "gauge", "Replicas that should run.", each(|s| s.desired.into()));
@@ -131,6 +137,39 @@ fn gauges(text: &mut Text, seen: &Snapshot) {
         "gauge",
         "1 while no majority of the electorate is known to hold the service's last change.",
         each(|s| u64::from(s.pending.is_some())),
+    );
+}
+
+fn replication(text: &mut Text, health: &HealthView, seen: &Snapshot) {
+    text.one("suspicions_total", "counter", "Times this node came to suspect another one.", health.suspicions);
+    text.one(
+        "suspicions_refuted_total",
+        "counter",
+        "False alarms: times that one whom this node suspected turned out to live.",
+        health.refuted,
+    );
+    text.one(
+        "probe_patience",
+        "gauge",
+        "How many times as slowly as usual this node probes others, because it doubts itself; 1 is well.",
+        health.patience,
+    );
+    let name = |id: &NodeId| {
+        let fact = seen.node(*id).and_then(|node| node.fact.as_ref());
+        fact.map_or_else(|| id.to_string(), |fact| fact.hostname.clone())
+    };
+    // By name, of which two may be alike: the worse one counts.
+    let mut lags: BTreeMap<String, u32> = BTreeMap::new();
+    for (node, lag) in &health.lags {
+        let worst = lags.entry(name(node)).or_default();
+        *worst = (*worst).max(*lag);
+    }
+    let rows = lags.into_iter().map(|(name, lag)| (labels(&[("node", &name)]), lag));
+    text.metric(
+        "replication_lag_records",
+        "gauge",
+        "How many of this node's writes each other node is not known to hold.",
+        rows,
     );
 }
 
@@ -151,6 +190,42 @@ fn counters(text: &mut Text, counters: &Counters) {
     );
     one("rollbacks_total", "Automatic rollbacks begun while this node held the lease.", &counters.rollbacks);
     one("warnings_total", "Warnings in this agent's log.", &counters.warnings);
+}
+
+/// Of what comes in through this node's published ports, by service and port.
+fn mesh(text: &mut Text, view: &View, seen: &Snapshot) {
+    let each = |value: fn(&PortView) -> u64| {
+        let row = move |port: &PortView| {
+            let owns = |s: &&ServiceView| {
+                s.service.ports.iter().any(|p| (p.protocol, p.published) == (port.protocol, port.port))
+            };
+            let service = seen.services.iter().find(owns).map_or("", |s| s.service.name.as_str());
+            (labels(&[("service", service), ("port", &port.port.to_string())]), value(port))
+        };
+        view.ports.iter().map(row).collect::<Vec<_>>()
+    };
+    let mut counter = |name, help, value| text.metric(name, "counter", help, each(value));
+    counter(
+        "mesh_connections_total",
+        "Connections (on an HTTP-aware port: requests) sent to replicas through this node's port.",
+        |port| port.totals.connections,
+    );
+    counter("mesh_retries_total", "Times another replica was tried.", |port| port.totals.retries);
+    counter("mesh_failures_total", "Clients that were turned away.", |port| port.totals.failures);
+    counter("mesh_sent_bytes_total", "Bytes sent to replicas.", |port| port.totals.sent_bytes);
+    counter("mesh_received_bytes_total", "Bytes received from replicas.", |port| port.totals.received_bytes);
+    text.metric(
+        "mesh_connections_open",
+        "gauge",
+        "Connections (on an HTTP-aware port: requests) that are open.",
+        each(|port| port.totals.open),
+    );
+    text.metric(
+        "mesh_port_blocked",
+        "gauge",
+        "1 while the port can't be opened on this node.",
+        each(|port| u64::from(port.blocked.is_some())),
+    );
 }
 
 /// Under the names that every exporter uses, with our prefix. Where there is no /proc they are left out.
@@ -180,26 +255,40 @@ fn liveness_name(liveness: Liveness) -> &'static str {
     }
 }
 
-fn labels(pairs: &[(&str, &str)]) -> String {
+pub(super) fn labels(pairs: &[(&str, &str)]) -> String {
     let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
     format!("{{{}}}", pairs.join(","))
 }
 
 #[derive(Default)]
-struct Text(String);
+pub(super) struct Text(pub(super) String);
 
 impl Text {
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+    pub(super) fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         self.metric(name, kind, help, [(String::new(), value)]);
     }
 
-    fn metric<V: Display>(&mut self, name: &str, kind: &str, help: &str, rows: impl IntoIterator<Item = (String, V)>) {
+    pub(super) fn metric<V: Display>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = (String, V)>,
+    ) {
+        self.head(name, kind, help);
+        for (labels, value) in rows {
+            self.row(name, &labels, value);
+        }
+    }
+
+    pub(super) fn head(&mut self, name: &str, kind: &str, help: &str) {
         // Writing to a string can't fail.
         let _ = writeln!(self.0, "# HELP peer_{name} {help}\n# TYPE peer_{name} {kind}");
-        for (labels, value) in rows {
-            let _ = writeln!(self.0, "peer_{name}{labels} {value}");
-        }
+    }
+
+    pub(super) fn row(&mut self, name: &str, labels: &str, value: impl Display) {
+        let _ = writeln!(self.0, "peer_{name}{labels} {value}");
     }
 }
 

@@ -9,12 +9,19 @@
 mod act;
 mod guard;
 mod live;
+mod look;
+mod measured;
 mod metrics;
 mod picture;
 
+pub use measured::Measured;
 pub use metrics::Counters;
 
+use crate::ids::NodeId;
+use crate::shell::events::Events;
 use crate::shell::handle::AgentHandle;
+use crate::shell::logs::LogSource;
+use crate::shell::mesh::DataPlane;
 use anyhow::Context;
 use axum::Router;
 use axum::http::HeaderValue;
@@ -27,6 +34,7 @@ use guard::Guard;
 use live::Watch;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -46,9 +54,26 @@ impl Page {
     }
 }
 
+/// What the page shows, and where it comes from.
+#[derive(Clone)]
+pub struct Sources {
+    pub agent: AgentHandle,
+    pub counters: Arc<Counters>,
+    pub measured: Arc<Measured>,
+    pub events: Events,
+    pub logs: Arc<dyn LogSource>,
+    pub mesh: Arc<dyn DataPlane>,
+    /// Of the connection to another node, where there is one.
+    pub round_trip: Arc<dyn Fn(NodeId) -> Option<Duration> + Send + Sync>,
+}
+
 struct Shared {
     agent: AgentHandle,
     counters: Arc<Counters>,
+    mesh: Arc<dyn DataPlane>,
+    measured: Arc<Measured>,
+    logs: Arc<dyn LogSource>,
+    round_trip: Arc<dyn Fn(NodeId) -> Option<Duration> + Send + Sync>,
     watch: Watch,
     guard: Guard,
 }
@@ -57,17 +82,13 @@ struct Shared {
 ///
 /// # Errors
 /// The address can't be bound.
-pub async fn serve(
-    addr: SocketAddr,
-    token: String,
-    agent: AgentHandle,
-    counters: Arc<Counters>,
-    stop: CancellationToken,
-) -> anyhow::Result<Page> {
+pub async fn serve(addr: SocketAddr, token: String, sources: Sources, stop: CancellationToken) -> anyhow::Result<Page> {
     let listener = TcpListener::bind(addr).await.with_context(|| format!("can't serve the page on {addr}"))?;
     let addr = listener.local_addr()?;
-    let watch = Watch::start(agent.clone(), stop.clone());
-    let shared = Arc::new(Shared { agent, counters, watch, guard: Guard::new(addr, token.clone()) });
+    let Sources { agent, counters, measured, events, logs, mesh, round_trip } = sources;
+    let watch = Watch::start(agent.clone(), events, stop.clone());
+    let guard = Guard::new(addr, token.clone());
+    let shared = Arc::new(Shared { agent, counters, measured, logs, mesh, round_trip, watch, guard });
     let router = Router::new()
         .route("/", get(|| asset("text/html; charset=utf-8", include_str!("assets/page.html"))))
         .route("/page.css", get(|| asset("text/css; charset=utf-8", include_str!("assets/page.css"))))
@@ -76,6 +97,8 @@ pub async fn serve(
         .route("/metrics", get(metrics::serve))
         .route("/act", post(act::act))
         .route("/history/{service}", get(act::history))
+        .route("/logs/{service}", get(look::logs))
+        .route("/network", get(look::network))
         .with_state(shared);
     tokio::spawn(async move {
         let serving = axum::serve(listener, router).into_future();

@@ -77,10 +77,12 @@ fn node(view: &NodeView) -> Value {
 }
 
 fn service(view: &ServiceView) -> Value {
-    let (mode, replicas) = match view.spec.mode {
-        Mode::Replicated(n) => ("replicated", Some(n)),
-        Mode::Global => ("global", None),
+    let replicas = match view.spec.mode {
+        Mode::Replicated(n) => Some(n),
+        Mode::ReplicatedJob { total, .. } => Some(total),
+        Mode::Global | Mode::GlobalJob => None,
     };
+    let mode = view.spec.mode.as_str();
     let port = |p: &crate::model::spec::PublishedPort| {
         let mode = if p.mode == PublishMode::Host { "host" } else { "ingress" };
         json!({"published": p.published, "target": p.target, "protocol": p.protocol.as_str(), "mode": mode})

@@ -79,6 +79,8 @@ fn pending_services(lab: &Lab, traces: &[Trace], seat: &Seat) -> Option<(&'stati
             Ok(spec) => match spec.mode {
                 Mode::Replicated(replicas) => replicas as usize,
                 Mode::Global => traces.len(),
+                // The chaos runs none.
+                Mode::ReplicatedJob { .. } | Mode::GlobalJob => continue,
             },
             Err(error) => return Some(("U4", format!("service {name}: {error}"))),
         };

@@ -51,12 +51,14 @@ impl World {
                     }
                 }
                 Mode::Global => eligible,
+                // The plans have none yet.
+                Mode::ReplicatedJob { .. } | Mode::GlobalJob => continue,
             };
             let expected = match service.spec.mode {
                 _ if fits_anywhere(&service.spec) => expected,
                 Mode::Replicated(_) if serving + unplaced >= expected => serving.min(expected),
                 Mode::Replicated(_) => expected,
-                Mode::Global => serving.min(expected),
+                _ => serving.min(expected),
             };
             let paused = service.rollout.as_ref().is_some_and(|r| r.state.is_paused());
             if good

@@ -159,8 +159,6 @@ fn recorded_stack_service() {
 fn what_is_not_supported_yet_is_named() {
     for (path, value) in [
         ("Networks", json!([{"Target": "net1"}])),
-        ("Mode.ReplicatedJob", json!({"MaxConcurrent": 1})),
-        ("Mode.GlobalJob", json!({})),
         ("TaskTemplate.ContainerSpec.Isolation", json!("hyperv")),
         ("TaskTemplate.ContainerSpec.Privileges.CredentialSpec", json!({"File": "x"})),
         ("TaskTemplate.ContainerSpec.Privileges.SELinuxContext", json!({"Disable": true})),
@@ -174,6 +172,27 @@ fn what_is_not_supported_yet_is_named() {
         let error = parse(&with(path, value)).unwrap_err();
         assert_eq!(error.field, path);
         assert!(error.why.ends_with("not supported yet"), "{error}");
+    }
+}
+
+#[test]
+fn a_job_runs_as_many_as_it_says_and_is_never_restarted_after_a_success() {
+    let mode = |value| parse(&with("Mode", value)).unwrap().mode;
+    let replicated = |concurrent, total| Mode::ReplicatedJob { concurrent, total };
+    assert_eq!(mode(json!({"ReplicatedJob": {}})), replicated(1, 1));
+    assert_eq!(mode(json!({"ReplicatedJob": {"MaxConcurrent": 3}})), replicated(3, 3));
+    assert_eq!(mode(json!({"ReplicatedJob": {"MaxConcurrent": 2, "TotalCompletions": 7}})), replicated(2, 7));
+    assert_eq!(mode(json!({"GlobalJob": {}})), Mode::GlobalJob);
+    let job = parse(&with("Mode", json!({"GlobalJob": {}}))).unwrap();
+    assert_eq!(job.task.restart.condition, RestartCondition::OnFailure, "Swarm reads `any` so");
+    for (bad, says) in [
+        (json!({"ReplicatedJob": {}, "GlobalJob": {}}), "both ReplicatedJob and GlobalJob"),
+        (json!({"Replicated": {}, "ReplicatedJob": {}}), "both Replicated and ReplicatedJob"),
+        (json!({"ReplicatedJob": {"TotalCompletions": -1}}), "is negative"),
+        (json!({"ReplicatedJob": {"MaxConcurrent": 1_000_000}}), "is too many"),
+    ] {
+        let error = parse(&with("Mode", bad)).unwrap_err();
+        assert!(error.field.starts_with("Mode") && error.why.contains(says), "{error}");
     }
 }
 
@@ -461,4 +480,20 @@ fn replace_nth(at: &mut Value, left: &mut usize, value: &Value) {
         }),
         _ => {}
     }
+}
+
+#[test]
+fn options_of_ports_are_checked_with_the_rest() {
+    let spec = |labels: Value| {
+        let mut spec = minimal();
+        spec["Labels"] = labels;
+        spec["EndpointSpec"] = json!({"Ports": [{"TargetPort": 8080, "PublishedPort": 80}]});
+        parse_with_warnings(&spec.to_string())
+    };
+    let (good, warnings) = spec(json!({"peer.port.80": "protocol=http,prefer=local"})).unwrap();
+    assert!(good.options(&good.ports[0]).is_http() && warnings.is_empty());
+    let error = spec(json!({"peer.port.80": "protocol=smtp"})).unwrap_err();
+    assert_eq!(error.to_string(), "Labels.peer.port.80: invalid protocol \"smtp\": want tcp, http or h2c");
+    let (_, warnings) = spec(json!({"peer.port.81": "protocol=http"})).unwrap();
+    assert_eq!(warnings, ["Labels.peer.port.81: has no effect: no such port is published in ingress mode"]);
 }

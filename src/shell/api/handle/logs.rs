@@ -120,7 +120,7 @@ impl Wanted {
 }
 
 /// "1136073600.000000001"; 0 where there is none.
-fn time(query: &Query, key: &str) -> Result<u64, Failure> {
+pub(super) fn time(query: &Query, key: &str) -> Result<u64, Failure> {
     let Some(text) = query.text(key) else { return Ok(0) };
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     let nanos = format!("{fraction:0<9.9}");

@@ -56,7 +56,7 @@ async fn pass(api: &Api, segments: &[&str], request: Request) -> Answer {
             incoming::discard(request.into_body()).await;
             match segments {
                 ["networks", text] if method != "POST" => Err(Failure::not_found(format!("network {text} not found"))),
-                _ => dispatch::without_engine(api, &method, segments),
+                _ => dispatch::without_engine(&method, segments),
             }
         }
     }

@@ -1,9 +1,9 @@
 //! `/secrets` and `/configs`, which differ in one thing: a secret's content is sealed before it leaves here.
 
 use crate::core::face::Request as Ask;
-use crate::core::view::ObjectView;
+use crate::core::view::{ObjectView, ServiceView};
 use crate::ids::ObjectId;
-use crate::model::object::{ObjectKind, heading};
+use crate::model::object::{Object, ObjectKind, heading};
 use crate::shell::api::backend::Want;
 use crate::shell::api::filters::Filters;
 use crate::shell::api::incoming::Call;
@@ -16,6 +16,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 const FILTERS: &[&str] = &["id", "label", "name", "names"];
 
@@ -49,22 +51,65 @@ pub async fn find(api: &Api, kind: ObjectKind, text: &str) -> Result<ObjectView,
 
 async fn create(api: &Api, kind: ObjectKind, call: &Call) -> Answer {
     let (spec, data) = read(kind, call)?;
-    let data = data.unwrap_or_default();
+    let data = sealed(api, kind, &spec, data.unwrap_or_default()).await?;
+    let accepted = api.backend.request(Ask::CreateObject { kind, spec_json: spec, data }).await?;
+    reply::created(&accepted)
+}
+
+/// The content as it may become a record.
+async fn sealed(api: &Api, kind: ObjectKind, spec: &str, data: Vec<u8>) -> Result<Vec<u8>, Failure> {
     if data.is_empty() || data.len() > kind.max_bytes() {
         let (what, most) = (kind.as_str(), kind.max_bytes());
         return Err(Failure::invalid(format!("{what} data must be larger than 0 and at most {most} bytes")));
     }
-    let data = match kind {
-        ObjectKind::Secret => {
-            let cluster = api.backend.snapshot(Want::CLUSTER).await?.cluster.id;
-            let name = heading(&spec).map_err(Failure::invalid)?.name;
-            let sealed = api.extra.vault.seal(ObjectId::of_name(cluster, kind, &name), &data);
-            sealed.map_err(|error| Failure::unavailable(format!("the secret can't be sealed: {error}")))?
-        }
-        _ => data,
+    if kind != ObjectKind::Secret {
+        return Ok(data);
+    }
+    let cluster = api.backend.snapshot(Want::CLUSTER).await?.cluster.id;
+    let name = heading(spec).map_err(Failure::invalid)?.name;
+    let sealed = api.extra.vault.seal(ObjectId::of_name(cluster, kind, &name), &data);
+    sealed.map_err(|error| Failure::unavailable(format!("the secret can't be sealed: {error}")))
+}
+
+/// Of which secret or config this one is a later version.
+const VERSION_OF: &str = "com.peer.version-of";
+
+/// New content under a name of its own, to which every service that uses an older version is moved; Docker's API has no
+/// such thing. The older versions stay for as long as somebody may roll back to them.
+pub async fn renew(api: &Api, kind: ObjectKind, text: &str, call: &Call) -> Answer {
+    let (said, data) = read(kind, call)?;
+    let said = Fields::parse(&said).unwrap_or_default();
+    let view = find(api, kind, text).await?;
+    let first = view.object.labels.get(VERSION_OF).unwrap_or(&view.object.name).clone();
+    let all = api.backend.objects(kind).await?;
+    let is_of = |object: &Object| match object.labels.get(VERSION_OF) {
+        Some(of) => *of == first,
+        None => object.name == first,
     };
-    let accepted = api.backend.request(Ask::CreateObject { kind, spec_json: spec, data }).await?;
-    reply::created(&accepted)
+    let old: BTreeSet<ObjectId> = all.iter().filter(|v| is_of(&v.object)).map(|v| v.object.id).collect();
+    let taken = |name: &str| all.iter().any(|view| view.object.name == name);
+    let name = (2..).map(|number| format!("{first}.v{number}")).find(|name| !taken(name)).unwrap_or_default();
+    // Labels that are said take the place of those of the version before.
+    let mut spec = Fields::parse(&view.object.spec_json).unwrap_or_default();
+    let said_labels: Option<BTreeMap<String, String>> =
+        said.get("Labels").and_then(|text| serde_json::from_str(text).ok());
+    let mut labels = said_labels.unwrap_or_else(|| view.object.labels.clone());
+    labels.insert(VERSION_OF.to_owned(), first);
+    spec.set("Name", &name);
+    spec.set("Labels", &labels);
+    let spec_json = serde_json::to_string(&spec).map_err(|error| Failure::invalid(error.to_string()))?;
+    let data = sealed(api, kind, &spec_json, data.unwrap_or_default()).await?;
+    let accepted = api.backend.request(Ask::RenewObject { kind, old, spec_json, data }).await?;
+    let services = api.backend.snapshot(Want::SERVICES).await?.services;
+    let uses = |view: &&ServiceView| {
+        view.spec.task.container.files.iter().any(|file| file.kind == kind && file.object.to_string() == accepted.id)
+    };
+    let services: Vec<Value> = services
+        .iter()
+        .filter(uses)
+        .map(|view| json!({ "ID": view.service.id.to_string(), "Name": view.service.name }))
+        .collect();
+    reply::ok(&json!({ "ID": accepted.id, "Name": name, "Services": services, "Warnings": accepted.warnings }))
 }
 
 /// Docker allows only the labels to change; clients send the content along, or not.

@@ -34,6 +34,12 @@ pub async fn rotate(api: &Api) -> Result<Accepted, Failure> {
     Ok(api.backend.request(Ask::RotateToken { secret: (api.extra.new_secret)() }).await?)
 }
 
+/// Published ports on this node, as its data plane really has them.
+pub async fn mesh(api: &Api) -> Answer {
+    let snapshot = api.backend.snapshot(Want::ALL).await?;
+    reply::ok(&render::mesh::mesh(&api.extra.mesh.view(), &snapshot))
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Revision {

@@ -3,7 +3,6 @@
 use crate::core::face::Request as Ask;
 use crate::core::view::ServiceView;
 use crate::model::spec;
-use crate::model::spec::Mode;
 use crate::shell::api::backend::{Snapshot, Want};
 use crate::shell::api::filters::Filters;
 use crate::shell::api::incoming::Call;
@@ -23,14 +22,10 @@ pub async fn list(api: &Api, call: &Call) -> Answer {
 }
 
 fn matches(filters: &Filters, view: &ServiceView) -> bool {
-    let mode = match view.spec.mode {
-        Mode::Replicated(_) => "replicated",
-        Mode::Global => "global",
-    };
     filters.begins("id", &view.service.id.to_string())
         && filters.begins("name", &view.service.name)
         && filters.labels("label", &view.spec.labels)
-        && filters.equals("mode", mode)
+        && filters.equals("mode", view.spec.mode.as_str())
         && filters.equals("runtime", "container")
 }
 

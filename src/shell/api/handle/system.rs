@@ -1,6 +1,7 @@
 //! `_ping`, `version` and `info`: the local engine's answers with our part put in, or our own where there is no engine.
 
 use crate::shell::api::backend::{Snapshot, Want};
+use crate::shell::api::engine::Engine;
 use crate::shell::api::reply::{self, Answer};
 use crate::shell::api::{API_VERSION, Api, ApiVersion, MIN_API_VERSION, render};
 use axum::body::Body;
@@ -9,10 +10,11 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 /// Every command of the docker CLI begins with this one, and speaks the version that it says.
-pub async fn ping(api: &Api) -> Answer {
+/// `swarm` says whether the node is in one.
+pub async fn ping(engine: Option<&Engine>, swarm: &'static str) -> Answer {
     let mut response = Response::new(Body::from("OK"));
     let headers = response.headers_mut();
-    if let Some(engine) = &api.engine
+    if let Some(engine) = engine
         && let Some(theirs) = engine.ping().await
     {
         for name in ["builder-version", "docker-experimental"] {
@@ -25,21 +27,22 @@ pub async fn ping(api: &Api) -> Answer {
         ("cache-control", "no-cache, no-store, must-revalidate"),
         ("pragma", "no-cache"),
         ("content-type", "text/plain; charset=utf-8"),
-        ("swarm", "active/manager"),
+        ("swarm", swarm),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
     Ok(response)
 }
 
-pub async fn version(api: &Api) -> Answer {
-    let engine = match &api.engine {
+/// `api` is asked once the engine has answered.
+pub async fn version(engine: Option<&Engine>, agent_version: &str, api: impl Fn() -> ApiVersion) -> Answer {
+    let engine = match engine {
         Some(engine) => engine.json("/version").await.ok(),
         None => None,
     };
     let version = match engine {
-        Some(engine) => merged_version(engine, &api.agent_version, api.api_version()),
-        None => own_version(&api.agent_version),
+        Some(engine) => merged_version(engine, agent_version, api()),
+        None => own_version(agent_version),
     };
     reply::ok(&version)
 }
@@ -96,25 +99,38 @@ pub async fn info(api: &Api) -> Answer {
     let snapshot = api.backend.snapshot(Want::NODES).await?;
     let mut info = match &api.engine {
         Some(engine) => engine.json("/info").await.unwrap_or_else(|why| {
-            let mut info = own_info(&snapshot, &api.agent_version);
-            info.insert(
-                "Warnings".to_owned(),
-                json!([format!("WARNING: this node's Docker Engine is unreachable: {why}")]),
-            );
+            let mut info = members_info(&snapshot, &api.agent_version);
+            warn_of_engine(&mut info, &why);
             info
         }),
-        None => own_info(&snapshot, &api.agent_version),
+        None => members_info(&snapshot, &api.agent_version),
     };
     info.insert("Swarm".to_owned(), json!(render::cluster::swarm(&snapshot)));
     reply::ok(&info)
 }
 
-/// As much as the docker CLI needs to print something sensible.
-fn own_info(snapshot: &Snapshot, agent_version: &str) -> Map<String, Value> {
+pub fn warn_of_engine(info: &mut Map<String, Value>, why: &str) {
+    let warning = format!("WARNING: this node's Docker Engine is unreachable: {why}");
+    info.insert("Warnings".to_owned(), json!([warning]));
+}
+
+fn members_info(snapshot: &Snapshot, agent_version: &str) -> Map<String, Value> {
     let fact = snapshot.this_node().and_then(|node| node.fact.as_ref());
+    let mut info = own_info(fact.map_or("", |fact| &fact.hostname), agent_version);
+    info.insert("ID".to_owned(), json!(snapshot.cluster.node.to_string()));
+    if let Some(fact) = fact {
+        info.insert("Architecture".to_owned(), json!(fact.arch));
+        info.insert("NCPU".to_owned(), json!(fact.nano_cpus / 1_000_000_000));
+        info.insert("MemTotal".to_owned(), json!(fact.memory_bytes));
+    }
+    info
+}
+
+/// As much as the docker CLI needs to print something sensible.
+pub fn own_info(hostname: &str, agent_version: &str) -> Map<String, Value> {
     let system = rustix::system::uname();
     let info = json!({
-        "ID": snapshot.cluster.node.to_string(),
+        "ID": "",
         "Containers": 0,
         "ContainersRunning": 0,
         "ContainersPaused": 0,
@@ -138,10 +154,10 @@ fn own_info(snapshot: &Snapshot, agent_version: &str) -> Map<String, Value> {
         "KernelVersion": system.release().to_string_lossy(),
         "OperatingSystem": operating_system(),
         "OSType": "linux",
-        "Architecture": fact.map_or(std::env::consts::ARCH, |fact| &fact.arch),
-        "NCPU": fact.map_or(0, |fact| fact.nano_cpus / 1_000_000_000),
-        "MemTotal": fact.map_or(0, |fact| fact.memory_bytes),
-        "Name": fact.map_or("", |fact| &fact.hostname),
+        "Architecture": std::env::consts::ARCH,
+        "NCPU": 0,
+        "MemTotal": 0,
+        "Name": hostname,
         "Labels": [],
         "ExperimentalBuild": false,
         "ServerVersion": agent_version,

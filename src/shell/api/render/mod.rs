@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod fields;
+pub mod mesh;
 pub mod node;
 pub mod object;
 pub mod service;

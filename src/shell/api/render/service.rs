@@ -23,6 +23,8 @@ pub struct Service<'a> {
     update_status: Option<UpdateStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     service_status: Option<ServiceStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_status: Option<JobStatus>,
     /// Set while no majority is known to hold the last write: ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     peer_pending: Option<&'a str>,
@@ -54,6 +56,14 @@ struct ServiceStatus {
     completed_tasks: u32,
 }
 
+/// A job's present run. Clients compare its number with that of each task.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct JobStatus {
+    job_iteration: Version,
+    last_execution: String,
+}
+
 /// `with_status`: the numbers of tasks too; `insert_defaults`: see [`spec::spec`].
 pub fn service(view: &ServiceView, with_status: bool, insert_defaults: bool) -> Service<'_> {
     let shown = spec::spec(&view.spec_json, insert_defaults);
@@ -69,7 +79,11 @@ pub fn service(view: &ServiceView, with_status: bool, insert_defaults: bool) -> 
         service_status: with_status.then_some(ServiceStatus {
             running_tasks: view.running,
             desired_tasks: view.desired,
-            completed_tasks: 0,
+            completed_tasks: view.completed,
+        }),
+        job_status: view.spec.mode.is_job().then(|| JobStatus {
+            job_iteration: view.effective.hlc.into(),
+            last_execution: view.effective.hlc.wall().rfc3339(),
         }),
         peer_pending: view.pending.as_deref(),
     }

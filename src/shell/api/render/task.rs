@@ -55,6 +55,7 @@ fn past_id(task: TaskId, attempt: u32) -> TaskId {
 impl Row<'_> {
     pub fn desired(&self) -> &'static str {
         match self.attempt {
+            Attempt::Last if self.view.task.desired.is_live() && is_of_job(self.view) => "complete",
             Attempt::Last => self.view.task.desired.as_str(),
             Attempt::Past(_) => "shutdown",
         }
@@ -67,6 +68,10 @@ impl Row<'_> {
             Slot::Node(node) => format!("{}.{node}.{}", self.view.service_name, self.id),
         }
     }
+}
+
+fn is_of_job(view: &TaskView) -> bool {
+    view.spec.as_ref().is_some_and(|spec| spec.mode.is_job())
 }
 
 #[derive(Debug, Serialize)]
@@ -87,6 +92,12 @@ pub struct Task<'a> {
     node_id: Option<String>,
     status: Status<'a>,
     desired_state: &'static str,
+    /// Which run of a job it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_iteration: Option<Version>,
+    /// Nothing of it will run any more: its restart policy is used up. Ours.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    peer_given_up: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -150,6 +161,8 @@ pub fn task<'a>(row: &Row<'a>, templates: &mut Templates) -> Task<'a> {
         node_id: task.node.map(|node| node.to_string()),
         status: status.shown,
         desired_state: row.desired(),
+        job_iteration: is_of_job(row.view).then(|| task.revision.hlc.into()),
+        peer_given_up: matches!(row.attempt, Attempt::Last) && row.view.status.as_ref().is_some_and(|s| s.given_up),
     }
 }
 

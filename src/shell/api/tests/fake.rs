@@ -113,7 +113,7 @@ impl Fake {
                 state.cluster.join_secret = secret;
                 done(String::new(), Hlc(0))
             }
-            Request::Recover | Request::Stop => done(String::new(), Hlc(0)),
+            Request::RenewObject { .. } | Request::Recover | Request::Stop => done(String::new(), Hlc(0)),
         }
     }
 }

@@ -55,6 +55,22 @@ fn filters(value: &Value) -> String {
 }
 
 #[tokio::test]
+async fn the_mesh_is_told_with_the_names_of_what_it_carries() {
+    let server = Server::start(None).await;
+    let told = server.get("/peer/mesh").await.json();
+    let port = &told["Ports"][0];
+    assert_eq!((told["Plane"].as_str(), port["Service"].as_str()), (Some("userspace"), Some("web")));
+    assert_eq!((port["Port"].as_u64(), port["Options"].as_str()), (Some(30000), Some("prefer=local")));
+    let shown = |n: usize| {
+        let replica = &port["Replicas"][n];
+        ["Name", "Hostname", "State"].map(|key| replica[key].as_str().unwrap().to_owned())
+    };
+    assert_eq!(shown(0), ["web.1", "node1", "routable"]);
+    assert_eq!(shown(1), ["web.2", "node2", "draining"]);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_ping_says_what_we_speak() {
     let server = Server::start(None).await;
     for method in ["GET", "HEAD"] {

@@ -1,14 +1,19 @@
 //! The whole API over a real unix socket, with a made-up agent behind it.
 
 mod docker_cli;
+mod events;
 mod fake;
 mod http;
 mod passing;
 pub mod views;
 
 use super::{ApiConfig, Extra, serve, socket};
-use crate::ids::NodeId;
+use crate::ids::{NodeId, TaskId};
+use crate::model::spec::{PortOptions, Protocol};
+use crate::routes::RouteTable;
+use crate::shell::events::Events;
 use crate::shell::logs::{LogAsk, LogItem, LogLine, LogSource, LogStream};
+use crate::shell::mesh::{DataPlane, PortView, ReplicaState, ReplicaView, Totals, View};
 use crate::shell::vault::Vault;
 use fake::Fake;
 use std::net::SocketAddr;
@@ -39,10 +44,42 @@ impl LogSource for Said {
     }
 }
 
+/// Carries the first service's port, with one replica and one that leaves.
+struct Plane;
+
+impl DataPlane for Plane {
+    fn apply(&self, _: u64, _: Arc<RouteTable>) {}
+    fn await_drained(&self, _: TaskId) {}
+    fn accept(&self, _: NodeId, _: quinn::SendStream, _: quinn::RecvStream) {}
+    fn view(&self) -> View {
+        let seen = views::snapshot();
+        let replica = |n: usize, state| ReplicaView {
+            task: seen.tasks[n].task.id,
+            node: seen.tasks[n].task.node.unwrap(),
+            target: 5000,
+            local: n == 0,
+            state,
+            open: 2,
+            total: 7,
+            failures: 1,
+        };
+        let port = PortView {
+            protocol: Protocol::Tcp,
+            port: 30000,
+            options: PortOptions { prefer_local: true, ..PortOptions::default() },
+            blocked: None,
+            totals: Totals { connections: 14, open: 4, ..Totals::default() },
+            replicas: vec![replica(0, ReplicaState::Routable), replica(1, ReplicaState::Draining)],
+        };
+        View { plane: "userspace", ports: vec![port] }
+    }
+}
+
 /// An API on a socket of its own.
 struct Server {
     dir: tempfile::TempDir,
     agent: Arc<Fake>,
+    events: Events,
     stop: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
 }
@@ -51,7 +88,7 @@ impl Server {
     async fn start(engine: Option<PathBuf>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let agent = Arc::new(Fake::new(views::snapshot()));
-        let stop = CancellationToken::new();
+        let (stop, events) = (CancellationToken::new(), Events::default());
         let config = ApiConfig { socket: dir.path().join("peer.sock"), engine, agent_version: "0.1.0".to_owned() };
         let extra = Extra {
             token: Arc::new(|secret| format!("PEERTKN-1-{secret}")),
@@ -59,11 +96,13 @@ impl Server {
             ca: "-----BEGIN CERTIFICATE-----\n".into(),
             vault: Arc::new(Vault::new("test")),
             logs: Arc::new(Said),
+            events: events.clone(),
             page: Some("http://127.0.0.1:7373/#token=t".to_owned()),
+            mesh: Arc::new(Plane),
         };
         let bound = socket::bind(&config.socket).await.unwrap();
         let serving = tokio::spawn(serve(config, bound, agent.clone(), extra, stop.clone()));
-        let server = Self { dir, agent, stop, serving };
+        let server = Self { dir, agent, events, stop, serving };
         server.reachable().await;
         server
     }

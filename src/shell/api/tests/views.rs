@@ -123,6 +123,7 @@ pub fn service(name: &str, replicas: u32) -> ServiceView {
         rollout: None,
         running: replicas,
         desired: replicas,
+        completed: 0,
         pending: None,
     }
 }

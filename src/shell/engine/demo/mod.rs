@@ -1,7 +1,8 @@
 //! An engine inside this process: no Docker, no root. For `peer demo`, for tests, and for trying peer out.
 //!
-//! It has four images: `demo/greeter:1` and `:2` (a small HTTP server that finishes its requests on SIGTERM), `:bad` (exits
-//! with 1 soon after its start) and `:sick` (serves, but its health check never passes). A container listens on the port
+//! It has five images: `demo/greeter:1` and `:2` (a small HTTP server that finishes its requests on SIGTERM), `:bad` (exits
+//! with 1 soon after its start), `:sick` (serves, but its health check never passes) and `demo/job:1` (greets into its log and
+//! exits with 0 soon after its start). A container listens on the port
 //! in its environment's `PORT`, or its first host-mode port's target, or 5000; `GREETING` replaces its "Hello".
 //!
 //! Each container has a loopback address of its own (127.77.x.y): Linux answers on all of 127/8. Elsewhere there is only
@@ -189,11 +190,12 @@ enum Image {
     Greeter(u8),
     Bad,
     Sick,
+    Job,
 }
 
 impl Image {
     fn find(reference: &str) -> Result<Self, String> {
-        const HAS: &str = "(the demo engine has only demo/greeter:1, :2, :bad, :sick)";
+        const HAS: &str = "(the demo engine has only demo/greeter:1, :2, :bad, :sick and demo/job:1)";
         let name = reference.split('@').next().unwrap_or_default();
         let name = name.strip_prefix("docker.io/").unwrap_or(name);
         let repository = name.rsplit_once(':').map_or(name, |(repository, _)| repository);
@@ -202,6 +204,7 @@ impl Image {
             "demo/greeter:2" => Ok(Self::Greeter(2)),
             "demo/greeter:bad" => Ok(Self::Bad),
             "demo/greeter:sick" => Ok(Self::Sick),
+            "demo/job:1" => Ok(Self::Job),
             _ if repository == "demo/greeter" => Err(format!("manifest for {name} not found: manifest unknown {HAS}")),
             _ => Err(format!(
                 "pull access denied for {repository}, repository does not exist or may require 'docker login' {HAS}"

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 const DEFAULT_PORT: u16 = 5000;
-/// How long `demo/greeter:bad` lasts.
+/// How long `demo/greeter:bad` and `demo/job:1` last.
 const BAD_LASTS: Duration = Duration::from_millis(50);
 /// Docker's is 30 s, which is long to watch.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
@@ -160,7 +160,7 @@ impl World {
         let Some(address) = doors.first().and_then(|door| door.local_addr().ok()).map(|at| at.ip()) else {
             return Err(refused("the container got no address"));
         };
-        if process.image == Image::Bad {
+        if matches!(process.image, Image::Bad | Image::Job) {
             // It never gets as far as listening.
             doors.clear();
         }
@@ -173,6 +173,7 @@ impl World {
             }
             let says = match process.image {
                 Image::Bad => "greeter: this version is broken".to_owned(),
+                Image::Job => process.greeting.trim_end().to_owned(),
                 _ => format!("greeter: listening on {address}:{}", process.port),
             };
             container.log.say(process.image == Image::Bad, &says);
@@ -354,6 +355,7 @@ impl Process {
             Image::Greeter(version) => version.to_string(),
             Image::Bad => "bad".to_owned(),
             Image::Sick => "sick".to_owned(),
+            Image::Job => "job".to_owned(),
         };
         Self {
             name: plan.name.clone(),
@@ -378,9 +380,9 @@ async fn live(
     mut orders: watch::Receiver<Order>,
     life: Life,
 ) {
-    let code = if process.image == Image::Bad {
+    let code = if matches!(process.image, Image::Bad | Image::Job) {
         tokio::select! {
-            () = sleep(BAD_LASTS) => 1,
+            () = sleep(BAD_LASTS) => i64::from(process.image == Image::Bad),
             () = told(&mut orders, Order::Term) => KILLED,
         }
     } else {

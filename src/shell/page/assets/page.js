@@ -2,7 +2,8 @@
 // from it. Elements are kept and changed in place, so that what is selected, focused or being typed stays.
 "use strict";
 
-const seen = { c: null, n: new Map(), s: new Map(), t: new Map() };
+const seen = { c: null, n: new Map(), s: new Map(), t: new Map(), e: [] };
+const MAX_EVENTS = 500;
 const main = document.getElementById("main");
 const $ = (id) => document.getElementById(id);
 
@@ -31,6 +32,7 @@ async function follow() {
       }
       if (!answer.ok) throw new Error((await answer.json()).message);
       link("live", "live");
+      seen.e = [];
       wait = 200;
       await read(answer.body);
     } catch (error) {
@@ -65,12 +67,21 @@ function take(event) {
     if (line.startsWith("data:")) data += line.slice(5).trimStart();
   }
   if (!data) return;
+  if (name === "happened") return happened(JSON.parse(data));
   if (name === "picture") for (const kind of ["n", "s", "t"]) seen[kind].clear();
   for (const [key, value] of Object.entries(JSON.parse(data))) {
     if (key === "c") seen.c = value;
     else if (value === null) seen[key[0]].delete(key.slice(2));
     else seen[key[0]].set(key.slice(2), value);
   }
+  draw();
+}
+
+// What happened, newest first, each with a number of its own.
+let count = 0;
+function happened(events) {
+  for (const event of events) seen.e.unshift(Object.assign(event, { n: ++count }));
+  seen.e.length = Math.min(seen.e.length, MAX_EVENTS);
   draw();
 }
 
@@ -111,6 +122,7 @@ function views() {
   else if (view === "service") service(name);
   else if (view === "node") node(name);
   else if (view === "electorate") electorate();
+  else if (view === "events") eventsView();
   else cluster();
 }
 
@@ -307,6 +319,9 @@ function service(name) {
       .forEach((text, i) => put(row.children[i], text));
     row.children[4].className = "state-" + kindOf(task);
   });
+  eventsPart(`Events of ${s.name}`, (e) => e.Actor.ID === s.id || e.Actor.Attributes["com.docker.swarm.service.id"] === s.id);
+  part("logs", () => make("section", { class: "wide" }, make("h2", {}, "Last log lines"),
+    make("button", { type: "button", onclick: (event) => lastLines(s, event.target.parentElement) }, "Show the last lines"), make("div")));
   part("past", () => make("section", { class: "sheet" }, make("h2", {}, "History"),
     make("button", { type: "button", onclick: (event) => past(s.id, event.target.parentElement) }, "Show the revisions"), make("div")));
 }
@@ -381,6 +396,18 @@ async function past(id, section) {
   }).reverse());
 }
 
+async function lastLines(s, section) {
+  const into = section.lastElementChild;
+  const answer = await fetch("logs/" + s.id, { headers: headers() });
+  const said = await answer.json();
+  if (!answer.ok) return put(into, said.message);
+  const from = (id) => { const task = seen.t.get(id); return task ? nameOf(task) : s.name; };
+  const lines = said.lines.map((line) => `${new Date(line.at).toLocaleTimeString()} ${from(line.task)}${line.stderr ? " (stderr)" : ""} | ${line.text}`);
+  lines.push(...said.troubles.map((trouble) => `(lines of ${from(trouble.task)} are missing: ${trouble.why})`));
+  if (!said.whole) lines.push("(some node took too long: its lines are missing)");
+  into.replaceChildren(make("pre", { tabindex: "0", role: "region", "aria-label": `last lines of ${s.name}` }, make("code", {}, lines.join("\n") || "nothing was said yet")));
+}
+
 // Lines "- path: old" and "+ path: new" for what differs.
 function difference(before, after, path = "") {
   if (JSON.stringify(before) === JSON.stringify(after)) return [];
@@ -398,15 +425,75 @@ function node(name) {
   const found = [...seen.n.values()].find((node) => node.name === name);
   if (!found) return gone(`There is no node ${name}.`);
   const tasks = tasksBy("node").get(found.id) || [];
-  const board = part("board", () => make("section", { class: "nodes" }));
+  const board = part("board", () => make("section", { class: "nodes", "aria-label": "Node" }));
   list(board, [found], (node) => node.id, freshNode, (element, node) => fillNode(element, node, tasks));
   const facts = part("facts", () => make("section", { class: "sheet" }, make("h2", {}, "Facts"), table("", "")));
   const rows = [["id", found.id], ["address", found.addr], ["agent", found.agent], ["engine", found.engine], ["joined", new Date(found.joined).toLocaleString()],
     ["votes", found.voter ? "yes" : "no"], ["labels", Object.entries(found.labels).map(([k, v]) => `${k}=${v}`).join(", ") || "none"]];
   list(facts.querySelector("tbody"), rows, ([name]) => name, ([name]) => make("tr", {}, make("th", { scope: "row" }, name), make("td")), (row, [, value]) => put(row.children[1], String(value)));
+  networkPart(found);
+  eventsPart(`Events of ${found.name}`, (e) => e.Actor.ID === found.id || e.Actor.Attributes["com.docker.swarm.node.id"] === found.id);
   part("acts", () => make("section", { class: "sheet" }, make("h2", {}, "Change it"),
     ...["active", "pause", "drain"].map((availability) => action("Make it " + availability, availability, [],
       () => `peer node update --availability ${availability} ${found.name}`, () => ({ do: "availability", node: found.id, availability })))));
+}
+
+// ---- whom the node of this page hears, asked while somebody looks
+let near = [];
+let asked = 0;
+async function askNetwork() {
+  if (!location.hash.startsWith("#/node/") || Date.now() - asked < 1500) return;
+  asked = Date.now();
+  try {
+    const answer = await fetch("network", { headers: headers() });
+    if (answer.ok) near = await answer.json();
+    draw();
+  } catch (error) {
+    console.debug("network:", error.message);
+  }
+}
+setInterval(askNetwork, 2000);
+
+const ago = (ms) => (ms === null ? "never" : `${(ms / 1000).toFixed(1)} s ago`);
+const doubtOf = (row) => (row.verdict !== null ? `suspect: down in ${(row.verdict / 1000).toFixed(1)} s unless it is heard`
+  : row.silent ? "asked, no answer yet" : "none");
+
+function networkPart(found) {
+  const mine = found.id === seen.c.self;
+  const self = (seen.n.get(seen.c.self) || { name: "this node" }).name;
+  const sheet = part("network", () => make("section", { class: "wide" }, make("h2", {}, "Network"), make("p"), table("Node", "Status", "Last heard", "Round trip", "Suspicion")));
+  put(sheet.children[1], mine ? `Whom ${self} hears.` : `How ${self}, whose page this is, hears ${found.name}; what ${found.name} itself hears stands on its own page.`);
+  const rows = near.filter((row) => (mine ? seen.n.has(row.node) : row.node === found.id));
+  list(sheet.querySelector("tbody"), rows, (row) => row.node, () => make("tr", {}, ...Array.from({ length: 5 }, () => make("td"))), (element, row) => {
+    const node = seen.n.get(row.node);
+    [node ? node.name : row.node, node ? node.status : "", ago(row.heard), row.rtt === null ? "no connection" : `${row.rtt.toFixed(2)} ms`, doubtOf(row)]
+      .forEach((text, i) => put(element.children[i], text));
+  });
+  askNetwork();
+}
+
+// ---- what happens
+function whatOf(event) {
+  const a = event.Actor.Attributes;
+  const changes = Object.keys(a).filter((name) => name.endsWith(".new")).map((name) => {
+    const base = name.slice(0, -4);
+    return `${base} ${a[base + ".old"] ? a[base + ".old"] + " to " : ""}${a[name]}`;
+  });
+  const more = [a["node.name"] && "on " + a["node.name"], a.term && "term " + a.term, a.voters, a.message, a.error].filter(Boolean);
+  return [...changes, ...more].join(", ");
+}
+
+function eventsPart(title, takes) {
+  const sheet = part("events", () => make("section", { class: "wide" }, make("h2", {}, title), make("p"), table("Time", "Event", "Of", "What")));
+  const rows = seen.e.filter(takes).slice(0, 50);
+  put(sheet.children[1], rows.length ? "" : "Nothing of late, as far as this node remembers.");
+  list(sheet.querySelector("tbody"), rows, (event) => String(event.n), (event) => make("tr", {}, ...[
+    new Date(event.time * 1000).toLocaleTimeString(), `${event.Type} ${event.Action}`, event.Actor.Attributes.name || "", whatOf(event),
+  ].map((text) => make("td", {}, text))), () => {});
+}
+
+function eventsView() {
+  eventsPart("Events", () => true);
 }
 
 // ---- who decides

@@ -1,0 +1,126 @@
+//! `peer top`: the cluster in a terminal, live from the stream of its events; or once, as plain text, for pipes.
+
+mod draw;
+mod picture;
+mod screen;
+
+use super::client::{Client, with_query};
+use super::console::Console;
+use super::error::CliError;
+use super::events::Lines;
+use clap::Args;
+use picture::Picture;
+use screen::{Key, Screen};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+
+const EXAMPLES: &str = "\
+Examples:
+  peer top
+  peer top --once                         the same as plain text, for a pipe
+  peer -H unix:///tmp/peer.sock top       as another agent sees it";
+
+/// What the agent is asked again for at the latest: usage and ages move without an event.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// What happens at the same time is looked at together.
+const SETTLE: Duration = Duration::from_millis(150);
+/// An agent that went away is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How far back the events reach at the start, in seconds.
+const EVENTS_BEFORE: i64 = 15 * 60;
+
+/// Watch nodes, services, tasks and rollouts
+///
+/// Keys: Tab and Shift-Tab choose a part, Enter makes it fill the screen, arrows and Page keys scroll it, q ends it.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct TopArgs {
+    /// Print it once, as plain text
+    #[arg(long)]
+    once: bool,
+}
+
+pub async fn top(args: &TopArgs, client: &Client, console: &mut Console) -> Result<(), CliError> {
+    if args.once {
+        let picture = look(client).await?;
+        return console.print(&picture.plain(console.now()));
+    }
+    if !console.terminal {
+        return Err(CliError::new("there is no terminal to draw on").hint("print it once with: peer top --once"));
+    }
+    // Before the terminal is taken, so that an agent that isn't there is told in plain words.
+    let picture = look(client).await?;
+    let mut screen = Screen::take()?;
+    let result = watch(client, console, &mut screen, picture).await;
+    screen.give_back();
+    result
+}
+
+async fn look(client: &Client) -> Result<Picture, CliError> {
+    let status = client.get("/peer/status").await?;
+    let nodes = client.get("/nodes").await?;
+    let services = client.get("/services?status=true").await?;
+    let tasks = client.get("/tasks").await?;
+    let current = r#"{"_up-to-date":{"true":true}}"#;
+    let current = client.get(&with_query("/tasks", &[("filters", current)])).await?;
+    Ok(Picture::new(status, &nodes, &services, &tasks, &current))
+}
+
+async fn listen(client: &Client, since: i64) -> Result<Lines, CliError> {
+    let since = since.to_string();
+    let parameters = [("filters", r#"{"scope":{"swarm":true}}"#), ("since", since.as_str())];
+    Lines::open(client, &with_query("/events", &parameters)).await
+}
+
+async fn watch(client: &Client, console: &Console, screen: &mut Screen, mut picture: Picture) -> Result<(), CliError> {
+    let failed = |error: std::io::Error| CliError::new(format!("can't listen for signals: {error}"));
+    let mut ended = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut hung_up = signal(SignalKind::hangup()).map_err(failed)?;
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut events = listen(client, console.now().as_second() - EVENTS_BEFORE).await.ok();
+    let mut next_look = Instant::now() + LOOK_EVERY;
+    let mut state = draw::State::default();
+    loop {
+        screen.draw(&picture, &mut state, console.now())?;
+        tokio::select! {
+            _ = ended.recv() => return Ok(()),
+            _ = hung_up.recv() => return Ok(()),
+            _ = interrupted.recv() => return Ok(()),
+            key = screen.key() => match key {
+                Some(Key::Quit) | None => return Ok(()),
+                Some(Key::Resized) => {}
+                Some(Key::Pressed(key)) => state.press(key),
+            },
+            event = next_event(&mut events) => match event {
+                Some(event) => {
+                    picture.happened(&event);
+                    next_look = next_look.min(Instant::now() + SETTLE);
+                }
+                // The agent has gone; looking again tells when it is back.
+                None => events = None,
+            },
+            () = sleep_until(next_look) => match look(client).await {
+                Ok(mut fresh) => {
+                    if events.is_none() {
+                        events = listen(client, console.now().as_second() - LOOK_EVERY.as_secs().cast_signed()).await.ok();
+                    }
+                    fresh.keep_events(picture);
+                    picture = fresh;
+                    next_look = Instant::now() + LOOK_EVERY;
+                }
+                Err(error) => {
+                    picture.lost(error.message());
+                    next_look = Instant::now() + ASK_AGAIN;
+                }
+            },
+        }
+    }
+}
+
+async fn next_event(events: &mut Option<Lines>) -> Option<serde_json::Value> {
+    match events {
+        Some(lines) => lines.next().await.ok().flatten(),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,101 @@
+//! The terminal, taken and given back: whole again however this ends, by a key, a signal, an error or a panic.
+
+use super::draw::{self, Press, State};
+use super::picture::Picture;
+use crate::cli::error::{CliError, wants_colours};
+use jiff::Timestamp;
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How soon the thread that reads keys finds out that nobody wants them any more.
+const POLL: Duration = Duration::from_millis(100);
+
+pub enum Key {
+    Quit,
+    /// The terminal has another size.
+    Resized,
+    Pressed(Press),
+}
+
+pub struct Screen {
+    /// `None` once it was given back.
+    terminal: Option<DefaultTerminal>,
+    keys: mpsc::Receiver<Key>,
+    colours: bool,
+}
+
+impl Screen {
+    pub fn take() -> Result<Self, CliError> {
+        // Its hook gives the terminal back before a panic is printed.
+        let terminal = ratatui::try_init().map_err(failed)?;
+        let (sender, keys) = mpsc::channel(16);
+        std::thread::spawn(move || read_keys(&sender));
+        Ok(Self { terminal: Some(terminal), keys, colours: wants_colours() })
+    }
+
+    /// Nothing when the terminal has gone.
+    pub async fn key(&mut self) -> Option<Key> {
+        self.keys.recv().await
+    }
+
+    pub fn draw(&mut self, picture: &Picture, state: &mut State, now: Timestamp) -> Result<(), CliError> {
+        let Some(terminal) = &mut self.terminal else { return Ok(()) };
+        *state = std::mem::take(state).with_colours(self.colours);
+        terminal.draw(|frame| draw::draw(frame, picture, state, now)).map(|_| ()).map_err(failed)
+    }
+
+    pub fn give_back(&mut self) {
+        if self.terminal.take().is_some() {
+            ratatui::restore();
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+fn failed(error: std::io::Error) -> CliError {
+    CliError::new(format!("can't draw on the terminal: {error}"))
+}
+
+fn read_keys(keys: &mpsc::Sender<Key>) {
+    while !keys.is_closed() {
+        let read = event::poll(POLL).and_then(|there| there.then(event::read).transpose());
+        let key = match read {
+            Ok(None) => continue,
+            Ok(Some(Event::Key(key))) if key.kind != KeyEventKind::Release => meaning(key),
+            Ok(Some(Event::Resize(_, _))) => Some(Key::Resized),
+            Ok(Some(_)) => None,
+            // The terminal has gone: dropping the sender says so.
+            Err(_) => return,
+        };
+        if let Some(key) = key
+            && keys.blocking_send(key).is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn meaning(key: KeyEvent) -> Option<Key> {
+    let press = match key.code {
+        // In raw mode Ctrl-C is a key like any other.
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Some(Key::Quit),
+        KeyCode::Char('q') | KeyCode::Esc => return Some(Key::Quit),
+        KeyCode::Tab | KeyCode::Right => Press::Next,
+        KeyCode::BackTab | KeyCode::Left => Press::Previous,
+        KeyCode::Enter | KeyCode::Char(' ') => Press::Whole,
+        KeyCode::Up | KeyCode::Char('k') => Press::Up,
+        KeyCode::Down | KeyCode::Char('j') => Press::Down,
+        KeyCode::PageUp => Press::PageUp,
+        KeyCode::PageDown => Press::PageDown,
+        KeyCode::Home => Press::Home,
+        _ => return None,
+    };
+    Some(Key::Pressed(press))
+}

@@ -1,0 +1,153 @@
+//! What happens in the cluster, as anybody hears of it: `/events` of real agents over the built-in engine, with another node's
+//! doings in it, and `peer events`.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod page_support;
+
+use page_support::{PATIENCE, deploy};
+use peer::core::face::Request;
+use peer::model::node::Availability;
+use peer::shell::demo::Demo;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+struct Stream {
+    lines: Lines<BufReader<UnixStream>>,
+    seen: Vec<Value>,
+}
+
+impl Stream {
+    async fn open(socket: &Path, query: &str) -> Self {
+        let mut stream = UnixStream::connect(socket).await.unwrap();
+        let request = format!("GET /v1.47/events?{query} HTTP/1.1\r\nHost: peer\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        // What happens from here on is in it.
+        while !timeout(PATIENCE, lines.next_line()).await.expect("an answer").unwrap().expect("an answer").is_empty() {}
+        Self { lines, seen: Vec::new() }
+    }
+
+    /// Until one came of which it holds.
+    async fn until(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let reading = async {
+            loop {
+                let line = self.lines.next_line().await.unwrap().expect("the stream goes on");
+                if let Ok(event) = serde_json::from_str::<Value>(&line)
+                    && event.is_object()
+                {
+                    self.seen.push(event.clone());
+                    if is_it(&event) {
+                        return event;
+                    }
+                }
+            }
+        };
+        match timeout(PATIENCE, reading).await {
+            Ok(event) => event,
+            Err(_) => panic!("waited for {what}; there came {:#?}", self.seen),
+        }
+    }
+
+    fn count(&self, is_it: impl Fn(&Value) -> bool) -> usize {
+        self.seen.iter().filter(|event| is_it(event)).count()
+    }
+}
+
+fn is(event: &Value, kind: &str, action: &str) -> bool {
+    event["Type"] == kind && event["Action"] == action
+}
+
+fn says<'a>(event: &'a Value, attribute: &str) -> &'a str {
+    event["Actor"]["Attributes"][attribute].as_str().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_stream_tells_of_nodes_services_tasks_rollouts_and_the_lease() {
+    let mut demo = Demo::start(3).await.unwrap();
+    demo.wait_formed(3).await.unwrap();
+    // Of a node that has no part in it.
+    let mut stream = Stream::open(&demo.socket(2), "filters=%7B%22scope%22%3A%5B%22swarm%22%5D%7D").await;
+    let id = deploy(&demo, 2).await;
+    let started = |event: &Value| is(event, "task", "update") && says(event, "state.new") == "running";
+    let created = stream.until("the service", |event| is(event, "service", "create")).await;
+    assert_eq!((created["Actor"]["ID"].as_str(), says(&created, "name")), (Some(id.as_str()), "greeters"));
+    assert_eq!(says(&created, "by"), "node1");
+    let change = says(&created, "change").to_owned();
+    let running = stream.until("a task that runs", started).await;
+    assert_eq!(says(&running, "com.docker.swarm.service.name"), "greeters");
+    assert_eq!(says(&running, "change"), change, "which change it is that made this task");
+    assert!(says(&running, "name").starts_with("greeters."));
+    assert!(!says(&running, "node.name").is_empty());
+    if stream.count(started) < 2 {
+        stream.until("the other one", started).await;
+    }
+
+    let spec = json!({
+        "Name": "greeters",
+        "TaskTemplate": {"ContainerSpec": {"Image": "demo/greeter:2"}},
+        "Mode": {"Replicated": {"Replicas": 3}},
+        "UpdateConfig": {"Parallelism": 2, "Order": "start-first", "Monitor": 100_000_000u64},
+    });
+    let update =
+        Request::UpdateService { id: id.parse().unwrap(), version: None, spec_json: spec.to_string(), auth: None };
+    demo.agent(1).unwrap().handle.request(update).await.unwrap();
+    let updated = stream.until("the update", |event| is(event, "service", "update")).await;
+    assert_eq!((says(&updated, "replicas.old"), says(&updated, "replicas.new")), ("2", "3"));
+    assert_eq!((says(&updated, "image.old"), says(&updated, "image.new")), ("demo/greeter:1", "demo/greeter:2"));
+    let completed = stream.until("the rollout's end", |event| is(event, "rollout", "completed")).await;
+    assert_eq!((says(&completed, "change"), says(&completed, "failed")), (says(&updated, "change"), "0"));
+    let as_docker = |event: &Value| is(event, "service", "update") && says(event, "updatestate.new") == "completed";
+    assert_eq!(stream.count(as_docker), 1);
+
+    let node3 = demo.agent(2).unwrap().node;
+    let availability = Some(Availability::Drain);
+    let drain = Request::UpdateNode { id: node3, version: None, availability, labels: None };
+    demo.agent(0).unwrap().handle.request(drain).await.unwrap();
+    let drained = stream.until("the drain", |event| is(event, "node", "update")).await;
+    assert_eq!((says(&drained, "availability.old"), says(&drained, "availability.new")), ("active", "drain"));
+    assert_eq!(drained["Actor"]["ID"], node3.to_string());
+
+    // (Not the founder, which may be the only voter yet.)
+    demo.kill(1).await;
+    let gone = |event: &Value| is(event, "node", "update") && says(event, "state.new") == "down";
+    assert_eq!(says(&stream.until("the crash", gone).await, "name"), "node2");
+    let remove = Request::RemoveService { id: id.parse().unwrap() };
+    demo.agent(0).unwrap().handle.request(remove).await.unwrap();
+    stream.until("the service's end", |event| is(event, "service", "remove")).await;
+    stream.until("a task's end", |event| is(event, "task", "remove")).await;
+    let times: Vec<u64> = stream.seen.iter().map(|event| event["timeNano"].as_u64().unwrap()).collect();
+    assert!(times.is_sorted_by(|a, b| a < b), "times tell events apart");
+    assert!(stream.seen.iter().all(|event| event["scope"] == "swarm"));
+    assert!(!stream.seen.iter().any(|event| event.to_string().contains("SECRET")));
+
+    // The same, from what was kept, as the command line shows it.
+    let host = format!("unix://{}", demo.socket(2).display());
+    let output = tokio::task::spawn_blocking(move || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
+        command.args(["-H", &host, "events", "--since", "1h", "--until", "0s", "--filter", "service=greeters"]);
+        command.args(["--format", "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}"]).output().unwrap()
+    });
+    let output = output.await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for line in ["service create greeters", "rollout completed greeters", "service remove greeters"] {
+        assert!(text.lines().any(|said| said == line), "{line} is missing in\n{text}");
+    }
+    assert!(!text.contains("node update"), "{text}");
+    demo.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_the_lease_is_told_and_who_joins_hears_no_old_stories() {
+    let demo = Demo::start(1).await.unwrap();
+    demo.wait_formed(1).await.unwrap();
+    let mut stream = Stream::open(&demo.socket(0), "since=1").await;
+    let acquired = stream.until("the lease", |event| is(event, "lease", "acquire")).await;
+    assert_eq!(says(&acquired, "name"), "node1");
+    assert_eq!(stream.count(|event| event["Type"] == "node"), 0, "what was there at the start is no news");
+    demo.end().await;
+}

@@ -1,0 +1,161 @@
+//! `peer secret`, `peer config` and `peer stack` against real agents of this process over the built-in engine. What they
+//! print is held against docker's own CLI where there is one.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use peer::core::Core;
+use peer::core::view::TaskView;
+use peer::model::task::TaskPhase;
+use peer::shell::demo::Demo;
+use std::process::Output;
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::time::Instant;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Tools {
+    demo: Demo,
+    dir: tempfile::TempDir,
+}
+
+impl Tools {
+    async fn start(nodes: usize) -> Self {
+        let demo = Demo::start(nodes).await.unwrap();
+        demo.wait_formed(nodes).await.unwrap();
+        Self { demo, dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(&self, name: &str, content: &str) {
+        std::fs::write(self.dir.path().join(name), content).unwrap();
+    }
+
+    async fn say(&self, program: &str, node: usize, args: &str) -> std::io::Result<Output> {
+        let mut command = Command::new(program);
+        command.env("DOCKER_CONFIG", self.dir.path()).env_remove("DOCKER_CONTEXT").env_remove("DOCKER_HOST");
+        command.env_remove("PEER_HOST").current_dir(self.dir.path()).kill_on_drop(true);
+        command.arg("--host").arg(format!("unix://{}", self.demo.socket(node).display())).args(args.split(' '));
+        tokio::time::timeout(PATIENCE, command.output()).await.unwrap_or_else(|_| panic!("{program} {args} hangs"))
+    }
+
+    /// Whether it succeeded, and what it said.
+    async fn peer(&self, node: usize, args: &str) -> (bool, String, String) {
+        let output = self.say(env!("CARGO_BIN_EXE_peer"), node, args).await.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        println!("$ peer {args}\n{out}{err}");
+        (output.status.success(), out, err)
+    }
+
+    async fn run(&self, node: usize, args: &str) -> String {
+        let (success, out, err) = self.peer(node, args).await;
+        assert!(success, "peer {args}: {out}{err}");
+        out
+    }
+
+    async fn refused(&self, node: usize, args: &str) -> String {
+        let (success, out, err) = self.peer(node, args).await;
+        assert!(!success, "peer {args} should fail: {out}");
+        err
+    }
+
+    /// Docker's CLI says the same, if there is one.
+    async fn as_docker(&self, args: &str) {
+        let Ok(output) = self.say("docker", 0, args).await else {
+            return println!("SKIPPED: there is no docker CLI on the path to hold peer {args} against");
+        };
+        assert_eq!(self.run(0, args).await, String::from_utf8_lossy(&output.stdout), "{args}");
+    }
+
+    async fn ask<T: Send + 'static>(&self, node: usize, question: impl FnOnce(&Core) -> T + Send + 'static) -> T {
+        self.demo.agent(node).unwrap().handle.query(question).await.unwrap()
+    }
+
+    async fn running(&self, service: &'static str, count: usize) -> Vec<TaskView> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let tasks = self.ask(0, move |core| {
+                let of_it = core.tasks().into_iter().filter(|t| t.service_name == service && t.task.desired.is_live());
+                of_it.collect::<Vec<_>>()
+            });
+            let tasks = tasks.await;
+            let runs = |t: &&TaskView| t.status.as_ref().is_some_and(|s| s.phase == TaskPhase::Running);
+            if tasks.len() == count && tasks.iter().filter(runs).count() == count {
+                return tasks;
+            }
+            assert!(Instant::now() < deadline, "{service}: {tasks:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What each running task of the service finds in a file.
+    async fn content(&self, service: &'static str, count: usize, target: &str) -> Vec<String> {
+        let tasks = self.running(service, count).await;
+        let read = |task: &TaskView| self.demo.engine.file(task.task.id, target).unwrap_or_default();
+        tasks.iter().map(|task| String::from_utf8(read(task)).unwrap()).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_and_configs_are_listed_as_docker_does_and_updated_as_it_cannot() {
+    let tools = Tools::start(2).await;
+    tools.file("token", "one");
+    tools.file("motd", "hello\n");
+    let id = tools.run(0, "secret create --label tier=front token token").await;
+    assert_eq!(id.trim().len(), 25, "{id}");
+    let taken = tools.refused(0, "secret create token token").await;
+    assert!(taken.contains("already exists") && taken.contains("hint: to give it new content"), "{taken}");
+    tools.run(1, "config create motd motd").await;
+    for args in [
+        "secret ls",
+        "config ls",
+        "secret inspect --pretty token",
+        "config inspect --pretty motd",
+        "secret inspect token",
+        "secret ls --filter name=to -q",
+        "config ls --format {{.Name}}",
+    ] {
+        tools.as_docker(args).await;
+    }
+    assert!(tools.refused(0, "secret inspect nothing").await.contains("no such secret: nothing"));
+
+    let flags = "-q --update-monitor 100ms --update-order start-first";
+    tools.run(0, &format!("service create {flags} --name web --replicas 2 --secret token --config source=motd,target=/etc/motd demo/greeter:1")).await;
+    tools
+        .run(1, &format!("service create {flags} --name api --secret source=token,target=/etc/key demo/greeter:1"))
+        .await;
+    tools.run(0, &format!("service create {flags} --name other demo/greeter:1")).await;
+    let other = tools.running("other", 1).await[0].task.id;
+
+    // One command, from any node: both services run with the new content when it returns; the third isn't touched.
+    tools.file("token", "two");
+    let said = tools.run(1, "secret update -q token token").await;
+    assert_eq!(said, "token.v2\n");
+    assert_eq!(tools.content("web", 2, "/run/secrets/token").await, ["two", "two"]);
+    assert_eq!(tools.content("api", 1, "/etc/key").await, ["two"]);
+    assert_eq!(tools.running("other", 1).await[0].task.id, other);
+    assert!(tools.refused(0, "secret rm token.v2").await.contains("in use by the following services: api, web"));
+
+    // By the name of any version; the labels go along.
+    tools.file("token", "three");
+    assert_eq!(tools.run(0, "secret update -q token.v2 token").await, "token.v3\n");
+    assert_eq!(tools.run(0, "secret ls -q --filter label=tier=front").await.lines().count(), 3);
+    tools.run(0, "service rollback -q web").await;
+    assert_eq!(tools.content("web", 2, "/run/secrets/token").await, ["two", "two"], "the older version is there");
+    // The update takes along who had stayed behind.
+    tools.file("token", "four");
+    tools.run(0, "secret update -q token token").await;
+    assert_eq!(tools.content("web", 2, "/run/secrets/token").await, ["four", "four"]);
+    assert_eq!(tools.content("api", 1, "/etc/key").await, ["four"]);
+
+    tools.file("motd", "bye\n");
+    assert_eq!(tools.run(0, "config update -q motd motd").await, "motd.v2\n");
+    assert_eq!(tools.content("web", 2, "/etc/motd").await, ["bye\n", "bye\n"]);
+    tools.file("empty", "");
+    assert!(tools.refused(0, "secret update token empty").await.contains("larger than 0"));
+    assert!(tools.refused(0, "secret update nothing token").await.contains("no such secret: nothing"));
+
+    tools.run(0, "service rm web api other").await;
+    tools.run(0, "secret rm token token.v2 token.v3 token.v4").await;
+    tools.run(0, "config rm motd motd.v2").await;
+    tools.demo.end().await;
+}
