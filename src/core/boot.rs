@@ -94,6 +94,7 @@ impl Core {
             passing: replication::Passing::default(),
             greeted: (now.mono, 0),
             next_exchange: now.mono + EXCHANGE_EVERY,
+            young_until: now.mono + YOUTH,
             next_tidy: now.mono + TIDY_EVERY,
             stopping: None,
             suspicions: 0,

@@ -55,6 +55,10 @@ const DISK_MEMBERS: &[u8] = b"members";
 
 /// One random live node is asked for what we lack this often.
 const EXCHANGE_EVERY: Duration = Duration::from_millis(1_000);
+/// In a big cluster, for a while after the start: when many start at once nobody is there yet to be pushed to, and all that
+/// all hold spreads by comparing.
+const EXCHANGE_EVERY_YOUNG: Duration = Duration::from_millis(300);
+const YOUTH: Duration = Duration::from_secs(10);
 /// Housekeeping: persisting the member table, collecting tombstones.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// A node that was removed has this long to stop its containers.
@@ -89,6 +93,7 @@ pub struct Core {
     /// How many nodes that had come up were compared with within the second that began then.
     greeted: (Mono, usize),
     next_exchange: Mono,
+    young_until: Mono,
     next_tidy: Mono,
     stopping: Option<Mono>,
     liveness_dirty: bool,
@@ -168,7 +173,9 @@ impl Core {
         }
         self.outbox.handle_deadline(now.mono);
         if due(Some(self.next_exchange)) {
-            self.next_exchange = now.mono + self.jittered(EXCHANGE_EVERY);
+            let crowd = self.membership.live_count() > limits::PUSH_TO_ALL_NODES;
+            let young = crowd && now.mono < self.young_until;
+            self.next_exchange = now.mono + self.jittered(if young { EXCHANGE_EVERY_YOUNG } else { EXCHANGE_EVERY });
             self.exchange_with_someone();
         }
         if due(Some(self.next_tidy)) {
