@@ -14,10 +14,16 @@ pub const ID_TEXT_LEN: usize = 25;
 pub struct BadId(String);
 
 fn write_base36(mut value: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    // Twelve digits fit 64 bits, where division is many times faster.
+    const TWELVE: u128 = 36u128.pow(12);
     let mut text = [b'0'; ID_TEXT_LEN];
-    for place in text.iter_mut().rev() {
-        *place = b"0123456789abcdefghijklmnopqrstuvwxyz"[(value % 36) as usize];
-        value /= 36;
+    for part in text.rchunks_mut(12) {
+        let mut low = (value % TWELVE) as u64;
+        value /= TWELVE;
+        for place in part.iter_mut().rev() {
+            *place = b"0123456789abcdefghijklmnopqrstuvwxyz"[(low % 36) as usize];
+            low /= 36;
+        }
     }
     // Only ASCII was written above.
     f.pad(std::str::from_utf8(&text).unwrap_or_default())
@@ -69,10 +75,10 @@ macro_rules! id {
             }
         }
 
-        // Text for people's formats (JSON), sixteen fixed bytes for ours.
+        // Text for people's formats (JSON), sixteen fixed bytes for ours, which is how our codec takes such a number.
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                if s.is_human_readable() { s.collect_str(self) } else { self.0.to_be_bytes().serialize(s) }
+                if s.is_human_readable() { s.collect_str(self) } else { s.serialize_u128(self.0) }
             }
         }
 
@@ -81,7 +87,7 @@ macro_rules! id {
                 if d.is_human_readable() {
                     String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
                 } else {
-                    <[u8; 16]>::deserialize(d).map(|b| Self(u128::from_be_bytes(b)))
+                    u128::deserialize(d).map(Self)
                 }
             }
         }

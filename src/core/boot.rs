@@ -95,6 +95,7 @@ impl Core {
             passing: replication::Passing::default(),
             greeted: (now.mono, 0),
             next_exchange: now.mono + EXCHANGE_EVERY,
+            young_until: now.mono + YOUTH,
             next_tidy: now.mono + TIDY_EVERY,
             stopping: None,
             suspicions: 0,
@@ -102,6 +103,8 @@ impl Core {
             chronicle: None,
             changes: 0,
             liveness_dirty: true,
+            liveness_news: BTreeSet::new(),
+            roster: None,
             last_now: now.mono,
         };
         core.start(bump, durable, members, boot.first, now);
@@ -159,7 +162,7 @@ impl Core {
             self.spec(service, revision);
         }
         for task in self.store.tasks() {
-            self.routes.task_changed(task.id, Some(task.service));
+            self.routes.task_changed(task.id, Some(task));
         }
         for status in self.store.statuses().filter(|s| s.node == self.me) {
             self.deliveries.remember(status);

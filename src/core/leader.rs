@@ -35,6 +35,8 @@ pub(super) struct Leading {
     /// acknowledged could be left with a minority of the later one.
     baseline: Option<Digest>,
     memory: Memory,
+    /// All nodes as planning sees them, until something about one of them changes.
+    nodes: Option<BTreeMap<NodeId, NodeInfo>>,
 }
 
 impl Leading {
@@ -78,7 +80,7 @@ impl Core {
             let anew = anew.map(|r| (Key::Rollout(r.service), Some(Value::Rollout(r)))).collect();
             self.store.write(anew, term, now);
         }
-        self.leading = Some(Leading {
+        self.leading = Some(Box::new(Leading {
             term,
             nonce: self.rng.random_range(1..u64::MAX),
             caught_up_with: BTreeSet::new(),
@@ -87,7 +89,8 @@ impl Core {
             rest_until: Mono(0),
             baseline: None,
             memory: Memory::default(),
-        });
+            nodes: None,
+        }));
     }
 
     pub(super) fn stop_leading(&mut self, term: Term) {
@@ -108,6 +111,7 @@ impl Core {
     pub(super) fn plan_all_soon(&mut self) {
         if let Some(leading) = &mut self.leading {
             leading.memory.stir_all();
+            leading.nodes = None;
         }
         self.plan_soon([]);
     }
@@ -194,7 +198,7 @@ impl Core {
     }
 
     fn plan(&mut self, leading: &mut Leading, now: Now) -> bool {
-        let nodes = self.node_infos();
+        let nodes = leading.nodes.take().unwrap_or_else(|| self.node_infos());
         let mut rng = ChaCha8Rng::seed_from_u64(self.rng.random());
         let (plan, tasks) = {
             let view = self.planning_view(&nodes);
@@ -203,6 +207,7 @@ impl Core {
             let tasks = tasks + plan.changes.len();
             (plan, tasks)
         };
+        leading.nodes = Some(nodes);
         leading.rest_until = now.mono + REST_PER_TASK * u32::try_from(tasks).unwrap_or(u32::MAX);
         leading.plan_at = plan.wake.map(|wake| wake.max(now.mono + PLAN_DEBOUNCE));
         let mut changes = Vec::with_capacity(plan.changes.len());

@@ -56,6 +56,10 @@ const DISK_MEMBERS: &[u8] = b"members";
 
 /// One random live node is asked for what we lack this often.
 const EXCHANGE_EVERY: Duration = Duration::from_millis(1_000);
+/// In a big cluster, for a while after the start: when many start at once nobody is there yet to be pushed to, and all that
+/// all hold spreads by comparing.
+const EXCHANGE_EVERY_YOUNG: Duration = Duration::from_millis(300);
+const YOUTH: Duration = Duration::from_secs(10);
 /// Housekeeping: persisting the member table, collecting tombstones.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// A node that was removed has this long to stop its containers.
@@ -74,7 +78,7 @@ pub struct Core {
     lease: Lease,
     worker: Worker,
     fact: NodeFact,
-    leading: Option<leader::Leading>,
+    leading: Option<Box<leader::Leading>>,
     specs: BTreeMap<RevisionId, Arc<ServiceSpec>>,
     statuses: Vec<TaskStatus>,
     deliveries: deliveries::Deliveries,
@@ -91,9 +95,14 @@ pub struct Core {
     /// How many nodes that had come up were compared with within the second that began then.
     greeted: (Mono, usize),
     next_exchange: Mono,
+    young_until: Mono,
     next_tidy: Mono,
     stopping: Option<Mono>,
     liveness_dirty: bool,
+    /// Whose liveness has changed since the lease was told.
+    liveness_news: BTreeSet<NodeId>,
+    /// Who was known when the lease was told of all: see [`Membership::roster`].
+    roster: Option<u64>,
     /// For whoever counts: how often others were suspected, and how often for nothing.
     suspicions: u64,
     refuted: u64,
@@ -108,17 +117,18 @@ pub struct Core {
 impl Core {
     /// The next instant at which [`Event::Wake`] is due.
     pub fn deadline(&self) -> Option<Mono> {
-        let parts = [self.membership.deadline(), self.lease.deadline(), self.worker.deadline(), self.outbox.deadline()];
-        let own = [
-            Some(self.next_exchange),
-            Some(self.next_tidy),
-            self.stopping,
-            self.withdrawals.deadline(),
-            self.passing.at,
-        ];
-        let leader = self.leading.as_ref().and_then(leader::Leading::deadline);
-        let pending = self.pending.iter().map(|p| p.next_look(self.last_now)).min();
-        parts.into_iter().chain(own).flatten().chain(leader).chain(pending).min()
+        let sooner = |next: Mono, at: Option<Mono>| at.map_or(next, |at| at.min(next));
+        let mut next = self.next_exchange.min(self.next_tidy);
+        next = sooner(next, self.membership.deadline());
+        next = sooner(next, self.lease.deadline());
+        next = sooner(next, self.worker.deadline());
+        next = sooner(next, self.outbox.deadline());
+        next = sooner(next, self.stopping);
+        next = sooner(next, self.withdrawals.deadline());
+        next = sooner(next, self.passing.at);
+        next = sooner(next, self.leading.as_ref().and_then(|l| l.deadline()));
+        next = sooner(next, self.pending.iter().map(|p| p.next_look(self.last_now)).min());
+        Some(next)
     }
 
     /// Rises whenever a record, a node's liveness or the lease has changed. Two things that the views show come without
@@ -171,7 +181,9 @@ impl Core {
         }
         self.outbox.handle_deadline(now.mono);
         if due(Some(self.next_exchange)) {
-            self.next_exchange = now.mono + self.jittered(EXCHANGE_EVERY);
+            let crowd = self.membership.live_count() > limits::PUSH_TO_ALL_NODES;
+            let young = crowd && now.mono < self.young_until;
+            self.next_exchange = now.mono + self.jittered(if young { EXCHANGE_EVERY_YOUNG } else { EXCHANGE_EVERY });
             self.exchange_with_someone();
         }
         if due(Some(self.next_tidy)) {
@@ -203,8 +215,7 @@ impl Core {
                 busy = true;
             }
             if std::mem::take(&mut self.liveness_dirty) {
-                let live = self.liveness();
-                self.lease.set_live(&live, now.mono);
+                self.tell_lease_who_lives(now);
             }
             while let Some(output) = self.lease.poll_output() {
                 self.on_lease(output, now);
@@ -248,14 +259,15 @@ impl Core {
             membership::Output::Bump(bump) => {
                 self.bump_persist = self.outbox.persist(vec![(DISK_BUMP.to_vec(), Some(codec::encode(&bump)))]);
             }
-            membership::Output::AddrChanged { .. } => self.routes.members_changed(),
+            membership::Output::AddrChanged { node, .. } => self.routes.node_changed(node, &self.store),
         }
     }
 
     fn on_liveness(&mut self, node: NodeId, from: Option<Liveness>, to: Liveness, now: Now) {
         self.changes += 1;
-        self.routes.members_changed();
+        self.routes.node_changed(node, &self.store);
         self.liveness_dirty = true;
+        self.liveness_news.insert(node);
         if let Some(chronicle) = &mut self.chronicle {
             chronicle.stir(node);
         }
@@ -283,6 +295,20 @@ impl Core {
         if to == Liveness::Alive {
             self.resend_unacknowledged(node, now);
         }
+    }
+
+    /// All of them, or those whose liveness has changed if nobody has come or gone: in a big cluster that may happen to all,
+    /// one after the other.
+    fn tell_lease_who_lives(&mut self, now: Now) {
+        let news = std::mem::take(&mut self.liveness_news);
+        let roster = Some(self.membership.roster());
+        if std::mem::replace(&mut self.roster, roster) != roster {
+            let live = self.liveness();
+            return self.lease.set_live(&live, now.mono);
+        }
+        let known = |node: NodeId| Some((node, self.membership.member(node)?.liveness));
+        let changed: Vec<_> = news.into_iter().filter(|n| !self.removed.contains(n)).filter_map(known).collect();
+        self.lease.saw(&changed, now.mono);
     }
 
     /// Every member that has not been removed, this node included.
@@ -416,7 +442,7 @@ impl Core {
         match key {
             Key::Task(id) => {
                 let (was, is) = (self.routes.service_of(id), self.store.task(id).map(|t| t.service));
-                self.routes.task_changed(id, is);
+                self.routes.task_changed(id, self.store.task(id));
                 if is.is_none() {
                     self.deliveries.forget(id);
                 }
@@ -434,6 +460,8 @@ impl Core {
             }
             Key::Rollout(service) => self.plan_soon([service]),
             Key::Revision(service, revision) => {
+                // What it asks for its ports.
+                self.routes.service_changed(service);
                 self.plan_soon([service]);
                 self.spec(service, revision);
                 // What it asks for its ports.
@@ -546,7 +574,7 @@ impl Core {
         self.store.forget_peer(node);
         self.lease.forget_voter(node, now.mono);
         self.withdrawals.node_gone(node);
-        self.routes.members_changed();
+        self.routes.node_changed(node, &self.store);
         self.liveness_dirty = true;
         self.ban_due = true;
         self.inherit_electorate(now);
@@ -639,7 +667,7 @@ impl Core {
         // Of services that are gone, too: their tasks hold their places until they have stopped.
         let known: BTreeSet<RevisionId> = self.store.all_revisions().map(|(_, revision)| revision).collect();
         self.specs.retain(|id, _| known.contains(id));
-        self.routes.all_changed();
+        self.routes.node_changed(self.me, &self.store);
     }
 
     fn notice(&mut self, notice: Notice) {

@@ -74,8 +74,10 @@ impl Core {
 
     /// Finds out what we and one live node lack of each other: a voter whose word something waits for, else any.
     pub(super) fn exchange_with_someone(&mut self) {
-        let live: BTreeSet<NodeId> = self.reachable().collect();
-        let owing: Vec<NodeId> = self.voters_owing().chain(self.voters_behind()).filter(|n| live.contains(n)).collect();
+        // In the order of their ids.
+        let live: Vec<NodeId> = self.reachable().collect();
+        let lives = |n: &NodeId| live.binary_search(n).is_ok();
+        let owing: Vec<NodeId> = self.voters_owing().chain(self.voters_behind()).filter(lives).collect();
         let chosen = if owing.is_empty() {
             live.into_iter().choose(&mut self.rng)
         } else {

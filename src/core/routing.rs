@@ -4,6 +4,7 @@ use super::deliveries::Target;
 use super::*;
 use crate::ids::ServiceId;
 use crate::model::spec::PortOptions;
+use crate::model::task::Task;
 use crate::routes::{self, Endpoint, Router};
 use std::net::IpAddr;
 
@@ -11,7 +12,9 @@ use std::net::IpAddr;
 pub(super) struct Routes {
     pub version: u64,
     pub applied: u64,
+    me: NodeId,
     router: Router,
+    /// Those that a table may lead to: not the past ones of other nodes, which are most.
     tasks: BTreeMap<ServiceId, BTreeSet<TaskId>>,
     service_of: BTreeMap<TaskId, ServiceId>,
     dirty: BTreeSet<ServiceId>,
@@ -26,6 +29,7 @@ impl Routes {
         Self {
             version: 0,
             applied: 0,
+            me,
             router: Router::new(me),
             tasks: BTreeMap::new(),
             service_of: BTreeMap::new(),
@@ -35,25 +39,27 @@ impl Routes {
         }
     }
 
-    /// `service`: whose it is, or none if the task is no more.
-    pub fn task_changed(&mut self, task: TaskId, service: Option<ServiceId>) {
+    /// As it is now; none if it is no more.
+    pub fn task_changed(&mut self, id: TaskId, task: Option<&Task>) {
+        let service = task.map(|t| t.service);
         let was = match service {
-            Some(service) => self.service_of.insert(task, service),
-            None => self.service_of.remove(&task),
+            Some(service) => self.service_of.insert(id, service),
+            None => self.service_of.remove(&id),
         };
-        if let Some(was) = was.filter(|was| Some(*was) != service) {
-            self.dirty.insert(was);
-            if let Some(tasks) = self.tasks.get_mut(&was) {
-                tasks.remove(&task);
+        let matters = |t: &&Task| t.desired.is_live() || t.node == Some(self.me);
+        let stays = task.filter(matters).map(|t| t.service);
+        for left in was.into_iter().chain(service).filter(|s| Some(*s) != stays) {
+            if let Some(tasks) = self.tasks.get_mut(&left) {
+                tasks.remove(&id);
                 if tasks.is_empty() {
-                    self.tasks.remove(&was);
+                    self.tasks.remove(&left);
                 }
             }
         }
-        if let Some(service) = service {
-            self.tasks.entry(service).or_default().insert(task);
-            self.dirty.insert(service);
+        if let Some(service) = stays {
+            self.tasks.entry(service).or_default().insert(id);
         }
+        self.dirty.extend(was.into_iter().chain(service));
     }
 
     pub fn status_changed(&mut self, task: TaskId) {
@@ -68,21 +74,19 @@ impl Routes {
         self.service_of.get(&task).copied()
     }
 
-    pub fn members_changed(&mut self) {
+    /// Something that the services with a task on this node rest on. Those with one of ours, too, are looked at again: where
+    /// our own containers are reached may have changed without a word to anybody.
+    pub fn node_changed(&mut self, node: NodeId, store: &Store) {
         self.members_dirty = true;
-        self.all_changed();
-    }
-
-    /// Something that all of them rest on.
-    pub fn all_changed(&mut self) {
-        self.dirty.extend(self.tasks.keys());
+        let concerned = |t: &&Task| t.node.is_some_and(|n| n == node || n == self.me);
+        self.dirty.extend(store.tasks().filter(concerned).map(|t| t.service));
     }
 }
 
 impl Core {
     /// Recomputes the table after what it rests on has changed. True if it is another.
     pub(super) fn publish_routes(&mut self) -> bool {
-        if self.routes.dirty.is_empty() {
+        if self.routes.dirty.is_empty() && !self.routes.members_dirty {
             return false;
         }
         let (mut changed, mut retold) = (false, false);

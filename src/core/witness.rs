@@ -7,6 +7,7 @@ use crate::model::container::EngineOp;
 use crate::model::lease::Electorate;
 use crate::model::record::{Hlc, Log, Record, Stamp};
 use crate::model::service::Revision;
+use crate::store::Blob;
 use crate::time::Wall;
 use crate::wire::message::{Digest, LeaseMessage};
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,7 @@ impl Core {
 
     /// It holds the lease at this instant and has read what a majority of the voters holds: what it plans is in force.
     pub fn decides(&self, now: Mono) -> bool {
-        self.lease.held(now).is_some() && self.leading.as_ref().is_some_and(leader::Leading::is_ready)
+        self.lease.held(now).is_some() && self.leading.as_ref().is_some_and(|l| l.is_ready())
     }
 
     pub fn electorate(&self) -> &Electorate {
@@ -103,21 +104,26 @@ impl Core {
     }
 
     /// What a disk holds of one key.
-    pub fn record_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>, key: &Key) -> Option<Record> {
+    pub fn record_on_disk(durable: &BTreeMap<impl Blob, impl Blob>, key: &Key) -> Option<Record> {
         store::record_on_disk(durable, key)
     }
 
-    pub fn records_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>) -> impl Iterator<Item = Record> {
+    /// Of which record an entry of a disk is, if it is a record's.
+    pub fn key_on_disk(entry: &[u8]) -> Option<Key> {
+        store::key_on_disk(entry)
+    }
+
+    pub fn records_on_disk(durable: &BTreeMap<impl Blob, impl Blob>) -> impl Iterator<Item = Record> {
         store::records_on_disk(durable)
     }
 
     /// The record in which a life finds what it promised: its key on disk.
-    pub fn lease_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>) -> Option<lease::Durable> {
-        codec::decode(durable.get(DISK_LEASE)?, limits::MAX_MESSAGE_BYTES).ok()
+    pub fn lease_on_disk(durable: &BTreeMap<impl Blob, impl Blob>) -> Option<lease::Durable> {
+        codec::decode(durable.get(DISK_LEASE)?.borrow(), limits::MAX_MESSAGE_BYTES).ok()
     }
 
     /// How far the disk holds a log; `None` if it says nothing of it.
-    pub fn log_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>, log: Log) -> Option<u32> {
+    pub fn log_on_disk(durable: &BTreeMap<impl Blob, impl Blob>, log: Log) -> Option<u32> {
         store::log_on_disk(durable, log)
     }
 

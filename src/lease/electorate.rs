@@ -40,6 +40,15 @@ impl Members {
         self.gone.retain(|node| !live.contains_key(node));
     }
 
+    /// Of one that it knows, or not yet.
+    pub fn saw(&mut self, node: NodeId, state: Liveness, now: Mono) {
+        self.gone.remove(&node);
+        let known = self.states.entry(node).or_insert((state, now));
+        if known.0 != state {
+            *known = (state, now);
+        }
+    }
+
     /// Not known to be down or stopped.
     pub fn may_be_up(&self, node: NodeId) -> bool {
         !matches!(self.states.get(&node), Some((Liveness::Down | Liveness::Away, _)))

@@ -413,6 +413,13 @@ impl Lease {
         self.maintain(now);
     }
 
+    /// Likewise, of some whose state has changed; nobody has joined or left since the last word about all.
+    pub fn saw(&mut self, changed: &[(NodeId, Liveness)], now: Mono) {
+        changed.iter().for_each(|(node, state)| self.members.saw(*node, *state, now));
+        self.resolve_doubt(now);
+        self.maintain(now);
+    }
+
     /// While `false` the holder leaves the electorate alone. For a driver that wants what the old voters
     /// acknowledged to have reached the new ones before the next change.
     pub fn allow_changes(&mut self, allowed: bool) {

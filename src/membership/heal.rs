@@ -63,9 +63,9 @@ impl Schedule {
         }
     }
 
-    pub fn deadline(&self) -> impl Iterator<Item = Mono> {
-        let renew = self.renew_due.as_ref().map(|(at, ..)| *at);
-        [self.announce_at, self.exchange_at].into_iter().chain(renew)
+    pub fn deadline(&self) -> Mono {
+        let next = self.announce_at.min(self.exchange_at);
+        self.renew_due.as_ref().map_or(next, |(at, ..)| next.min(*at))
     }
 
     pub fn announces_at(&self) -> Mono {

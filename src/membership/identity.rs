@@ -8,6 +8,7 @@
 //! keeps the values above it for our own tombstones of removed nodes.
 
 use crate::ids::NodeId;
+use crate::wire::codec;
 use crate::wire::message::{MemberEntry, MemberState};
 use bytes::{Buf, BufMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -92,20 +93,18 @@ pub(super) enum PacketError {
     #[error("no room for another item in this packet")]
     Full,
     #[error("malformed item: {0}")]
-    Malformed(String),
+    Malformed(codec::ReadError),
     #[error("bump {0} is beyond the highest allowed")]
     Bump(u64),
 }
 
-const CONFIG: bincode::config::Configuration = bincode::config::standard();
-
-/// bincode, like all our bytes; a packet travels inside a versioned `Message`, so it carries no version of its own.
+/// As all our bytes; a packet travels inside a versioned `Message`, so it carries no version of its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PacketCodec;
 
 fn write<T: Serialize>(item: &T, mut buf: impl BufMut) -> Result<(), PacketError> {
     let mut scratch = [0u8; MAX_ITEM_BYTES];
-    let used = bincode::serde::encode_into_slice(item, &mut scratch, CONFIG).map_err(|_| PacketError::Full)?;
+    let used = codec::write_bare(item, &mut scratch).map_err(|_| PacketError::Full)?;
     let bytes = scratch.get(..used).ok_or(PacketError::Full)?;
     // Foca's contract: nothing is written when the whole doesn't fit.
     if bytes.len() > buf.remaining_mut() {
@@ -116,10 +115,10 @@ fn write<T: Serialize>(item: &T, mut buf: impl BufMut) -> Result<(), PacketError
 }
 
 fn read<T: DeserializeOwned>(mut buf: impl Buf) -> Result<T, PacketError> {
-    let config = CONFIG.with_limit::<{ 4 * MAX_ITEM_BYTES }>();
     // Foca reads from one slice, so the first chunk is all there is.
-    let (item, used) =
-        bincode::serde::decode_from_slice(buf.chunk(), config).map_err(|e| PacketError::Malformed(e.to_string()))?;
+    let chunk = buf.chunk();
+    let (item, rest) = codec::read_bare(chunk).map_err(PacketError::Malformed)?;
+    let used = chunk.len() - rest.len();
     buf.advance(used);
     Ok(item)
 }
@@ -175,6 +174,11 @@ pub(super) fn peek(packet: &[u8]) -> Result<Peek<'_>, PacketError> {
     Ok(Peek { header, updates, head, tail: rest })
 }
 
+/// The sender's incarnation, as the head of a packet of our own tells it.
+pub(super) fn peek_incarnation(packet: &[u8]) -> Option<u16> {
+    codec::read_bare::<(Identity, u16)>(packet).ok().map(|((_, incarnation), _)| incarnation)
+}
+
 impl Peek<'_> {
     /// The packet without its rumours.
     pub fn bare(&self) -> &[u8] {
@@ -192,7 +196,6 @@ impl Peek<'_> {
 mod tests {
     use super::*;
     use crate::limits::MAX_GOSSIP_PACKET_BYTES;
-    use crate::wire::codec;
     use crate::wire::message::Message;
     use foca::Codec as _;
     use foca::Identity as _;
@@ -241,6 +244,16 @@ mod tests {
 
         let message = Message::Gossip(vec![0xff; MAX_GOSSIP_PACKET_BYTES]);
         assert!(codec::encode(&message).len() <= 1_160);
+    }
+
+    #[test]
+    fn an_incarnation_is_read_off_a_packets_head() {
+        let message = foca::Message::Ping(3);
+        let header = Header { src: id(1, 2), src_incarnation: 700, dst: id(3, 4), message };
+        let mut bytes = Vec::new();
+        PacketCodec.encode_header(&header, &mut bytes).unwrap();
+        assert_eq!(peek_incarnation(&bytes), Some(700));
+        assert_eq!(peek_incarnation(&bytes[..20]), None);
     }
 
     #[test]

@@ -192,6 +192,11 @@ impl Membership {
         self.table.live()
     }
 
+    /// Another number whenever a member was added to or taken out of those that are known.
+    pub fn roster(&self) -> u64 {
+        self.table.roster()
+    }
+
     pub fn bump(&self) -> u64 {
         self.me.bump
     }
@@ -369,7 +374,7 @@ impl Membership {
             return None;
         }
         let mine = [self.timers.deadline(), self.table.next_grace_end(), self.spread_at];
-        mine.into_iter().flatten().chain(self.schedule.deadline()).min()
+        Some(mine.into_iter().flatten().fold(self.schedule.deadline(), Mono::min))
     }
 
     pub fn handle_deadline(&mut self, now: Mono) {

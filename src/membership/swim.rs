@@ -3,7 +3,7 @@
 //! timers and packets.
 
 use super::Config;
-use super::identity::{Identity, Member, PacketCodec, Timer, peek};
+use super::identity::{Identity, Member, PacketCodec, Timer, peek_incarnation};
 use crate::ids::NodeId;
 use crate::limits::MAX_GOSSIP_PACKET_BYTES;
 use foca::{Foca, NoCustomBroadcast, Notification, PeriodicParams};
@@ -82,8 +82,8 @@ impl Swim {
         if let Some(token) = wanted.timers.iter().rev().find_map(|(_, timer)| token_of(timer)) {
             self.token = token;
         }
-        if let Some(peek) = wanted.sends.last().and_then(|(_, packet)| peek(packet).ok()) {
-            self.incarnation = peek.header.src_incarnation;
+        if let Some(incarnation) = wanted.sends.last().and_then(|(_, packet)| peek_incarnation(packet)) {
+            self.incarnation = incarnation;
         }
         wanted
     }

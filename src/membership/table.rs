@@ -40,6 +40,8 @@ pub(super) struct Table {
     known: BTreeMap<NodeId, Known>,
     away: BTreeSet<(Mono, NodeId)>,
     live: usize,
+    /// How often somebody was added or taken out.
+    roster: u64,
 }
 
 fn is_live(liveness: Liveness) -> bool {
@@ -59,6 +61,10 @@ impl Table {
         self.known.len()
     }
 
+    pub fn roster(&self) -> u64 {
+        self.roster
+    }
+
     pub fn live(&self) -> usize {
         self.live
     }
@@ -72,16 +78,20 @@ impl Table {
         if self.known.len() >= MAX_MEMBERS && !self.known.contains_key(&identity.node) {
             return false;
         }
-        let known = self.known.entry(identity.node).or_insert(Known {
-            addr: identity.addr,
-            bump: identity.bump,
-            liveness: Liveness::Down,
-            since: now,
-            hopeful,
-            heard: None,
-            mute: false,
-            held: None,
-            away_until: None,
+        let roster = &mut self.roster;
+        let known = self.known.entry(identity.node).or_insert_with(|| {
+            *roster += 1;
+            Known {
+                addr: identity.addr,
+                bump: identity.bump,
+                liveness: Liveness::Down,
+                since: now,
+                hopeful,
+                heard: None,
+                mute: false,
+                held: None,
+                away_until: None,
+            }
         });
         if identity.bump > known.bump && !is_live(known.liveness) {
             (known.addr, known.bump, known.held) = (identity.addr, identity.bump, None);
@@ -213,6 +223,7 @@ impl Table {
 
     pub fn remove(&mut self, node: NodeId) -> Option<Known> {
         let known = self.known.remove(&node)?;
+        self.roster += 1;
         if let Some(until) = known.away_until {
             self.away.remove(&(until, node));
         }

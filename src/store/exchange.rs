@@ -52,7 +52,7 @@ impl Store {
 
     pub fn handle_compare(&mut self, from: NodeId, hash: u64) {
         if hash == self.held.hash() {
-            self.peers.note(from, self.held.logs());
+            self.peers.note_all(from, self.held.logs(), hash);
             self.send(from, Message::Same { hash });
         } else if self.held.logs().len() <= FEW_LOGS {
             self.ask(from, 0);
@@ -64,7 +64,7 @@ impl Store {
 
     pub fn handle_same(&mut self, from: NodeId, hash: u64) {
         if hash == self.held.hash() {
-            self.peers.note(from, self.held.logs());
+            self.peers.note_all(from, self.held.logs(), hash);
         }
     }
 

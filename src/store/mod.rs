@@ -29,8 +29,9 @@ use crate::wire::codec::{self, CodecError};
 use crate::wire::message::{Digest, Message};
 use held::Held;
 use peers::Peers;
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
 use std::time::Duration;
 
 /// Keys on disk: one letter, then the encoded key or log.
@@ -540,15 +541,25 @@ fn objection(record: &Record, now: Wall) -> Option<&'static str> {
         .then_some("its time is too far ahead (max_clock_drift): check that node's clock")
 }
 
+/// Bytes as whoever keeps a disk has them.
+pub trait Blob: Ord + Borrow<[u8]> {}
+impl<T: Ord + Borrow<[u8]>> Blob for T {}
+
 /// What a disk holds of one key.
-pub fn record_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>, key: &Key) -> Option<Record> {
-    codec::decode(durable.get(&disk_record_key(key))?, limits::MAX_RECORD_BYTES).ok()
+pub fn record_on_disk(durable: &BTreeMap<impl Blob, impl Blob>, key: &Key) -> Option<Record> {
+    codec::decode(durable.get(disk_record_key(key).as_slice())?.borrow(), limits::MAX_RECORD_BYTES).ok()
+}
+
+/// Of which record an entry of a disk is, if it is a record's.
+pub fn key_on_disk(entry: &[u8]) -> Option<Key> {
+    codec::decode(entry.strip_prefix(&[DISK_RECORD])?, limits::MAX_RECORD_BYTES).ok()
 }
 
 /// All the records of a disk.
-pub fn records_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>) -> impl Iterator<Item = Record> {
-    let from = durable.range(vec![DISK_RECORD]..vec![DISK_RECORD + 1]);
-    from.filter_map(|(_, bytes)| codec::decode(bytes, limits::MAX_RECORD_BYTES).ok())
+pub fn records_on_disk(durable: &BTreeMap<impl Blob, impl Blob>) -> impl Iterator<Item = Record> {
+    let bounds = (Bound::Included([DISK_RECORD].as_slice()), Bound::Excluded([DISK_RECORD + 1].as_slice()));
+    let from = durable.range::<[u8], _>(bounds);
+    from.filter_map(|(_, bytes)| codec::decode(bytes.borrow(), limits::MAX_RECORD_BYTES).ok())
 }
 
 fn disk_record_key(key: &Key) -> Vec<u8> {
@@ -556,8 +567,8 @@ fn disk_record_key(key: &Key) -> Vec<u8> {
 }
 
 /// What the disk says of a log.
-pub fn log_on_disk(durable: &BTreeMap<Vec<u8>, Vec<u8>>, log: Log) -> Option<u32> {
-    codec::decode(durable.get(&disk_log_key(log))?, 64).ok()
+pub fn log_on_disk(durable: &BTreeMap<impl Blob, impl Blob>, log: Log) -> Option<u32> {
+    codec::decode(durable.get(disk_log_key(log).as_slice())?.borrow(), 64).ok()
 }
 
 fn disk_log_key(log: Log) -> Vec<u8> {

@@ -14,6 +14,8 @@ pub(super) struct Peers {
     whole: BTreeSet<NodeId>,
     /// Of everybody these are.
     logs: BTreeSet<Log>,
+    /// The hash of the last whole digest that was noted of each of those.
+    noted: BTreeMap<NodeId, u64>,
 }
 
 impl Peers {
@@ -37,9 +39,20 @@ impl Peers {
         }
     }
 
+    /// It holds all that this node does, of which this is the hash. Said every second, and mostly nothing new.
+    pub fn note_all(&mut self, from: NodeId, held: &Digest, hash: u64) {
+        if !self.whole.contains(&from) {
+            let known = self.logs.iter().filter_map(|log| Some((*log, *held.get(log)?))).collect::<Vec<_>>();
+            self.note(from, known.iter().map(|(log, number)| (log, number)));
+        } else if self.noted.insert(from, hash) != Some(hash) {
+            self.note(from, held);
+        }
+    }
+
     /// Nothing that it said counts any more: it left, or begins a new life, maybe on an older disk.
     pub fn forget(&mut self, node: NodeId) {
         self.known.remove(&node);
+        self.noted.remove(&node);
     }
 
     pub fn remember_whole(&mut self, nodes: BTreeSet<NodeId>) {
@@ -57,6 +70,7 @@ impl Peers {
     }
 
     fn shrink(&mut self) {
+        self.noted.retain(|node, _| self.whole.contains(node));
         for (node, held) in &mut self.known {
             if !self.whole.contains(node) {
                 held.retain(|log, _| self.logs.contains(log));

@@ -29,6 +29,7 @@ use crate::model::spec::ServiceSpec;
 use crate::model::task::{Task, TaskStatus};
 use crate::time::{Mono, Now};
 use plan::ThisNode;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -93,6 +94,8 @@ pub struct Worker {
     list_wake: Option<Mono>,
     /// This node is no member any more: see [`Worker::abandon`].
     abandoned: bool,
+    /// When the first task wants to be looked at, once somebody has asked; asked again after every event.
+    wake: Cell<Option<Option<Mono>>>,
     out: Outbox,
 }
 
@@ -142,6 +145,7 @@ impl Worker {
             list_not_before: now,
             list_wake: None,
             abandoned: false,
+            wake: Cell::new(None),
             out: Outbox { next_op: op_base, queue: VecDeque::new(), list_wanted: false },
         }
     }
@@ -221,6 +225,7 @@ impl Worker {
     }
 
     pub fn handle_engine(&mut self, event: EngineEvent, now: Now) {
+        self.wake.set(None);
         match event {
             EngineEvent::Done { op, result } => self.engine_done(op, result, now),
             EngineEvent::Observed(containers) => self.engine_observed(containers, now),
@@ -256,8 +261,10 @@ impl Worker {
 
     /// When [`Worker::handle_deadline`] wants to be called next.
     pub fn deadline(&self) -> Option<Mono> {
+        let wake = self.wake.get().unwrap_or_else(|| self.tasks.values().filter_map(Machine::wake).min());
+        self.wake.set(Some(wake));
         let list = self.list.map(|(_, deadline)| deadline);
-        self.tasks.values().filter_map(Machine::wake).chain(list).chain(self.list_wake).min()
+        [wake, list, self.list_wake].into_iter().flatten().min()
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -363,6 +370,7 @@ impl Worker {
     }
 
     fn advance(&mut self, task: TaskId, now: Now, input: impl FnOnce(&mut Machine, &mut World<'_>)) {
+        self.wake.set(None);
         let Some(machine) = self.tasks.get_mut(&task) else { return };
         let mut world = World {
             now,

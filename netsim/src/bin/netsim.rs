@@ -368,47 +368,52 @@ fn sweep(how: &Sweep) -> Result<()> {
     let failures = AtomicU64::new(0);
     let total = Mutex::new(Total::default());
     let began = cpu_seconds();
-    std::thread::scope(|scope| {
-        for _ in 0..how.jobs.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let late = how.cpu_secs.is_some_and(|most| cpu_seconds() - began >= most);
-                    if number >= runs || late || failures.load(Ordering::Relaxed) >= how.failures {
-                        return;
-                    }
-                    let seed = range.start + number / kinds.len() as u64;
-                    let what = &kinds[(number % kinds.len() as u64) as usize];
-                    let Ok(plan) = drawn(seed, what) else { return };
-                    let outcome = run(&plan, Tell::Nothing);
-                    let replay = || {
-                        let What { profile, nodes, secs, .. } = what;
-                        format!("netsim replay {seed} --profile {profile} --nodes {nodes} --secs {secs}")
-                    };
-                    if outcome.violation.is_some() {
-                        failures.fetch_add(1, Ordering::Relaxed);
-                        println!("seed {seed} {} ({})", verdict(&outcome), replay());
-                    }
-                    if how.twice > 0 && seed.is_multiple_of(how.twice) && run(&plan, Tell::Nothing).hash != outcome.hash
-                    {
-                        failures.fetch_add(1, Ordering::Relaxed);
-                        println!("seed {seed} went another way the second time ({})", replay());
-                    }
-                    let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    total.runs += 1;
-                    total.node_secs += outcome.node_secs;
-                    total.requests += outcome.requests;
-                    total.failed_requests += outcome.failed_requests;
-                    total.probes.add(&outcome.probes);
-                    total.slowest = total.slowest.max((outcome.events, seed));
-                    total.settle.push(outcome.settle_secs);
-                    for (law, secs) in outcome.pending {
-                        total.pending.entry(law).or_default().push(secs);
-                    }
-                }
-            });
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let late = how.cpu_secs.is_some_and(|most| cpu_seconds() - began >= most);
+            if number >= runs || late || failures.load(Ordering::Relaxed) >= how.failures {
+                return;
+            }
+            let seed = range.start + number / kinds.len() as u64;
+            let what = &kinds[(number % kinds.len() as u64) as usize];
+            let Ok(plan) = drawn(seed, what) else { return };
+            let outcome = run(&plan, Tell::Nothing);
+            let replay = || {
+                let What { profile, nodes, secs, .. } = what;
+                format!("netsim replay {seed} --profile {profile} --nodes {nodes} --secs {secs}")
+            };
+            if outcome.violation.is_some() {
+                failures.fetch_add(1, Ordering::Relaxed);
+                println!("seed {seed} {} ({})", verdict(&outcome), replay());
+            }
+            if how.twice > 0 && seed.is_multiple_of(how.twice) && run(&plan, Tell::Nothing).hash != outcome.hash {
+                failures.fetch_add(1, Ordering::Relaxed);
+                println!("seed {seed} went another way the second time ({})", replay());
+            }
+            let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            total.runs += 1;
+            total.node_secs += outcome.node_secs;
+            total.requests += outcome.requests;
+            total.failed_requests += outcome.failed_requests;
+            total.probes.add(&outcome.probes);
+            total.slowest = total.slowest.max((outcome.events, seed));
+            total.settle.push(outcome.settle_secs);
+            for (law, secs) in outcome.pending {
+                total.pending.entry(law).or_default().push(secs);
+            }
         }
-    });
+    };
+    if how.jobs <= 1 {
+        // The allocator is faster where there never was a second thread.
+        work();
+    } else {
+        std::thread::scope(|scope| {
+            for _ in 0..how.jobs {
+                scope.spawn(work);
+            }
+        });
+    }
     let mut total = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let cpu = (cpu_seconds() - began).max(0.01);
     total.settle.sort_unstable();

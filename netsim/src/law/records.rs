@@ -41,6 +41,11 @@ impl Versions {
         None
     }
 
+    /// This one isn't there any more; see [`Versions::lost`].
+    pub fn is_gone(&mut self, key: &Key, removed: Option<Stamp>, may_go: impl Fn(Stamp) -> bool) -> Option<Breach> {
+        self.0.get_mut(key).filter(|seen| !seen.collected)?.goes(key, removed, may_go)
+    }
+
     /// Something seen that isn't `there` any more. `removed` gives the last stamp under which a key was removed; `may_go` tells which tombstones have reached their age.
     pub fn lost(
         &mut self,
@@ -49,13 +54,10 @@ impl Versions {
         may_go: impl Fn(Stamp) -> bool,
     ) -> Option<Breach> {
         for (key, seen) in self.0.iter_mut().filter(|(key, seen)| !seen.collected && !there(key)) {
-            let Some(stamp) = removed(key).filter(|stamp| *stamp >= seen.version.1) else {
-                return Some(Breach::of("S2", format!("{key:?} is gone, and was not removed")));
-            };
-            if !may_go(stamp) {
-                return Some(Breach::of("S4", format!("the tombstone of {key:?} is gone before its time")));
+            let breach = seen.goes(key, removed(key), &may_go);
+            if breach.is_some() {
+                return breach;
             }
-            *seen = Seen { version: seen.version.max((false, stamp)), tombstone: true, collected: true };
         }
         None
     }
@@ -72,6 +74,19 @@ impl Versions {
     /// The node's process ended: what it held in memory alone may be gone.
     pub fn clear(&mut self) {
         self.0.clear();
+    }
+}
+
+impl Seen {
+    fn goes(&mut self, key: &Key, removed: Option<Stamp>, may_go: impl Fn(Stamp) -> bool) -> Option<Breach> {
+        let Some(stamp) = removed.filter(|stamp| *stamp >= self.version.1) else {
+            return Some(Breach::of("S2", format!("{key:?} is gone, and was not removed")));
+        };
+        if !may_go(stamp) {
+            return Some(Breach::of("S4", format!("the tombstone of {key:?} is gone before its time")));
+        }
+        *self = Seen { version: self.version.max((false, stamp)), tombstone: true, collected: true };
+        None
     }
 }
 

@@ -31,8 +31,7 @@ pub fn moves_forward_from_some(
         let (was, is) = ((old.state, &old.failed), (new.state, &new.failed));
         format!("a rollout went from {was:?} to {is:?}")
     };
-    let text = text();
-    candidates.all(|(_, old)| !rollout_moves_forward(old, new)).then(|| Breach::of("U3", text))
+    candidates.all(|(_, old)| !rollout_moves_forward(old, new)).then(|| Breach::of("U3", text()))
 }
 
 /// This task of a service that is still there stops so that another can take its replica's place.

@@ -3,10 +3,13 @@
 
 use super::rng::Rng;
 use peer::core::face::PersistId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
-pub type Image = BTreeMap<Vec<u8>, Vec<u8>>;
-pub type Writes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+/// What is written once is shared by all that remember it: the disk, its earlier images, and the check of both.
+pub type Blob = Rc<[u8]>;
+pub type Image = BTreeMap<Blob, Blob>;
+pub type Writes = Vec<(Blob, Option<Blob>)>;
 
 /// Images kept for a rewind, one every so often.
 const IMAGE_EVERY_US: u64 = 10_000_000;
@@ -16,6 +19,8 @@ const IMAGES: usize = 12;
 pub struct Disk {
     image: Image,
     pending: VecDeque<(PersistId, Writes)>,
+    /// What was written since somebody last asked; all of it may have changed if nobody has, or since it was put back.
+    touched: Option<BTreeSet<Blob>>,
     old: VecDeque<(u64, Image)>,
     keeps_images: bool,
     pub full_until: u64,
@@ -25,8 +30,13 @@ pub struct Disk {
     pub busy_until: u64,
 }
 
-fn apply(image: &mut Image, writes: Writes) {
+fn apply(image: &mut Image, touched: &mut Option<BTreeSet<Blob>>, writes: Writes) {
     for (key, value) in writes {
+        if let Some(touched) = touched
+            && !touched.contains(&key)
+        {
+            touched.insert(key.clone());
+        }
         match value {
             Some(value) => drop(image.insert(key, value)),
             None => drop(image.remove(&key)),
@@ -43,6 +53,11 @@ impl Disk {
         &self.image
     }
 
+    /// The keys that were written since the last call, or none if everything may be another than it was.
+    pub fn touched(&mut self) -> Option<BTreeSet<Blob>> {
+        self.touched.replace(BTreeSet::new())
+    }
+
     pub fn issue(&mut self, id: PersistId, writes: Writes) {
         self.pending.push_back((id, writes));
     }
@@ -57,7 +72,7 @@ impl Disk {
         }
         while self.pending.front().is_some_and(|(first, _)| *first <= id) {
             if let Some((_, writes)) = self.pending.pop_front() {
-                apply(&mut self.image, writes);
+                apply(&mut self.image, &mut self.touched, writes);
             }
         }
     }
@@ -71,7 +86,7 @@ impl Disk {
     pub fn crash(&mut self, rng: &mut Rng) {
         let arrived = rng.index(self.pending.len() + 1);
         for (_, writes) in self.pending.drain(..).take(arrived).collect::<Vec<_>>() {
-            apply(&mut self.image, writes);
+            apply(&mut self.image, &mut self.touched, writes);
         }
         self.busy_until = 0;
     }
@@ -83,6 +98,7 @@ impl Disk {
 
     /// The disk as it was about `back` ago; false if it was not there yet.
     pub fn rewind(&mut self, now: u64, back: u64) -> bool {
+        self.touched = None;
         let Some((_, image)) = self.old.iter().rev().find(|(at, image)| at + back <= now && !image.is_empty()) else {
             return false;
         };
@@ -97,7 +113,7 @@ mod tests {
     use super::*;
 
     fn put(n: u8) -> Writes {
-        vec![(vec![n], Some(vec![n]))]
+        vec![([n].into(), Some([n].into()))]
     }
 
     #[test]

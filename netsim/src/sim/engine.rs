@@ -115,7 +115,7 @@ pub struct Engine {
 pub enum EngineEv {
     Act(u64),
     /// What the driver says to its agent.
-    Tell(u32, EngineEvent),
+    Tell(u32, Box<EngineEvent>),
     Look(u32),
     List(u32),
     Exits {
@@ -198,7 +198,7 @@ impl World {
 
     fn engine_tell(&mut self, node: usize, event: EngineEvent) {
         let life = self.nodes[node].life;
-        self.engine_push(node, 0, EngineEv::Tell(life, event));
+        self.engine_push(node, 0, EngineEv::Tell(life, Box::new(event)));
     }
 
     /// A new life of the agent: its driver looks for the engine.
@@ -246,7 +246,7 @@ impl World {
             EngineEv::Act(number) => self.engine_act(node, number),
             EngineEv::Tell(life, event) => {
                 if self.nodes[node].life == life {
-                    self.feed(node, Event::Engine(event));
+                    self.feed(node, Event::Engine(*event));
                 }
             }
             EngineEv::Look(life) => {
@@ -522,7 +522,7 @@ impl World {
             },
             EngineOp::List => {
                 let seen = engine.snapshot();
-                self.engine_push(node, 0, EngineEv::Tell(life, seen));
+                self.engine_push(node, 0, EngineEv::Tell(life, Box::new(seen)));
                 Ok(())
             }
         }

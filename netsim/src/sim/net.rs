@@ -53,7 +53,8 @@ struct Link {
 
 pub struct Net {
     nodes: usize,
-    links: Vec<Link>,
+    /// Of thousands of nodes each talks with some.
+    links: Vec<Option<Box<Link>>>,
     rng: Rng,
     pub loss_permille: u32,
     pub extra_us: u64,
@@ -69,7 +70,7 @@ pub struct Net {
 
 impl Net {
     pub fn new(nodes: usize, seed: u64, loss_permille: u32) -> Self {
-        let links = (0..nodes * nodes).map(|_| Link::default()).collect();
+        let links = (0..nodes * nodes).map(|_| None).collect();
         Self {
             nodes,
             links,
@@ -86,11 +87,11 @@ impl Net {
     }
 
     fn link(&mut self, from: usize, to: usize) -> &mut Link {
-        &mut self.links[from * self.nodes + to]
+        self.links[from * self.nodes + to].get_or_insert_default()
     }
 
     pub fn is_cut(&self, from: usize, to: usize) -> bool {
-        self.links[from * self.nodes + to].cuts > 0
+        self.links[from * self.nodes + to].as_ref().is_some_and(|link| link.cuts > 0)
     }
 
     /// Until when nothing gets from here to there.

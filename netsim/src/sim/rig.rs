@@ -105,7 +105,8 @@ impl Rig {
 
     /// What the next life starts from.
     pub fn disk(&self, node: usize) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        self.world.nodes[node].disk.image().clone()
+        let image = self.world.nodes[node].disk.image();
+        image.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
     }
 
     pub fn send(&mut self, from: usize, to: usize, datagram: bool, bytes: Vec<u8>) {

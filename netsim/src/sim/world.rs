@@ -4,7 +4,7 @@
 
 use super::check::{Checks, Violation};
 use super::clock::Clock;
-use super::disk::{Disk, Image};
+use super::disk::{Disk, Image, Writes};
 use super::engine::{Engine, EngineEv};
 use super::hash::Hash;
 use super::mesh::{Clients, Mesh, MeshEv};
@@ -508,7 +508,7 @@ impl World {
             agent_version: "sim".to_owned(),
             timing: self.timing(),
             delivers: true,
-            durable,
+            durable: durable.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect(),
             first,
         }
     }
@@ -643,7 +643,7 @@ impl World {
         }
     }
 
-    pub(super) fn persist(&mut self, n: usize, id: PersistId, writes: super::disk::Writes) {
+    pub(super) fn persist(&mut self, n: usize, id: PersistId, writes: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
         self.check_persist(n, id);
         let mean = self.plan.weather.disk_us;
         let now = self.now;
@@ -655,7 +655,13 @@ impl World {
             self.hash.bytes(key);
             self.hash.bytes(value.as_deref().unwrap_or_default());
         }
-        self.check.disks[n].issue(id, &writes);
+        let writes: Writes = match &mut self.gauge {
+            Some(gauge) => writes.into_iter().map(|(k, v)| (gauge.blob(k), v.map(|v| gauge.blob(v)))).collect(),
+            None => writes.into_iter().map(|(k, v)| (k.into(), v.map(Into::into))).collect(),
+        };
+        if self.gauge.is_none() {
+            self.check.disks[n].issue(id, &writes);
+        }
         disk.issue(id, writes);
         // What arrives while a write is under way ends with it or after it.
         let at = (now + 50 + self.disk_rng.around(mean) + slow).max(disk.busy_until);

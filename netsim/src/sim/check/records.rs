@@ -106,18 +106,35 @@ impl World {
     }
 
     /// What its disk holds is not older than what it held before: on a running node, at a process's end, and at the
-    /// next start.
+    /// next start. Only what was written since the last look is looked at, unless the disk is another than it was.
     pub(in crate::sim) fn check_disk(&mut self, n: usize) {
+        if self.gauge.is_some() {
+            return;
+        }
         let may_go = self.may_collect(n);
+        let touched = self.nodes[n].disk.touched();
         let image = self.nodes[n].disk.image();
         let durable = &mut self.check.durable[n];
-        let mut wrong = None;
-        for r in Core::records_on_disk(image) {
-            wrong = wrong.or(durable.see(&r.key, version(r.value.as_ref(), r.stamp), r.value.is_none()));
-        }
         let tombstones = &self.check.tombstones;
-        let there = |key: &Key| Core::record_on_disk(image, key).is_some();
-        let wrong = wrong.or_else(|| durable.lost(there, |key| tombstones.get(key).copied(), may_go));
+        let mut wrong = None;
+        match touched {
+            None => {
+                for r in Core::records_on_disk(image) {
+                    wrong = wrong.or(durable.see(&r.key, version(r.value.as_ref(), r.stamp), r.value.is_none()));
+                }
+                let there = |key: &Key| Core::record_on_disk(image, key).is_some();
+                wrong = wrong.or_else(|| durable.lost(there, |key| tombstones.get(key).copied(), may_go));
+            }
+            Some(touched) => {
+                for key in touched.iter().filter_map(|key| Core::key_on_disk(key)) {
+                    let breach = match Core::record_on_disk(image, &key) {
+                        Some(r) => durable.see(&key, version(r.value.as_ref(), r.stamp), r.value.is_none()),
+                        None => durable.is_gone(&key, tombstones.get(&key).copied(), &may_go),
+                    };
+                    wrong = wrong.or(breach);
+                }
+            }
+        }
         self.judge_of(n, wrong.map(|Breach { text, .. }| Breach::of("S5", format!("on its disk: {text}"))));
     }
 

@@ -1,6 +1,7 @@
 //! What a world notes down for the figures: who took whom for down and when, when a version of a key reached each node,
 //! and what travelled, by the kind of message.
 
+use crate::sim::disk::Blob;
 use crate::sim::world::World;
 use peer::ids::NodeId;
 use peer::model::record::{Hlc, Key, Term};
@@ -16,6 +17,8 @@ pub struct Gauge {
     watched: Option<(Key, Hlc)>,
     /// When each node came to hold it.
     pub reached: Vec<Option<u64>>,
+    /// The disks of a thousand nodes hold the same records: one copy is enough, and the figure of memory is the cores'.
+    blobs: BTreeSet<Blob>,
 }
 
 /// What a message is about.
@@ -54,6 +57,22 @@ fn about(bytes: &[u8]) -> About {
     });
     let found = tags.iter().find(|(tag, _)| Some(tag) == bytes.get(2));
     found.map_or(About::Records, |(_, about)| *about)
+}
+
+/// Above this it isn't shared.
+const BIG_BLOB: usize = 4_096;
+
+impl Gauge {
+    pub fn blob(&mut self, bytes: Vec<u8>) -> Blob {
+        if let Some(known) = self.blobs.get(bytes.as_slice()) {
+            return known.clone();
+        }
+        let blob: Blob = bytes.into();
+        if blob.len() < BIG_BLOB {
+            self.blobs.insert(blob.clone());
+        }
+        blob
+    }
 }
 
 impl World {
