@@ -75,10 +75,10 @@ macro_rules! id {
             }
         }
 
-        // Text for people's formats (JSON), sixteen fixed bytes for ours, which is how our codec takes such a number.
+        // Text for people's formats (JSON), sixteen fixed bytes for ours.
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                if s.is_human_readable() { s.collect_str(self) } else { s.serialize_u128(self.0) }
+                if s.is_human_readable() { s.collect_str(self) } else { self.0.to_be_bytes().serialize(s) }
             }
         }
 
@@ -87,7 +87,7 @@ macro_rules! id {
                 if d.is_human_readable() {
                     String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
                 } else {
-                    u128::deserialize(d).map(Self)
+                    <[u8; 16]>::deserialize(d).map(|b| Self(u128::from_be_bytes(b)))
                 }
             }
         }

@@ -93,7 +93,7 @@ pub(super) enum PacketError {
     #[error("no room for another item in this packet")]
     Full,
     #[error("malformed item: {0}")]
-    Malformed(codec::ReadError),
+    Malformed(codec::CodecError),
     #[error("bump {0} is beyond the highest allowed")]
     Bump(u64),
 }
@@ -104,7 +104,7 @@ pub(super) struct PacketCodec;
 
 fn write<T: Serialize>(item: &T, mut buf: impl BufMut) -> Result<(), PacketError> {
     let mut scratch = [0u8; MAX_ITEM_BYTES];
-    let used = codec::write_bare(item, &mut scratch).map_err(|_| PacketError::Full)?;
+    let used = codec::write_bare(item, &mut scratch).ok_or(PacketError::Full)?;
     let bytes = scratch.get(..used).ok_or(PacketError::Full)?;
     // Foca's contract: nothing is written when the whole doesn't fit.
     if bytes.len() > buf.remaining_mut() {

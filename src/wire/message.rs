@@ -30,7 +30,7 @@ pub enum Scope {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// A foca packet.
-    Gossip(#[serde(with = "crate::wire::codec::in_one_piece")] Vec<u8>),
+    Gossip(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The sender's whole member table; `reply` asks for the receiver's in turn. The receiver's own entry and the sender's
     /// alone: how the sender sees the receiver, who answers with its own. A third node's entry alone: with `reply`, "I
     /// suspect it, can you reach it?", and without, what came of that.
