@@ -8,6 +8,7 @@ use peer::model::record::{Hlc, Key, Term};
 use peer::wire::codec;
 use peer::wire::message::{LeaseMessage, Message};
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::sync::OnceLock;
 
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Gauge {
     pub reached: Vec<Option<u64>>,
     /// The disks of a thousand nodes hold the same records: one copy is enough, and the figure of memory is the cores'.
     blobs: BTreeSet<Blob>,
+    /// How many there were after those that no disk holds any more were last let go.
+    blobs_kept: usize,
 }
 
 /// What a message is about.
@@ -66,6 +69,10 @@ impl Gauge {
     pub fn blob(&mut self, bytes: Vec<u8>) -> Blob {
         if let Some(known) = self.blobs.get(bytes.as_slice()) {
             return known.clone();
+        }
+        if self.blobs.len() > 2 * self.blobs_kept + 10_000 {
+            self.blobs.retain(|blob| Rc::strong_count(blob) > 1);
+            self.blobs_kept = self.blobs.len();
         }
         let blob: Blob = bytes.into();
         if blob.len() < BIG_BLOB {
