@@ -267,6 +267,67 @@ async fn create_scale_update_pause_roll_back_and_drain() {
     story.demo.end().await;
 }
 
+/// Requests on one connection, over and over, until told to end; how many were answered.
+async fn kept(ip: IpAddr, port: u16, stop: Arc<AtomicBool>) -> Result<usize, String> {
+    let told = |error: std::io::Error| error.to_string();
+    let mut stream = TcpStream::connect((ip, port)).await.map_err(told)?;
+    let mut answered = 0;
+    while !stop.load(Ordering::Relaxed) {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: greeters\r\n\r\n").await.map_err(told)?;
+        let mut answer = Vec::new();
+        // The greeting's one line ends the answer.
+        while !answer.windows(4).any(|four| four == b"\r\n\r\n")
+            || !answer.ends_with(b"\n")
+            || answer.ends_with(b"\r\n")
+        {
+            let read = timeout(Duration::from_secs(10), stream.read_buf(&mut answer)).await;
+            if read.map_err(|_| "no answer in 10 s")?.map_err(told)? == 0 {
+                return Err(format!("ended after {answered} answers: {:?}", String::from_utf8_lossy(&answer)));
+            }
+        }
+        if !answer.starts_with(b"HTTP/1.1 200") {
+            return Err(format!("answered {:?}", String::from_utf8_lossy(&answer)));
+        }
+        answered += 1;
+    }
+    Ok(answered)
+}
+
+/// Through tunnels, too: of three replicas two are on other nodes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_an_http_aware_port_a_kept_connection_outlives_a_kill_and_an_update() {
+    let story = Story::start(3).await;
+    let labels = serde_json::json!({"Labels": {format!("peer.port.{}", story.port): "protocol=http"}});
+    let spec = |image| story.spec(image, 3, labels.clone());
+    let request = Request::CreateService { spec_json: spec("demo/greeter:1"), auth: None };
+    let id: ServiceId = story.request(0, request).await.unwrap().id.parse().unwrap();
+    for node in 0..3 {
+        story.until_serving(node, "demo/greeter:1", 3).await;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients =
+        [0, 1, 2].map(|node| tokio::spawn(kept(story.demo.configs[node].publish_on, story.port, stop.clone())));
+    // Nobody is told of this one beforehand.
+    let task = *story.tasks_on(0, 1).await.first().unwrap();
+    let attempt = move |core: &Core| {
+        let tasks = core.tasks();
+        tasks.iter().find(|t| t.task.id == task).and_then(|t| t.status.as_ref()).map(|status| status.attempt)
+    };
+    let first = story.ask(0, attempt).await;
+    assert!(story.demo.engine.kill(task));
+    story.until(0, "it runs again", move |core| attempt(core) > first).await;
+    story.until_serving(0, "demo/greeter:1", 3).await;
+    let spec_json = spec("demo/greeter:2");
+    story.request(1, Request::UpdateService { id, version: None, spec_json, auth: None }).await.unwrap();
+    story.until_serving(0, "demo/greeter:2", 3).await;
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        let answered = client.await.unwrap().unwrap();
+        assert!(answered > 10, "{answered} answers");
+    }
+    story.demo.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_holder_dies_in_the_middle_of_an_update() {
     let mut story = Story::start(4).await;
