@@ -8,6 +8,7 @@
 //! Exit codes: 0 done, 1 failed, 2 misused, 3 an agent whose node was removed, 130 interrupted. Errors and warnings go to stderr, results to stdout.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod cert;
 mod client;
 mod cluster;
 mod console;
@@ -75,6 +76,8 @@ enum Command {
     Dashboard(cluster::DashboardArgs),
     Leave(leave::LeaveArgs),
     #[command(subcommand)]
+    Cert(cert::CertCommand),
+    #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
 }
 
@@ -107,6 +110,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Dashboard(_) => cluster::dashboard(client, console).await,
         Command::Status(args) => cluster::status(&args, client, console).await,
         Command::Leave(args) => leave::leave(&args, client, console).await,
+        Command::Cert(command) => cert::run(&command, client, console).await,
         Command::Cluster(command) => cluster::run(&command, client, console).await,
     }
 }

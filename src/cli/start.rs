@@ -71,6 +71,9 @@ pub struct StartArgs {
     /// Serve the cluster page and the metrics here, or nowhere [default: 127.0.0.1:7373, or a free port]
     #[arg(long, value_name = "IP[:PORT]|none")]
     dashboard: Option<String>,
+    /// Open the API over TCP to clients with a certificate of `peer cert issue`, or to nobody [default: none; port: 2376]
+    #[arg(long, value_name = "tcp://IP[:PORT]|none")]
+    api: Option<String>,
     /// Stop, as by SIGTERM, when standard input ends: for who starts an agent and may die before it
     #[arg(long, hide = true)]
     until_eof: bool,
@@ -181,6 +184,7 @@ impl StartArgs {
             labels: self.labels()?,
             availability: self.availability.as_deref().map(availability).transpose()?,
             dashboard: self.dashboard.as_deref().map(dashboard).transpose()?,
+            api: self.api.as_deref().map(api).transpose()?,
             data_dir,
         })
     }
@@ -300,6 +304,14 @@ fn dashboard(text: &str) -> Result<Dashboard, CliError> {
         return Ok(Dashboard::None);
     }
     address("--dashboard", text, DEFAULT_PORT).map(Dashboard::On)
+}
+
+fn api(text: &str) -> Result<Option<SocketAddr>, CliError> {
+    match text.strip_prefix("tcp://") {
+        Some(text) => address("--api", text, 2376).map(Some),
+        None if text == "none" => Ok(None),
+        None => Err(wrong("--api", text, "want tcp://IP[:PORT], or none")),
+    }
 }
 
 /// Without a port that of the listening socket is meant.
@@ -434,6 +446,8 @@ mod tests {
             ("--advertise-addr ::", "--advertise-addr"),
             ("--engine tcp://10.0.0.1:2375", "--engine"),
             ("--engine podman", "--engine"),
+            ("--api 10.0.0.1:2376", "--api"),
+            ("--api tcp://nowhere", "--api"),
             ("--hostname my_node!", "--hostname"),
             ("--label =x", "--label"),
             ("--availability sleepy", "--availability"),

@@ -73,6 +73,7 @@ impl Demo {
             availability: None,
             publish_on: ip,
             dashboard: if number == 1 { Dashboard::Default } else { Dashboard::On(SocketAddr::new(ip, 0)) },
+            api: None,
             timing: Timing::default(),
             trace_file: None,
         })

@@ -37,13 +37,15 @@ pub struct AgentConfig {
     /// Published ports are opened on this address.
     pub publish_on: IpAddr,
     pub dashboard: Dashboard,
+    /// The API over TCP, for clients with a certificate.
+    pub api: Option<SocketAddr>,
     pub timing: Timing,
     /// See [`crate::shell::trace`].
     pub trace_file: Option<PathBuf>,
 }
 
 impl AgentConfig {
-    pub(super) fn api(&self) -> ApiConfig {
+    pub(super) fn api_config(&self) -> ApiConfig {
         let engine = match &self.engine {
             EngineChoice::Docker(socket) => Some(socket.clone()),
             EngineChoice::Demo => None,
@@ -93,6 +95,8 @@ pub struct StartOptions {
     pub labels: BTreeMap<String, String>,
     pub availability: Option<Availability>,
     pub dashboard: Option<Dashboard>,
+    /// Nothing was said, or none, or where.
+    pub api: Option<Option<SocketAddr>>,
 }
 
 /// Kept in the data directory.
@@ -110,6 +114,9 @@ struct Settings {
     /// Likewise.
     #[serde(default)]
     standby: bool,
+    /// Likewise.
+    #[serde(default)]
+    api: Option<SocketAddr>,
 }
 
 impl StartOptions {
@@ -141,6 +148,7 @@ impl StartOptions {
             availability: self.availability,
             publish_on: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             dashboard: self.dashboard.or(last.as_ref().and_then(|l| l.dashboard)).unwrap_or(Dashboard::Default),
+            api: self.api.unwrap_or_else(|| last.as_ref().and_then(|l| l.api)),
             timing: Timing::default(),
             trace_file: None,
         };
@@ -157,6 +165,7 @@ impl StartOptions {
             hostname: config.hostname.clone(),
             dashboard: Some(config.dashboard),
             standby: config.standby,
+            api: config.api,
         };
         dir.write_private(SETTINGS_FILE, &serde_json::to_vec_pretty(&settings)?)?;
         Ok(config)
@@ -211,6 +220,7 @@ mod tests {
             labels: BTreeMap::new(),
             availability: None,
             dashboard: None,
+            api: None,
         }
     }
 

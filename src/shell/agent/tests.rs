@@ -23,6 +23,7 @@ fn config(dir: &Path) -> AgentConfig {
         availability: None,
         publish_on: HERE,
         dashboard: Dashboard::None,
+        api: None,
         timing: crate::core::face::Timing::default(),
         trace_file: None,
     }

@@ -6,7 +6,7 @@ mod http;
 mod passing;
 pub mod views;
 
-use super::{ApiConfig, Extra, serve, socket};
+use super::{Api, ApiConfig, Extra, serve, socket};
 use crate::ids::NodeId;
 use crate::shell::logs::{LogAsk, LogItem, LogLine, LogSource, LogStream};
 use crate::shell::vault::Vault;
@@ -59,10 +59,12 @@ impl Server {
             ca: "-----BEGIN CERTIFICATE-----\n".into(),
             vault: Arc::new(Vault::new("test")),
             logs: Arc::new(Said),
+            client_cert: Arc::new(|name, generation| Ok((format!("cert of {name}"), generation.to_string()))),
             page: Some("http://127.0.0.1:7373/#token=t".to_owned()),
         };
         let bound = socket::bind(&config.socket).await.unwrap();
-        let serving = tokio::spawn(serve(config, bound, agent.clone(), extra, stop.clone()));
+        let api = Arc::new(Api::new(&config, agent.clone(), extra, stop.clone()));
+        let serving = tokio::spawn(serve(bound, api));
         let server = Self { dir, agent, stop, serving };
         server.reachable().await;
         server
