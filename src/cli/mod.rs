@@ -24,6 +24,7 @@ mod node;
 mod object;
 mod progress;
 mod service;
+mod shell;
 mod start;
 mod table;
 mod tasks;
@@ -79,6 +80,8 @@ enum Command {
     Cert(cert::CertCommand),
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
 }
 
 /// Does what the arguments (the program's name first) ask for. Help, and what clap finds wrong, end the process.
@@ -89,6 +92,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
         Command::Start(args) => start::start(*args),
         Command::Demo(args) => demo::run(&args),
         Command::Greeter(args) => demo::greet(&args),
+        Command::Completions(args) => shell::completions(&args, with_host(Cli::command()), &mut console),
+        Command::Man(args) => shell::man(&args, with_host(Cli::command())),
         command => {
             let client = Client::of_host(host.as_deref())?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -102,6 +107,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
     match command {
         // Not clients; `run` has done them.
         Command::Start(_) | Command::Demo(_) | Command::Greeter(_) => Ok(()),
+        Command::Completions(_) | Command::Man(_) => Ok(()),
         Command::Service(command) => service::run(command, client, console).await,
         Command::Node(command) => node::run(command, client, console).await,
         Command::Secret(command) => object::secret(&command, client, console).await,
