@@ -25,6 +25,7 @@ mod object;
 mod progress;
 mod service;
 mod shell;
+mod stack;
 mod start;
 mod table;
 mod tasks;
@@ -69,6 +70,8 @@ enum Command {
     #[command(subcommand)]
     Node(node::NodeCommand),
     #[command(subcommand)]
+    Stack(stack::StackCommand),
+    #[command(subcommand)]
     Secret(object::SecretCommand),
     #[command(subcommand)]
     Config(object::ConfigCommand),
@@ -110,6 +113,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Completions(_) | Command::Man(_) => Ok(()),
         Command::Service(command) => service::run(command, client, console).await,
         Command::Node(command) => node::run(command, client, console).await,
+        Command::Stack(command) => stack::run(&command, client, console).await,
         Command::Secret(command) => object::secret(&command, client, console).await,
         Command::Config(command) => object::config(&command, client, console).await,
         Command::Token(args) => cluster::token(&args, client, console).await,

@@ -105,6 +105,7 @@ async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answe
         ("GET", ["peer", "services", service, "history"]) => peer::history(api, service).await,
         ("POST", ["peer", "services", service, "rollback"]) => peer::rollback(api, service, call).await,
         ("POST", ["peer", "secrets", text, "renew"]) => object::renew(api, ObjectKind::Secret, text, call).await,
+        ("POST", ["peer", "secrets", text, "compare"]) => object::compare(api, ObjectKind::Secret, text, call).await,
         ("POST", ["peer", "configs", text, "renew"]) => object::renew(api, ObjectKind::Config, text, call).await,
         ("POST", ["peer", "certs"]) => cert::issue(api, call).await,
         ("POST", ["peer", "certs", name, "revoke"]) => cert::revoke(api, name).await,
