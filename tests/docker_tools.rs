@@ -234,6 +234,31 @@ async fn what_a_service_needs_must_be_there_first() {
     tools.demo.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_is_refreshed_without_restarting_anything() {
+    let Some(tools) = Tools::start(1).await else { return };
+    let login = |password: &str| {
+        let login = format!(r#"{{"auths": {{"https://index.docker.io/v1/": {{"auth": "{password}"}}}}}}"#);
+        tools.file("config.json", &login);
+    };
+    login("YW5uOm9sZA==");
+    let flags = "-q --update-monitor 50ms --with-registry-auth";
+    tools.run(0, &format!("service create {flags} --name web --label a=b --env A=1 demo/greeter:1")).await;
+    let before = tools.running("web", 1).await[0].task.id;
+    let auth = |core: &Core| {
+        let service = core.services().into_iter().find(|view| view.service.name == "web").unwrap().service.id;
+        core.revisions(service).into_iter().map(|view| view.revision.registry_auth).collect::<Vec<_>>()
+    };
+    let old = tools.ask(0, auth).await;
+    login("YW5uOm5ldw==");
+    tools.run(0, "service update -q --with-registry-auth web").await;
+    let new = tools.ask(0, auth).await;
+    assert_eq!((old.len(), new.len()), (1, 1), "no revision for it");
+    assert!(old[0].is_some() && new[0].is_some() && old != new);
+    assert_eq!(tools.running("web", 1).await[0].task.id, before);
+    tools.demo.end().await;
+}
+
 /// The lines of a running command, as they come.
 struct Lines {
     lines: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>>,

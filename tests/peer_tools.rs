@@ -159,3 +159,110 @@ async fn secrets_and_configs_are_listed_as_docker_does_and_updated_as_it_cannot(
     tools.run(0, "config rm motd motd.v2").await;
     tools.demo.end().await;
 }
+
+const STACK: &str = r"
+services:
+  web:
+    image: demo/greeter:${TAG:-1}
+    depends_on: [worker]
+    networks: [front]
+    secrets: [token]
+    configs: [{source: motd, target: /etc/motd}]
+    volumes: ['data:/data']
+    deploy: {replicas: 2, update_config: {monitor: 100ms, order: start-first}}
+  worker:
+    image: demo/greeter:1
+    build: ./worker
+    deploy: {mode: global, update_config: {monitor: 100ms}}
+networks: {front: {}}
+volumes: {data: {}}
+secrets: {token: {file: ./token}}
+configs: {motd: {file: ./motd}}
+";
+
+impl Tools {
+    fn images(tasks: &[TaskView]) -> Vec<String> {
+        tasks.iter().map(|t| t.spec.as_ref().unwrap().task.container.image.clone()).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stack_is_deployed_compared_rolled_back_and_removed() {
+    let tools = Tools::start(2).await;
+    tools.file("compose.yml", STACK);
+    tools.file("token", "one");
+    tools.file("motd", "hello");
+    let deploy = "stack deploy --resolve-image never -c compose.yml st";
+    assert_eq!(
+        tools.run(1, "stack diff -c compose.yml st").await,
+        "+ network st_front\n+ network st_default\n+ secret st_token\n+ config st_motd\n+ service st_worker\n+ service st_web\n"
+    );
+    let (success, out, err) = tools.peer(0, deploy).await;
+    assert!(success && err.contains("services.worker.build"), "{err}");
+    let at = |what: &str| out.find(what).unwrap_or_else(|| panic!("no {what:?} in {out}"));
+    assert!(at("st_worker: converged") < at("Creating service st_web"), "what web depends on comes first: {out}");
+    assert!(at("Creating service st_web") < at("st_web: converged"));
+    assert_eq!(tools.content("st_web", 2, "/run/secrets/token").await, ["one", "one"]);
+    assert_eq!(tools.content("st_web", 2, "/etc/motd").await, ["hello", "hello"]);
+    for args in ["stack ls", "stack services st", "stack services -q st"] {
+        tools.as_docker(args).await;
+    }
+    assert!(tools.run(1, "stack ps st").await.contains("st_web.2"));
+    assert!(tools.refused(1, "stack ps other").await.contains("nothing found in stack: other"));
+
+    // Said again, nothing changes: not a task is replaced, and nothing there is to be said.
+    let ids = |tasks: Vec<TaskView>| tasks.iter().map(|t| t.task.id).collect::<Vec<_>>();
+    let before = ids(tools.running("st_web", 2).await);
+    assert_eq!(tools.run(1, "stack diff --exit-code -c compose.yml st").await, "");
+    let said = tools.run(1, deploy).await;
+    assert!(said.contains("Unchanged service st_web") && said.contains("Unchanged service st_worker"), "{said}");
+    assert_eq!(ids(tools.running("st_web", 2).await), before);
+
+    // A changed file, with a changed secret in it, is one rollout; and one rollback.
+    let workers = ids(tools.running("st_worker", 2).await);
+    tools.file("compose.yml", &STACK.replace(":-1}", ":-2}"));
+    tools.file("token", "two");
+    let (success, diff, _) = tools.peer(0, "stack diff --exit-code -c compose.yml st").await;
+    assert!(!success, "{diff}");
+    assert!(diff.starts_with("~ secret st_token: other content\n~ service st_web\n"), "{diff}");
+    assert!(
+        diff.contains("ContainerSpec.Image: \"demo/greeter:1\" -> \"demo/greeter:2\"") && !diff.contains("worker"),
+        "{diff}"
+    );
+    tools.run(1, deploy).await;
+    assert_eq!(Tools::images(&tools.running("st_web", 2).await), ["demo/greeter:2"; 2]);
+    assert_eq!(tools.content("st_web", 2, "/run/secrets/token").await, ["two", "two"]);
+    tools.run(0, "stack rollback st").await;
+    assert_eq!(Tools::images(&tools.running("st_web", 2).await), ["demo/greeter:1"; 2]);
+    assert_eq!(tools.content("st_web", 2, "/run/secrets/token").await, ["one", "one"]);
+    assert_eq!(ids(tools.running("st_worker", 2).await), workers, "that deploy hadn't changed it");
+
+    // What can't be deployed fails a pipeline, and says what to look at.
+    tools.file("bad.yml", &STACK.replace("greeter:${TAG:-1}", "greeter:bad"));
+    let paused = tools.refused(0, "stack deploy --resolve-image never -c bad.yml st").await;
+    assert!(paused.contains("service update paused") && paused.contains("hint: see why"), "{paused}");
+    tools.run(1, "stack rollback -q st").await;
+    assert_eq!(Tools::images(&tools.running("st_web", 2).await), ["demo/greeter:1"; 2]);
+    tools.file("unknown.yml", &STACK.replace("image:", "imagge: x\n    image:"));
+    let unknown = tools.refused(0, "stack deploy -c unknown.yml st").await;
+    assert!(unknown.contains("services.web.imagge, services.worker.imagge"), "{unknown}");
+
+    // A service that the files have no more goes only when that is asked for.
+    let without = STACK.replace("    depends_on: [worker]\n", "");
+    let without =
+        format!("{}networks{}", without.split("  worker:").next().unwrap(), STACK.split("\nnetworks").nth(1).unwrap());
+    tools.file("less.yml", &without);
+    assert!(tools.run(0, "stack diff -c less.yml st").await.contains("- service st_worker"));
+    tools.run(0, "stack deploy -q --resolve-image never -c less.yml st").await;
+    assert_eq!(tools.running("st_worker", 2).await.len(), 2);
+    let said = tools.run(0, "stack deploy -q --prune --resolve-image never -c less.yml st").await;
+    assert!(said.contains("Removing service st_worker"), "{said}");
+    tools.running("st_worker", 0).await;
+
+    tools.run(1, "stack rm st").await;
+    for kind in ["service", "secret", "config", "stack"] {
+        let args = if kind == "stack" { "stack ls --format {{.Name}}".to_owned() } else { format!("{kind} ls -q") };
+        assert_eq!(tools.run(1, &args).await, "", "{kind}");
+    }
+    tools.demo.end().await;
+}

@@ -38,6 +38,7 @@ fn config(dir: &Path, number: usize) -> AgentConfig {
         availability: None,
         publish_on: ip,
         dashboard: Dashboard::None,
+        api: None,
         timing: Timing::default(),
         trace_file: None,
     }

@@ -48,6 +48,11 @@ pub fn pending(service: &Value) -> Option<&str> {
     Some(why.strip_prefix("pending: ").unwrap_or(why))
 }
 
+/// What a write must say it has read.
+pub fn index(object: &Value) -> String {
+    number(object, "/Version/Index").to_string()
+}
+
 pub fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }

@@ -8,6 +8,7 @@
 //! Exit codes: 0 done, 1 failed, 2 misused, 3 an agent whose node was removed, 130 interrupted. Errors and warnings go to stderr, results to stdout.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod cert;
 mod client;
 mod cluster;
 mod console;
@@ -26,6 +27,8 @@ mod node;
 mod object;
 mod progress;
 mod service;
+mod shell;
+mod stack;
 mod start;
 mod table;
 mod tasks;
@@ -73,6 +76,8 @@ enum Command {
     #[command(subcommand)]
     Mesh(mesh::MeshCommand),
     #[command(subcommand)]
+    Stack(stack::StackCommand),
+    #[command(subcommand)]
     Secret(object::SecretCommand),
     #[command(subcommand)]
     Config(object::ConfigCommand),
@@ -83,7 +88,11 @@ enum Command {
     Top(top::TopArgs),
     Leave(leave::LeaveArgs),
     #[command(subcommand)]
+    Cert(cert::CertCommand),
+    #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
 }
 
 /// Does what the arguments (the program's name first) ask for. Help, and what clap finds wrong, end the process.
@@ -94,6 +103,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
         Command::Start(args) => start::start(*args),
         Command::Demo(args) => demo::run(&args),
         Command::Greeter(args) => demo::greet(&args),
+        Command::Completions(args) => shell::completions(&args, with_host(Cli::command()), &mut console),
+        Command::Man(args) => shell::man(&args, with_host(Cli::command())),
         command => {
             let client = Client::of_host(host.as_deref())?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -107,9 +118,11 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
     match command {
         // Not clients; `run` has done them.
         Command::Start(_) | Command::Demo(_) | Command::Greeter(_) => Ok(()),
+        Command::Completions(_) | Command::Man(_) => Ok(()),
         Command::Service(command) => service::run(command, client, console).await,
         Command::Node(command) => node::run(command, client, console).await,
         Command::Mesh(command) => mesh::run(command, client, console).await,
+        Command::Stack(command) => stack::run(&command, client, console).await,
         Command::Secret(command) => object::secret(&command, client, console).await,
         Command::Config(command) => object::config(&command, client, console).await,
         Command::Token(args) => cluster::token(&args, client, console).await,
@@ -118,6 +131,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Top(args) => top::top(&args, client, console).await,
         Command::Status(args) => cluster::status(&args, client, console).await,
         Command::Leave(args) => leave::leave(&args, client, console).await,
+        Command::Cert(command) => cert::run(&command, client, console).await,
         Command::Cluster(command) => cluster::run(&command, client, console).await,
     }
 }

@@ -78,6 +78,9 @@ pub struct StartArgs {
     dashboard: Option<String>,
     #[command(flatten)]
     log: LogArgs,
+    /// Open the API over TCP to clients with a certificate of `peer cert issue`, or to nobody [default: none; port: 2376]
+    #[arg(long, value_name = "tcp://IP[:PORT]|none")]
+    api: Option<String>,
     /// Stop, as by SIGTERM, when standard input ends: for who starts an agent and may die before it
     #[arg(long, hide = true)]
     until_eof: bool,
@@ -175,6 +178,7 @@ impl StartArgs {
             dashboard: self.dashboard.as_deref().map(dashboard).transpose()?,
             mesh: self.mesh.as_deref().map(mesh).transpose()?,
             mesh_transport: self.mesh_transport.as_deref().map(mesh_transport).transpose()?,
+            api: self.api.as_deref().map(api).transpose()?,
             data_dir,
         })
     }
@@ -313,6 +317,14 @@ fn mesh_transport(text: &str) -> Result<MeshTransport, CliError> {
     }
 }
 
+fn api(text: &str) -> Result<Option<SocketAddr>, CliError> {
+    match text.strip_prefix("tcp://") {
+        Some(text) => address("--api", text, 2376).map(Some),
+        None if text == "none" => Ok(None),
+        None => Err(wrong("--api", text, "want tcp://IP[:PORT], or none")),
+    }
+}
+
 /// Without a port that of the listening socket is meant.
 fn advertise(text: &str) -> Result<(IpAddr, Option<u16>), CliError> {
     let address = address("--advertise-addr", text, DEFAULT_PORT)?;
@@ -446,6 +458,8 @@ mod tests {
             ("--advertise-addr ::", "--advertise-addr"),
             ("--engine tcp://10.0.0.1:2375", "--engine"),
             ("--engine podman", "--engine"),
+            ("--api 10.0.0.1:2376", "--api"),
+            ("--api tcp://nowhere", "--api"),
             ("--hostname my_node!", "--hostname"),
             ("--label =x", "--label"),
             ("--availability sleepy", "--availability"),

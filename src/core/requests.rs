@@ -284,6 +284,18 @@ impl Core {
         if !paused && old.is_some_and(|r| r.spec_json == spec_json && r.registry_auth == auth) {
             return Ok(Decision { warnings, ..Decision::new(id, Key::Service(id), self.kept_revision(service)) });
         }
+        // Credentials alone make no revision: what is to run is the same, only later pulls differ. (The docker CLI sends the
+        // spec as it reads it, so what is compared is its meaning.)
+        let old = old.cloned();
+        if let Some(old) = old.filter(|old| !paused && effective == service.current && old.registry_auth != auth)
+            && self.spec(id, effective).as_deref() == Some(&spec)
+        {
+            let record = Revision { registry_auth: auth, ..old };
+            return Ok(Decision {
+                warnings,
+                ..Decision::new(id, Key::Service(id), revision_and_service(record, service))
+            });
+        }
         let revision = self.new_revision(now);
         service.previous = Some(effective);
         service.current = revision;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::core::face::{Boot, FirstBoot, Refused, Reply, Request, RequestId, Timing};
-use crate::ids::{ClusterId, ObjectId};
+use crate::ids::{ClusterId, ObjectId, ServiceId};
 use crate::model::container::{ContainerState, EngineEvent, EngineOp, Health, ObservedContainer, OpId};
 use crate::model::node::Availability;
 use crate::model::object::ObjectKind;
@@ -417,4 +417,36 @@ fn a_renewed_object_and_all_that_moves_to_it_are_one_write() {
         assert_eq!(files(name), [("motd.v2".to_owned(), "/motd".to_owned(), 7)]);
     }
     assert!(files("web").is_empty());
+}
+
+#[test]
+fn refreshed_credentials_are_no_new_revision() {
+    let mut alone = Alone::founded();
+    let spec = SPEC.replace("web", "private");
+    let create = Request::CreateService { spec_json: spec.clone(), auth: Some("old".into()) };
+    let id: ServiceId = alone.ask(create).unwrap().id.parse().unwrap();
+    let before = alone.core.revisions(id);
+    // As the docker CLI sends it: what it read, written anew.
+    let written_anew = spec.replace(r#"{"Name": "private","#, r#"{"Labels": null, "Name":"private","#);
+    assert_ne!(written_anew, spec);
+    let refresh = |auth: &str| Request::UpdateService {
+        id,
+        version: None,
+        spec_json: written_anew.clone(),
+        auth: Some(auth.into()),
+    };
+    alone.ask(refresh("new")).unwrap();
+    let after = alone.core.revisions(id);
+    assert_eq!(after.len(), 1);
+    assert_eq!(after[0].revision.id, before[0].revision.id, "nothing is rolled");
+    assert_eq!(after[0].revision.registry_auth.as_deref(), Some("new"));
+    // With anything else it is one.
+    let image = Request::UpdateService {
+        id,
+        version: None,
+        spec_json: spec.replace("nginx", "nginx:2"),
+        auth: Some("newer".into()),
+    };
+    alone.ask(image).unwrap();
+    assert_eq!(alone.core.revisions(id).len(), 2);
 }

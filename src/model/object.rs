@@ -16,6 +16,8 @@ pub enum ObjectKind {
     Secret,
     Config,
     Network,
+    /// Who may use the API from afar, by name: of which generation its certificates must be at least.
+    Client,
 }
 
 impl ObjectKind {
@@ -24,6 +26,7 @@ impl ObjectKind {
             ObjectKind::Secret => "secret",
             ObjectKind::Config => "config",
             ObjectKind::Network => "network",
+            ObjectKind::Client => "client",
         }
     }
 
@@ -32,7 +35,7 @@ impl ObjectKind {
         match self {
             ObjectKind::Secret => MAX_SECRET_BYTES,
             ObjectKind::Config => MAX_CONFIG_BYTES,
-            ObjectKind::Network => 0,
+            ObjectKind::Network | ObjectKind::Client => 0,
         }
     }
 }

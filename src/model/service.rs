@@ -22,14 +22,15 @@ pub struct Service {
     pub ports: Vec<PublishedPort>,
 }
 
-/// One accepted spec; written once, never changed.
+/// One accepted spec; written once and never changed, but for the credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision {
     pub service: ServiceId,
     pub id: RevisionId,
     /// Docker's ServiceSpec as the client sent it, kept to the letter so that what we don't know survives an update.
     pub spec_json: String,
-    /// X-Registry-Auth as it came with the request (base64 JSON), for pulls. Never shown, never logged.
+    /// X-Registry-Auth as it came with the request (base64 JSON), for pulls; refreshed
+    /// without a new revision. Never shown, never logged.
     pub registry_auth: Option<String>,
     pub created: Wall,
 }

@@ -5,6 +5,7 @@
 mod first;
 mod options;
 mod plane;
+mod remote;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use crate::core::face::{Boot, Effect, Event, MeshEvent, Notice, PersistId, Reply
 use crate::ids::NodeId;
 use crate::model::container::{EngineEvent, OpId, Owner};
 use crate::model::record::Term;
-use crate::shell::api::{self, Front};
+use crate::shell::api::{self, Api, Front};
 use crate::shell::clock::Clock;
 use crate::shell::disk::{Disk, DiskEvent};
 use crate::shell::engine::{self, AnyEngine, EngineHandle};
@@ -183,11 +184,14 @@ impl Agent {
         let page = serve_page(config.dashboard, &dir, sources, stop.clone()).await?;
         let link = page.map(|page| page.link());
         let vault = Arc::new(Vault::new(&identity.pem().ca_key));
+        let said = Arc::new(logs.clone());
         let extra =
-            api_extra(&identity, link.clone(), vault.clone(), Arc::new(logs.clone()), events.clone(), mesh.clone());
+            api_extra(&identity, clock.clone(), link.clone(), vault.clone(), said, events.clone(), mesh.clone());
+        let api = Api::of_agent(&config.api_config(), handle.clone(), extra, stop.clone());
+        remote::open(&config, addr, &identity, clock.clone(), api.clone(), stop.clone()).await?;
         match front {
-            Some(front) => front.member(handle.clone(), extra, stop.clone()),
-            None => serve_api(&config, handle.clone(), extra, stop.clone()).await?,
+            Some(front) => front.member(api),
+            None => serve_api(&config, api).await?,
         }
         let kept = net.clone();
         let driver = Driver {
@@ -255,13 +259,8 @@ impl Agent {
     }
 }
 
-async fn serve_api(
-    config: &AgentConfig,
-    handle: AgentHandle,
-    extra: api::Extra,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let api = api::bind(config.api(), handle, extra, stop).await?;
+async fn serve_api(config: &AgentConfig, api: Arc<Api>) -> anyhow::Result<()> {
+    let api = api::bind(&config.api_config(), api).await?;
     tokio::spawn(async move {
         if let Err(error) = api.await {
             tracing::error!(%error, "the API has ended");
@@ -272,13 +271,14 @@ async fn serve_api(
 
 fn api_extra(
     identity: &Arc<Identity>,
+    clock: Clock,
     page: Option<String>,
     vault: Arc<Vault>,
     logs: Arc<dyn LogSource>,
     events: Events,
     mesh: Arc<dyn DataPlane>,
 ) -> api::Extra {
-    let signer = identity.clone();
+    let (signer, issuer) = (identity.clone(), identity.clone());
     api::Extra {
         token: Arc::new(move |secret| signer.token(secret).map_or_else(|_| String::new(), |t| t.to_string())),
         new_secret: Arc::new(|| random::secret().unwrap_or_default()),
@@ -286,6 +286,9 @@ fn api_extra(
         vault,
         logs,
         events,
+        client_cert: Arc::new(move |name, generation| {
+            issuer.issue_client(name, generation, clock.now().wall).map_err(|error| error.to_string())
+        }),
         page,
         mesh,
     }

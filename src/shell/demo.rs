@@ -75,6 +75,7 @@ impl Demo {
             mesh: MeshChoice::Userspace,
             mesh_transport: MeshTransport::Auto,
             dashboard: if number == 1 { Dashboard::Default } else { Dashboard::On(SocketAddr::new(ip, 0)) },
+            api: None,
             timing: Timing::default(),
             trace_file: None,
         })

@@ -11,7 +11,7 @@ use super::console::Console;
 use super::error::CliError;
 use super::go;
 use super::json::{items, number, text};
-use super::service::path;
+use super::service::{one_error, path};
 use screen::Screen;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -47,6 +47,38 @@ pub async fn wait(wait: &Wait<'_>, client: &Client, console: &mut Console) -> Re
     console.line("Operation continuing in background.")?;
     console.line(&format!("Use `peer service ps {}` to check progress.", wait.shown))?;
     Err(interrupted)
+}
+
+/// Several at once, with one line each; all are waited for, and what failed comes in one error.
+pub async fn wait_all(waits: &[Wait<'_>], quiet: bool, client: &Client, console: &mut Console) -> Result<(), CliError> {
+    let quiets: Vec<Wait<'_>> = waits.iter().map(|wait| Wait { quiet: true, ..*wait }).collect();
+    let following = follow_all(&quiets, quiet, client, console);
+    let interrupted = tokio::select! {
+        result = following => return result,
+        _ = tokio::signal::ctrl_c() => CliError::interrupted(),
+    };
+    console.line("Operation continuing in background.")?;
+    Err(interrupted)
+}
+
+async fn follow_all(waits: &[Wait<'_>], quiet: bool, client: &Client, console: &mut Console) -> Result<(), CliError> {
+    let mut all: Vec<(Follow<'_>, Option<Result<(), CliError>>)> =
+        waits.iter().map(|wait| (Follow::new(wait, client), None)).collect();
+    let mut screen = Screen::new(quiet);
+    while all.iter().any(|(_, ended)| ended.is_none()) {
+        for (follow, ended) in all.iter_mut().filter(|(_, ended)| ended.is_none()) {
+            *ended = follow.step(console).await;
+            let line = match ended {
+                Some(Ok(())) => "converged".to_owned(),
+                Some(Err(error)) => error.message().to_owned(),
+                None => follow.screen.summary(),
+            };
+            screen.set(follow.wait.shown, &line, None);
+        }
+        screen.draw(console)?;
+        tokio::time::sleep(POLL).await;
+    }
+    one_error(all.into_iter().filter_map(|(_, ended)| ended?.err()).collect())
 }
 
 struct Follow<'a> {
@@ -96,23 +128,30 @@ impl<'a> Follow<'a> {
 
     async fn run(&mut self, console: &mut Console) -> Result<(), CliError> {
         loop {
-            match self.look(console).await {
-                Ok(Look::Converged) => return self.end(console),
-                Ok(Look::GoOn) => self.heard = Instant::now(),
-                Err(Trouble::Api(ApiError::Unreachable { .. })) if self.heard.elapsed() < PATIENCE => {}
-                Err(Trouble::Api(error @ ApiError::Unreachable { .. })) => {
-                    let hint =
-                        format!("the cluster goes on with it; look again with: peer service ps {}", self.wait.shown);
-                    return Err(CliError::from(error).hint(hint));
-                }
-                Err(Trouble::Api(error)) if error.is_not_found() => {
-                    return Err(CliError::new(format!("service {} was removed meanwhile", self.wait.shown)));
-                }
-                Err(Trouble::Api(error)) => return Err(error.into()),
-                Err(Trouble::Final(error)) => return Err(error),
+            if let Some(ended) = self.step(console).await {
+                return ended;
             }
             tokio::time::sleep(self.wait.poll).await;
         }
+    }
+
+    /// One look; how it ended, if it did.
+    async fn step(&mut self, console: &mut Console) -> Option<Result<(), CliError>> {
+        match self.look(console).await {
+            Ok(Look::Converged) => return Some(self.end(console)),
+            Ok(Look::GoOn) => self.heard = Instant::now(),
+            Err(Trouble::Api(ApiError::Unreachable { .. })) if self.heard.elapsed() < PATIENCE => {}
+            Err(Trouble::Api(error @ ApiError::Unreachable { .. })) => {
+                let hint = format!("the cluster goes on with it; look again with: peer service ps {}", self.wait.shown);
+                return Some(Err(CliError::from(error).hint(hint)));
+            }
+            Err(Trouble::Api(error)) if error.is_not_found() => {
+                return Some(Err(CliError::new(format!("service {} was removed meanwhile", self.wait.shown))));
+            }
+            Err(Trouble::Api(error)) => return Some(Err(error.into())),
+            Err(Trouble::Final(error)) => return Some(Err(error)),
+        }
+        None
     }
 
     async fn look(&mut self, console: &mut Console) -> Result<Look, Trouble> {

@@ -39,6 +39,13 @@ impl Screen {
         }
     }
 
+    /// All of it in one line, for who shows several: the overall line, and what else is told beside the tasks.
+    pub fn summary(&self) -> String {
+        let told = |line: &&Line| matches!(line.id.as_str(), "overall progress" | "verify" | "rollback");
+        let texts = self.lines.iter().filter(told).map(|line| line.text.trim_end()).filter(|text| !text.is_empty());
+        texts.collect::<Vec<_>>().join("; ")
+    }
+
     pub fn draw(&mut self, console: &mut Console) -> Result<(), CliError> {
         if self.quiet || !self.lines.iter().any(|line| line.changed) {
             return Ok(());

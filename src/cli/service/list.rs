@@ -29,14 +29,24 @@ const HEADER: [&str; 6] = ["ID", "NAME", "MODE", "REPLICAS", "IMAGE", "PORTS"];
 const FIELDS: [&str; 6] = ["ID", "Name", "Mode", "Replicas", "Image", "Ports"];
 
 pub async fn ls(args: &Ls, client: &Client, console: &mut Console) -> Result<(), CliError> {
-    let filters = listing::filters(&args.list.filter);
+    show(&args.list, &[], client, console).await
+}
+
+/// `also`: filters beside those that were said.
+pub async fn show(
+    args: &ListArgs,
+    also: &[(String, String)],
+    client: &Client,
+    console: &mut Console,
+) -> Result<(), CliError> {
+    let filters = listing::filters(&[&args.filter, also].concat());
     let mut parameters = vec![("status", "true")];
     parameters.extend(filters.as_deref().map(|filters| ("filters", filters)));
     let answer = client.get(&with_query("/services", &parameters)).await?;
     let mut services: Vec<&Value> = items(&answer).iter().collect();
     services.sort_by(|a, b| natural(text(a, "/Spec/Name"), text(b, "/Spec/Name")));
-    let rows = services.iter().map(|service| row(service, args.list.no_trunc)).collect();
-    listing::show(&args.list, &HEADER, rows, console)?;
+    let rows = services.iter().map(|service| row(service, args.no_trunc)).collect();
+    listing::show(args, &HEADER, rows, console)?;
     for service in &services {
         if let Some(why) = pending(service) {
             console.note(&format!("note: {} is pending: {why}", text(service, "/Spec/Name")));

@@ -1,20 +1,20 @@
 //! `peer service`: its commands, and the writes among them. Reading and printing stand in modules of their own.
 
 mod create;
-mod csv;
+pub mod csv;
 mod edit;
 mod history;
 pub mod image;
 mod inspect;
-mod list;
+pub mod list;
 mod logs;
 mod mounts;
-mod ports;
+pub mod ports;
 mod refs;
 mod settings;
 #[cfg(test)]
 mod tests;
-mod values;
+pub mod values;
 
 pub use inspect::{Shape, show};
 pub use values::pair;
@@ -22,7 +22,7 @@ pub use values::pair;
 use super::client::{Answer, Client, escaped, with_query};
 use super::console::Console;
 use super::error::CliError;
-use super::json::{Object, child, into_object, number, put, text, texts};
+use super::json::{Object, child, index, into_object, put, text, texts};
 use super::progress::{self, Doing};
 use super::tasks;
 use clap::{Args, Subcommand};
@@ -252,11 +252,6 @@ async fn read(service: &str, client: &Client) -> Answer<(Value, Object)> {
     let found = client.get(&path(service)).await?;
     let spec = found.get("Spec").and_then(Value::as_object).cloned().unwrap_or_default();
     Ok((found, spec))
-}
-
-/// What a write must say it has read.
-pub fn index(object: &Value) -> String {
-    number(object, "/Version/Index").to_string()
 }
 
 async fn scale(args: &Scale, client: &Client, console: &mut Console) -> Result<(), CliError> {

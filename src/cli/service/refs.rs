@@ -260,9 +260,8 @@ async fn networks(add: &[NetworkFlag], rm: &[String], spec: &mut Object, client:
 async fn network_id(name: &str, client: &Client) -> Result<String, CliError> {
     match client.get(&format!("/networks/{}", escaped(name))).await {
         Ok(found) => Ok(text(&found, "/Id").to_owned()),
-        Err(error) if error.is_not_found() => Err(CliError::new(format!("network {name} not found")).hint(format!(
-            "make it with the docker CLI at this agent's socket: docker network create -d overlay {name}"
-        ))),
+        Err(error) if error.is_not_found() => Err(CliError::new(format!("network {name} not found"))
+            .hint(format!("make it with: docker network create -d overlay {name}"))),
         Err(error) => Err(error.into()),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cli::fixtures;
+use crate::cli::json::number;
 use crate::cli::testing::{FakeAgent, console};
 use serde_json::json;
 
@@ -407,7 +408,7 @@ async fn secrets_configs_and_networks_are_named_and_sent_as_docker_sends_them() 
     ] {
         let error = referring(&args).await.unwrap_err();
         assert_eq!(error.message(), what);
-        assert!(error.hint_text().unwrap().contains("docker"), "{error:?}");
+        assert!(error.hint_text().unwrap().starts_with("make it with: "), "{error:?}");
     }
 }
 

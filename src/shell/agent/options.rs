@@ -39,13 +39,15 @@ pub struct AgentConfig {
     pub mesh: MeshChoice,
     pub mesh_transport: MeshTransport,
     pub dashboard: Dashboard,
+    /// The API over TCP, for clients with a certificate.
+    pub api: Option<SocketAddr>,
     pub timing: Timing,
     /// See [`crate::shell::trace`].
     pub trace_file: Option<PathBuf>,
 }
 
 impl AgentConfig {
-    pub(super) fn api(&self) -> ApiConfig {
+    pub(super) fn api_config(&self) -> ApiConfig {
         let engine = match &self.engine {
             EngineChoice::Docker(socket) => Some(socket.clone()),
             EngineChoice::Demo => None,
@@ -117,6 +119,8 @@ pub struct StartOptions {
     pub dashboard: Option<Dashboard>,
     pub mesh: Option<MeshChoice>,
     pub mesh_transport: Option<MeshTransport>,
+    /// Nothing was said, or none, or where.
+    pub api: Option<Option<SocketAddr>>,
 }
 
 /// Kept in the data directory.
@@ -136,6 +140,9 @@ struct Settings {
     standby: bool,
     mesh: Option<MeshChoice>,
     mesh_transport: Option<MeshTransport>,
+    /// Likewise.
+    #[serde(default)]
+    api: Option<SocketAddr>,
 }
 
 impl StartOptions {
@@ -169,6 +176,7 @@ impl StartOptions {
             mesh: self.mesh.or(last.as_ref().and_then(|l| l.mesh)).unwrap_or_default(),
             mesh_transport: self.mesh_transport.or(last.as_ref().and_then(|l| l.mesh_transport)).unwrap_or_default(),
             dashboard: self.dashboard.or(last.as_ref().and_then(|l| l.dashboard)).unwrap_or(Dashboard::Default),
+            api: self.api.unwrap_or_else(|| last.as_ref().and_then(|l| l.api)),
             timing: Timing::default(),
             trace_file: None,
         };
@@ -187,6 +195,7 @@ impl StartOptions {
             standby: config.standby,
             mesh: Some(config.mesh),
             mesh_transport: Some(config.mesh_transport),
+            api: config.api,
         };
         dir.write_private(SETTINGS_FILE, &serde_json::to_vec_pretty(&settings)?)?;
         Ok(config)
@@ -243,6 +252,7 @@ mod tests {
             dashboard: None,
             mesh: None,
             mesh_transport: None,
+            api: None,
         }
     }
 

@@ -91,7 +91,7 @@ async fn live(mut agent: Agent, told: Told<'_>) -> Ended {
 /// The life of a node with `--standby`: the socket stays, memberships come and go. Public to be tested without a process.
 pub async fn standby(config: AgentConfig, engine: AnyEngine, mut told: Told<'_>) -> anyhow::Result<Ended> {
     let stop = CancellationToken::new();
-    let (front, mut asks, serving) = Front::bind(config.api(), config.hostname.clone(), stop.clone()).await?;
+    let (front, mut asks, serving) = Front::bind(config.api_config(), config.hostname.clone(), stop.clone()).await?;
     let serving = tokio::spawn(serving);
     let lives = async {
         loop {

@@ -25,6 +25,7 @@ fn config(dir: &Path) -> AgentConfig {
         mesh: MeshChoice::Userspace,
         mesh_transport: MeshTransport::Auto,
         dashboard: Dashboard::None,
+        api: None,
         timing: crate::core::face::Timing::default(),
         trace_file: None,
     }

@@ -1,6 +1,6 @@
 //! Which request goes where: the whole surface on one page.
 
-use super::handle::{events, logs, network, node, object, peer, service, swarm, system, task};
+use super::handle::{cert, events, logs, network, node, object, peer, service, swarm, system, task};
 use super::incoming::{self, Call};
 use super::reply::{Answer, Failure};
 use super::{API_VERSION, Api, ApiVersion, MIN_API_VERSION};
@@ -110,7 +110,10 @@ async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answe
         ("GET", ["peer", "services", service, "history"]) => peer::history(api, service).await,
         ("POST", ["peer", "services", service, "rollback"]) => peer::rollback(api, service, call).await,
         ("POST", ["peer", "secrets", text, "renew"]) => object::renew(api, ObjectKind::Secret, text, call).await,
+        ("POST", ["peer", "secrets", text, "compare"]) => object::compare(api, ObjectKind::Secret, text, call).await,
         ("POST", ["peer", "configs", text, "renew"]) => object::renew(api, ObjectKind::Config, text, call).await,
+        ("POST", ["peer", "certs"]) => cert::issue(api, call).await,
+        ("POST", ["peer", "certs", name, "revoke"]) => cert::revoke(api, name).await,
         ("POST", ["peer", "recover"]) => peer::recover(api).await,
         ("POST", ["peer", "stop"]) => peer::stop(api).await,
 

@@ -4,8 +4,7 @@
 
 use super::engine::Engine;
 use super::standby::{self, Ask};
-use super::{Api, ApiConfig, Extra, dispatch, incoming, serve_on, socket};
-use crate::shell::handle::AgentHandle;
+use super::{Api, ApiConfig, dispatch, incoming, serve_on, socket};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use std::sync::Arc;
@@ -27,7 +26,6 @@ pub struct Front {
     pub(super) agent_version: String,
     pub(super) asks: mpsc::Sender<Ask>,
     pub(super) stop: CancellationToken,
-    config: ApiConfig,
 }
 
 impl Front {
@@ -42,20 +40,19 @@ impl Front {
         let (asks, asked) = mpsc::channel(MAX_ASKS);
         let front = Arc::new(Self {
             member: watch::Sender::new(None),
-            engine: config.engine.clone().map(|path| Engine::new(path, stop.clone())),
+            engine: config.engine.map(|path| Engine::new(path, stop.clone())),
             hostname,
-            agent_version: config.agent_version.clone(),
+            agent_version: config.agent_version,
             asks,
             stop: stop.clone(),
-            config,
         });
         let router = axum::Router::new().fallback(entry).with_state(front.clone());
         Ok((front, asked, serve_on(socket, router, stop)))
     }
 
-    /// From now on this agent answers; `stop` is its own end.
-    pub fn member(&self, agent: AgentHandle, extra: Extra, stop: CancellationToken) {
-        self.member.send_replace(Some(Arc::new(Api::new(&self.config, Arc::new(agent), extra, stop))));
+    /// From now on this agent answers.
+    pub fn member(&self, api: Arc<Api>) {
+        self.member.send_replace(Some(api));
     }
 
     /// There is no membership any more.

@@ -14,6 +14,7 @@ mod front;
 mod handle;
 mod incoming;
 mod lookup;
+pub mod remote;
 mod render;
 mod reply;
 mod socket;
@@ -66,6 +67,8 @@ pub struct Extra {
     pub logs: Arc<dyn LogSource>,
     /// What happens in the cluster.
     pub events: Events,
+    /// A certificate and its key for a client of this name and generation, as PEM.
+    pub client_cert: Arc<dyn Fn(&str, u64) -> Result<(String, String), String> + Send + Sync>,
     /// The cluster page's link, with its token.
     pub page: Option<String>,
     /// What carries published ports here.
@@ -74,24 +77,16 @@ pub struct Extra {
 
 /// Binds the socket; what it returns answers on it until `stop`, then lets what is under way end.
 pub async fn bind(
-    config: ApiConfig,
-    agent: AgentHandle,
-    extra: Extra,
-    stop: CancellationToken,
-) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send> {
+    config: &ApiConfig,
+    api: Arc<Api>,
+) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
     let socket = socket::bind(&config.socket).await?;
-    Ok(serve(config, socket, Arc::new(agent), extra, stop))
+    Ok(serve(socket, api))
 }
 
-async fn serve(
-    config: ApiConfig,
-    socket: socket::Socket,
-    backend: Arc<dyn Backend>,
-    extra: Extra,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let api = Api::new(&config, backend, extra, stop.clone());
-    serve_on(socket, axum::Router::new().fallback(dispatch::entry).with_state(Arc::new(api)), stop).await
+async fn serve(socket: socket::Socket, api: Arc<Api>) -> anyhow::Result<()> {
+    let stop = api.stop.clone();
+    serve_on(socket, axum::Router::new().fallback(dispatch::entry).with_state(api), stop).await
 }
 
 async fn serve_on(socket: socket::Socket, router: axum::Router, stop: CancellationToken) -> anyhow::Result<()> {
@@ -106,15 +101,19 @@ async fn serve_on(socket: socket::Socket, router: axum::Router, stop: Cancellati
 }
 
 /// What every handler has at hand.
-pub(crate) struct Api {
-    pub backend: Arc<dyn Backend>,
-    pub engine: Option<Engine>,
-    pub extra: Extra,
-    pub agent_version: String,
-    pub stop: CancellationToken,
+pub struct Api {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) engine: Option<Engine>,
+    pub(crate) extra: Extra,
+    pub(crate) agent_version: String,
+    pub(crate) stop: CancellationToken,
 }
 
 impl Api {
+    pub fn of_agent(config: &ApiConfig, agent: AgentHandle, extra: Extra, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self::new(config, Arc::new(agent), extra, stop))
+    }
+
     fn new(config: &ApiConfig, backend: Arc<dyn Backend>, extra: Extra, stop: CancellationToken) -> Self {
         Self {
             backend,
@@ -126,7 +125,7 @@ impl Api {
     }
 
     /// What we tell clients to speak: no more than the engine understands, because the rest of what they say goes there.
-    pub fn api_version(&self) -> ApiVersion {
+    pub(crate) fn api_version(&self) -> ApiVersion {
         self.engine.as_ref().and_then(Engine::api_version).map_or(API_VERSION, |engine| engine.min(API_VERSION))
     }
 }

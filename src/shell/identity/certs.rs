@@ -20,6 +20,9 @@ const BACKDATE: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 /// About the year 8000: no honest clock shows it, and the arithmetic on dates ends not far beyond.
 const LATEST_S: u64 = 190_000_000_000;
 const DOMAIN: &str = "peer.internal";
+/// Clients of the API, and what a node shows them.
+const CLIENT_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const MAX_CLIENT_NAME: usize = 40;
 
 const _: () = assert!(BACKDATE.as_secs() >= crate::limits::MAX_CLOCK_DRIFT.as_secs());
 const _: () = assert!(NODE_LIFE.as_secs() > 4 * DAY.as_secs() && CA_LIFE.as_secs() > NODE_LIFE.as_secs());
@@ -82,6 +85,47 @@ impl NodeName {
     }
 }
 
+/// Whom a client's certificate proves. A revocation raises the generation that is wanted of a name, so that older
+/// certificates end and later ones don't, whatever the clocks say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientName {
+    pub name: String,
+    pub generation: u64,
+    pub cluster: ClusterId,
+}
+
+impl ClientName {
+    /// What may stand in a certificate: lower case letters, digits and hyphens.
+    pub fn is_fit(name: &str) -> bool {
+        let fits = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        fits && !name.is_empty() && name.len() <= MAX_CLIENT_NAME && !name.starts_with('-') && !name.ends_with('-')
+    }
+
+    /// Never a node's name: that has two parts before the domain.
+    pub fn dns(&self) -> String {
+        format!("g{}.{}.client.{}.{DOMAIN}", self.generation, self.name, self.cluster)
+    }
+
+    pub fn parse(dns: &str) -> Option<Self> {
+        let (generation, rest) = dns.strip_prefix('g')?.split_once('.')?;
+        let (name, rest) = rest.split_once('.')?;
+        let (cluster, domain) = rest.strip_prefix("client.")?.split_once('.')?;
+        if domain != DOMAIN || !Self::is_fit(name) {
+            return None;
+        }
+        Some(Self { name: name.to_owned(), generation: generation.parse().ok()?, cluster: cluster.parse().ok()? })
+    }
+
+    pub fn of(cert: &CertificateDer<'_>) -> Result<Self, CertError> {
+        let cert = parse(cert)?;
+        let names = cert.subject_alternative_name().ok().flatten().ok_or(CertError::NoName)?;
+        match names.value.general_names.as_slice() {
+            [GeneralName::DNSName(dns)] => Self::parse(dns).ok_or(CertError::NoName),
+            _ => Err(CertError::NoName),
+        }
+    }
+}
+
 impl Validity {
     pub fn of(cert: &CertificateDer<'_>) -> Result<Self, CertError> {
         let cert = parse(cert)?;
@@ -133,6 +177,36 @@ pub fn issue(
     params.subject_alt_names = CertificateParams::new(vec![name.dns()])?.subject_alt_names;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params.signed_by(public, ca)?.pem())
+}
+
+/// A client's certificate, as PEM.
+pub fn issue_client(
+    name: &ClientName,
+    public: &impl PublicKeyData,
+    ca: &Issuer<'_, KeyPair>,
+    now: Wall,
+) -> Result<String, CertError> {
+    let mut params = base(&format!("peer client {}", name.name), CLIENT_LIFE, now)?;
+    params.subject_alt_names = CertificateParams::new(vec![name.dns()])?.subject_alt_names;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params.signed_by(public, ca)?.pem())
+}
+
+/// What a node shows to clients that reach it under one of these names or addresses, as PEM.
+pub fn issue_server(
+    names: Vec<String>,
+    public: &impl PublicKeyData,
+    ca: &Issuer<'_, KeyPair>,
+    now: Wall,
+) -> Result<String, CertError> {
+    let mut params = base("peer API", CLIENT_LIFE, now)?;
+    params.subject_alt_names = CertificateParams::new(names)?.subject_alt_names;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
     Ok(params.signed_by(public, ca)?.pem())
 }
@@ -221,5 +295,17 @@ mod tests {
         let last = der.len() - 1;
         der[last] ^= 1;
         assert!(requested_key(&der).is_err());
+    }
+
+    #[test]
+    fn a_clients_name_is_never_a_nodes_and_comes_back_whole() {
+        let name = ClientName { name: "ann-2".into(), generation: 3, cluster: ClusterId::from_u128(7) };
+        assert_eq!(ClientName::parse(&name.dns()), Some(name.clone()));
+        assert_eq!(NodeName::parse(&name.dns()), None);
+        let node = NodeName { node: NodeId::from_u128(1), cluster: ClusterId::from_u128(7) };
+        assert_eq!(ClientName::parse(&node.dns()), None);
+        for bad in ["", "a.b", "A", "-a", "a-", "a_b", &"x".repeat(41)] {
+            assert!(!ClientName::is_fit(bad), "{bad}");
+        }
     }
 }

@@ -8,7 +8,7 @@ pub mod data_dir;
 pub mod random;
 pub mod token;
 
-pub use certs::{CertError, NodeName};
+pub use certs::{CertError, ClientName, NodeName};
 pub use data_dir::{DataDir, DataDirError};
 pub use token::{BadToken, Token};
 
@@ -114,6 +114,28 @@ impl Identity {
     pub fn admit(&self, node: NodeId, request_der: &[u8], now: Wall) -> Result<String, IdentityError> {
         let key = certs::requested_key(request_der)?;
         self.issue_for(node, &key, now)
+    }
+
+    /// A new key, and a certificate with which its holder may use the API: both as PEM.
+    pub fn issue_client(&self, name: &str, generation: u64, now: Wall) -> Result<(String, String), IdentityError> {
+        let name = ClientName { name: name.to_owned(), generation, cluster: self.name.cluster };
+        let key = certs::new_key()?;
+        let cert = certs::issue_client(&name, &key, &issuer(&self.pem.ca, &self.pem.ca_key)?, now)?;
+        Ok((cert, key.serialize_pem()))
+    }
+
+    /// What this node shows to the API's clients: a certificate for these names, the CA's, and the key.
+    pub fn api_server(
+        &self,
+        names: Vec<String>,
+        now: Wall,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), IdentityError> {
+        let key = certs::new_key()?;
+        let cert = certs::issue_server(names, &key, &issuer(&self.pem.ca, &self.pem.ca_key)?, now)?;
+        let chain = vec![read_cert(Part::Cert, &cert)?, self.ca.clone()];
+        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes())
+            .map_err(|e| wrong(Part::Key, format!("can't be read: {e}")))?;
+        Ok((chain, key))
     }
 
     fn issue_for(&self, node: NodeId, key: &impl PublicKeyData, now: Wall) -> Result<String, IdentityError> {

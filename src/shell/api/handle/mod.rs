@@ -1,5 +1,6 @@
 //! The handlers: parse, ask the agent, render. One file for each kind of thing.
 
+pub mod cert;
 pub mod events;
 pub mod logs;
 pub mod network;

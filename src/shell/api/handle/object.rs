@@ -86,7 +86,10 @@ pub async fn renew(api: &Api, kind: ObjectKind, text: &str, call: &Call) -> Answ
         Some(of) => *of == first,
         None => object.name == first,
     };
-    let old: BTreeSet<ObjectId> = all.iter().filter(|v| is_of(&v.object)).map(|v| v.object.id).collect();
+    // `peer stack deploy` moves its services itself, together with all else that it changes.
+    let moves = call.query.text("move") != Some("false");
+    let old: BTreeSet<ObjectId> =
+        all.iter().filter(|_| moves).filter(|v| is_of(&v.object)).map(|v| v.object.id).collect();
     let taken = |name: &str| all.iter().any(|view| view.object.name == name);
     let name = (2..).map(|number| format!("{first}.v{number}")).find(|name| !taken(name)).unwrap_or_default();
     // Labels that are said take the place of those of the version before.
@@ -110,6 +113,13 @@ pub async fn renew(api: &Api, kind: ObjectKind, text: &str, call: &Call) -> Answ
         .map(|view| json!({ "ID": view.service.id.to_string(), "Name": view.service.name }))
         .collect();
     reply::ok(&json!({ "ID": accepted.id, "Name": name, "Services": services, "Warnings": accepted.warnings }))
+}
+
+/// Whether this is its content; a secret's can't be read back.
+pub async fn compare(api: &Api, kind: ObjectKind, text: &str, call: &Call) -> Answer {
+    let (_, data) = read(kind, call)?;
+    let view = find(api, kind, text).await?;
+    reply::ok(&json!({ "Same": is_its_content(api, &view, &data.unwrap_or_default())? }))
 }
 
 /// Docker allows only the labels to change; clients send the content along, or not.

@@ -8,7 +8,7 @@ mod passing;
 pub mod views;
 mod visualizer;
 
-use super::{ApiConfig, Extra, serve, socket};
+use super::{Api, ApiConfig, Extra, serve, socket};
 use crate::ids::{NodeId, TaskId};
 use crate::model::spec::{PortOptions, Protocol};
 use crate::routes::RouteTable;
@@ -98,11 +98,13 @@ impl Server {
             vault: Arc::new(Vault::new("test")),
             logs: Arc::new(Said),
             events: events.clone(),
+            client_cert: Arc::new(|name, generation| Ok((format!("cert of {name}"), generation.to_string()))),
             page: Some("http://127.0.0.1:7373/#token=t".to_owned()),
             mesh: Arc::new(Plane),
         };
         let bound = socket::bind(&config.socket).await.unwrap();
-        let serving = tokio::spawn(serve(config, bound, agent.clone(), extra, stop.clone()));
+        let api = Arc::new(Api::new(&config, agent.clone(), extra, stop.clone()));
+        let serving = tokio::spawn(serve(bound, api));
         let server = Self { dir, agent, events, stop, serving };
         server.reachable().await;
         server

@@ -1,0 +1,216 @@
+//! `peer stack diff`: what the files say against what the cluster was told last, and the comparison by which a deploy
+//! leaves alone what hasn't changed. Both sides are laid bare first: what Docker takes for the same is the same.
+
+use super::{Diff, apply, compose, existing};
+use crate::cli::client::{ApiError, Client, escaped};
+use crate::cli::console::Console;
+use crate::cli::error::CliError;
+use crate::cli::json::{Object, items, text};
+use crate::cli::service::image::familiar;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+/// Networks by id, so that a spec that names one and a spec that has its id are the same.
+pub async fn network_names(client: &Client) -> Result<BTreeMap<String, String>, CliError> {
+    let answer = client.get("/networks").await?;
+    Ok(items(&answer).iter().map(|n| (text(n, "/Id").to_owned(), text(n, "/Name").to_owned())).collect())
+}
+
+pub async fn diff(args: &Diff, client: &Client, console: &mut Console) -> Result<(), CliError> {
+    let stack = args.files.load(console)?;
+    let before = existing(&args.files.stack, client).await?;
+    let networks = network_names(client).await?;
+    let mut out = String::new();
+    for network in
+        stack.networks.iter().filter(|n| n.create.is_some() && !networks.values().any(|name| *name == n.name))
+    {
+        let _ = writeln!(out, "+ network {}", network.name);
+    }
+    for (noun, objects) in [("secret", &stack.secrets), ("config", &stack.configs)] {
+        for object in objects {
+            differs(noun, object, client, &mut out).await?;
+        }
+    }
+    for service in &stack.services {
+        let Some(old) = before.get(&service.name) else {
+            let _ = writeln!(out, "+ service {}", service.name);
+            continue;
+        };
+        let old = without_versions(old.get("Spec").cloned().unwrap_or(Value::Null));
+        let new = without_digest(Value::Object(service.spec.clone()), &old);
+        let changes = changes(&old, &without_versions(new), &networks);
+        if !changes.is_empty() {
+            let _ = writeln!(out, "~ service {}", service.name);
+            changes.iter().for_each(|change| out.push_str(&format!("    {change}\n")));
+        }
+    }
+    let wanted: BTreeSet<&String> = stack.services.iter().map(|service| &service.name).collect();
+    for name in before.keys().filter(|name| !wanted.contains(name)) {
+        let _ = writeln!(out, "- service {name}   (only with --prune)");
+    }
+    console.print(&out)?;
+    if args.exit_code && !out.is_empty() { Err(CliError::silent()) } else { Ok(()) }
+}
+
+/// A config's content can be compared here; a secret's only by the agent, and only by a write.
+async fn differs(noun: &str, object: &compose::FileObject, client: &Client, out: &mut String) -> Result<(), CliError> {
+    use base64::Engine;
+    let Some((_, data)) = &object.content else { return Ok(()) };
+    let Some(found) = apply::newest(noun, &object.name, client).await? else {
+        let _ = writeln!(out, "+ {noun} {}", object.name);
+        return Ok(());
+    };
+    let same = match noun {
+        "config" => text(&found, "/Spec/Data") == base64::engine::general_purpose::STANDARD.encode(data),
+        _ => {
+            let path = format!("/peer/secrets/{}/compare", escaped(text(&found, "/ID")));
+            let body = json!({ "Data": base64::engine::general_purpose::STANDARD.encode(data) });
+            match client.post(&path, Some(&body)).await {
+                Ok(answer) => answer["Same"] == true,
+                Err(ApiError::Refused { status: 404, .. }) => true,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    if !same {
+        let _ = writeln!(out, "~ {noun} {}: other content", object.name);
+    }
+    Ok(())
+}
+
+/// Which version of a secret or config a service has says nothing to a reader of the files.
+fn without_versions(mut spec: Value) -> Value {
+    for (list, id, name) in [("Secrets", "SecretID", "SecretName"), ("Configs", "ConfigID", "ConfigName")] {
+        let entries = spec.pointer_mut(&format!("/TaskTemplate/ContainerSpec/{list}")).and_then(Value::as_array_mut);
+        for entry in entries.into_iter().flatten().filter_map(Value::as_object_mut) {
+            entry.remove(id);
+            if let Some(Value::String(name)) = entry.get_mut(name)
+                && let Some((first, version)) = name.rsplit_once(".v")
+                && version.chars().all(|c| c.is_ascii_digit())
+            {
+                *name = first.to_owned();
+            }
+        }
+    }
+    spec
+}
+
+/// The files name a tag, the cluster has the digest that it had then.
+fn without_digest(mut new: Value, old: &Value) -> Value {
+    const IMAGE: &str = "/TaskTemplate/ContainerSpec/Image";
+    let was = text(old, IMAGE).to_owned();
+    if let Some(image) = new.pointer_mut(IMAGE)
+        && familiar(&crate::cli::service::image::tagged(image.as_str().unwrap_or_default())) == familiar(&was)
+    {
+        *image = json!(was);
+    }
+    new
+}
+
+/// One line for each value that differs.
+pub fn changes(old: &Value, new: &Value, networks: &BTreeMap<String, String>) -> Vec<String> {
+    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+    flatten(&bare(old.clone(), networks), String::new(), &mut before);
+    flatten(&bare(new.clone(), networks), String::new(), &mut after);
+    let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let differs = |path: &&&String| before.get(**path) != after.get(**path);
+    let line = |path: &String| match (before.get(path), after.get(path)) {
+        (Some(old), Some(new)) => format!("{path}: {old} -> {new}"),
+        (Some(old), None) => format!("{path}: {old} ->"),
+        (None, Some(new)) => format!("{path}: -> {new}"),
+        (None, None) => String::new(),
+    };
+    paths.iter().filter(differs).map(|path| line(path)).collect()
+}
+
+/// Without what says nothing: marks of our own, empty things, and what is the default.
+fn bare(mut spec: Value, networks: &BTreeMap<String, String>) -> Value {
+    if let Some(Value::Object(labels)) = spec.get_mut("Labels") {
+        labels.remove(apply::STAMP);
+    }
+    for entry in spec.pointer_mut("/TaskTemplate/Networks").and_then(Value::as_array_mut).into_iter().flatten() {
+        let name = entry.get("Target").and_then(Value::as_str).and_then(|id| networks.get(id)).cloned();
+        if let (Some(name), Some(entry)) = (name, entry.as_object_mut()) {
+            entry.insert("Target".to_owned(), json!(name));
+        }
+    }
+    let task = spec.get_mut("TaskTemplate").and_then(Value::as_object_mut);
+    if let Some(task) = task.filter(|task| task.get("Runtime") == Some(&json!("container"))) {
+        task.remove("Runtime");
+    }
+    let placement = spec.pointer_mut("/TaskTemplate/Placement").and_then(Value::as_object_mut);
+    if let Some(placement) = placement {
+        placement.remove("Platforms");
+    }
+    let mode = spec.get("Mode").cloned();
+    spec = emptied(spec);
+    // `Global: {}` and `Replicas: 0` say something.
+    if let (Some(mode), Value::Object(spec)) = (mode, &mut spec) {
+        spec.insert("Mode".to_owned(), mode);
+    }
+    spec
+}
+
+fn emptied(value: Value) -> Value {
+    let says = |value: &Value| match value {
+        Value::Null => false,
+        Value::Bool(truth) => *truth,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+    };
+    match value {
+        Value::Object(map) => {
+            let kept = map.into_iter().map(|(key, value)| (key, emptied(value))).filter(|(_, value)| says(value));
+            Value::Object(kept.collect::<Object>())
+        }
+        Value::Array(list) => Value::Array(list.into_iter().map(emptied).collect()),
+        other => other,
+    }
+}
+
+fn flatten(value: &Value, at: String, found: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            for (key, value) in map {
+                let at = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+                flatten(value, at, found);
+            }
+        }
+        Value::Array(list) if list.iter().any(|item| item.is_object()) => {
+            for (n, value) in list.iter().enumerate() {
+                flatten(value, format!("{at}[{n}]"), found);
+            }
+        }
+        other => drop(found.insert(at, other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_means_the_same_is_no_change_and_what_changes_is_one_line() {
+        let networks = BTreeMap::from([("n1".to_owned(), "st_front".to_owned())]);
+        let old = json!({ "Name": "a", "Labels": { "com.peer.stack.deployed": "x" }, "Mode": { "Global": {} },
+            "TaskTemplate": { "Runtime": "container", "ForceUpdate": 0, "Networks": [{ "Target": "n1" }],
+                "ContainerSpec": { "Image": "x:1@sha256:0", "Env": ["A=1"], "TTY": false, "Mounts": null } } });
+        let new = json!({ "Name": "a", "Mode": { "Global": {} },
+            "TaskTemplate": { "Networks": [{ "Target": "st_front" }], "ContainerSpec": { "Image": "x:1", "Env": ["A=1"] } } });
+        assert!(changes(&old, &without_digest(new.clone(), &old), &networks).is_empty());
+        let mut changed = new.clone();
+        changed["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["A=2"]);
+        changed["Mode"] = json!({ "Replicated": { "Replicas": 0 } });
+        assert_eq!(
+            changes(&old, &without_digest(changed, &old), &networks),
+            [
+                "Mode.Global: {} ->",
+                "Mode.Replicated.Replicas: -> 0",
+                "TaskTemplate.ContainerSpec.Env: [\"A=1\"] -> [\"A=2\"]"
+            ]
+        );
+    }
+}

@@ -1,0 +1,128 @@
+//! The API over TCP, for those who hold a client's certificate of this cluster, and for nobody else: both sides are proven
+//! before a byte of a request is read. Behind that it is the same API within the same bounds as on the unix socket.
+//! Whether the certificate was revoked is asked for each request, and every few seconds while a long answer runs.
+
+use super::handle::cert;
+use super::reply::Failure;
+use super::{Api, dispatch};
+use crate::shell::identity::ClientName;
+use anyhow::Context;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// More at once wait for a place, in the kernel.
+const MAX_CONNECTIONS: usize = 256;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a request's head; its body has a bound of its own.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const LOOK_FOR_REVOCATION: Duration = Duration::from_secs(5);
+/// Long before the certificate that is shown ends, another is made.
+const RENEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// After a trouble of the system's (no descriptors left) before the next try.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Makes the configuration anew, with a fresh certificate.
+pub type MakeTls = Box<dyn Fn() -> anyhow::Result<Arc<ServerConfig>> + Send>;
+
+pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| format!("--api: listening on {addr}"))
+}
+
+pub async fn serve(api: Arc<Api>, listener: TcpListener, make_tls: MakeTls, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut made: Option<(Instant, TlsAcceptor)> = None;
+    loop {
+        let accepted = async {
+            // Never closed, so there is always a permit sooner or later.
+            let place = places.clone().acquire_owned().await.ok();
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = accepted => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the API over TCP can't take a connection");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        if made.as_ref().is_none_or(|(at, _)| at.elapsed() > RENEW) {
+            match make_tls() {
+                Ok(tls) => made = Some((Instant::now(), TlsAcceptor::from(tls))),
+                Err(error) => tracing::error!("the API over TCP has no certificate to show: {error:#}"),
+            }
+        }
+        let Some((_, acceptor)) = made.clone() else { continue };
+        let (api, stop) = (api.clone(), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = connection(api, stream, acceptor) => {}
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn connection(api: Arc<Api>, stream: TcpStream, acceptor: TlsAcceptor) {
+    let peer = stream.peer_addr().ok();
+    let tls = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => return tracing::info!(?peer, %error, "a client of the API was turned away"),
+        Err(_) => return tracing::info!(?peer, "a client of the API was too slow to prove itself"),
+    };
+    // A member's certificate is signed by the same CA, but it is no client's.
+    let chain = tls.get_ref().1.peer_certificates();
+    let Some(client) = chain.and_then(|chain| ClientName::of(chain.first()?).ok()) else {
+        return tracing::info!(?peer, "a certificate that is no client's was turned away from the API");
+    };
+    let client = Arc::new(client);
+    tracing::debug!(?peer, client = client.name, "a client of the API connects");
+    let asked = (api.clone(), client.clone());
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let (api, client) = asked.clone();
+        async move {
+            let request: Request = request.map(Body::new);
+            Ok::<_, Infallible>(match cert::check(&api, &client).await {
+                Ok(()) => dispatch::entry(State(api), request).await,
+                Err(failure) => failure.into_response(),
+            })
+        }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let serving = builder.serve_connection(TokioIo::new(tls), service).with_upgrades();
+    tokio::select! {
+        result = serving => if let Err(error) = result {
+            tracing::debug!(?peer, %error, "a connection to the API broke");
+        },
+        () = revoked(&api, &client) => tracing::warn!(?peer, client = client.name, "its certificate was revoked: cut off"),
+    }
+}
+
+async fn revoked(api: &Api, client: &ClientName) {
+    loop {
+        tokio::time::sleep(LOOK_FOR_REVOCATION).await;
+        if let Err(Failure { status: StatusCode::FORBIDDEN, .. }) = cert::check(api, client).await {
+            return;
+        }
+    }
+}
