@@ -65,7 +65,7 @@ impl Leading {
             next -= 1;
             TaskId::from_u128(next)
         };
-        let plan = service::plan(&core.planning_view(&nodes), &mut memory, now, &mut new_id);
+        let plan = service::plan(&core.planning_view(&nodes, self.term), &mut memory, now, &mut new_id);
         plan.changes.iter().map(|change| format!("{change:?}")).collect()
     }
 }
@@ -201,7 +201,7 @@ impl Core {
         let nodes = leading.nodes.take().unwrap_or_else(|| self.node_infos());
         let mut rng = ChaCha8Rng::seed_from_u64(self.rng.random());
         let (plan, tasks) = {
-            let view = self.planning_view(&nodes);
+            let view = self.planning_view(&nodes, leading.term);
             let tasks: usize = view.services.values().map(|state| state.tasks.len()).sum();
             let plan = service::plan(&view, &mut leading.memory, now, &mut || TaskId::from_u128(rng.random()));
             let tasks = tasks + plan.changes.len();
@@ -296,7 +296,7 @@ impl Core {
         self.store.nodes().into_iter().filter_map(info).collect()
     }
 
-    fn planning_view<'a>(&'a self, nodes: &'a BTreeMap<NodeId, NodeInfo>) -> View<'a> {
+    fn planning_view<'a>(&'a self, nodes: &'a BTreeMap<NodeId, NodeInfo>, term: Term) -> View<'a> {
         let mut services: BTreeMap<ServiceId, ServiceState<'a>> = BTreeMap::new();
         for service in self.store.services() {
             let rollout = self.store.rollout(service.id);
@@ -319,6 +319,9 @@ impl Core {
             let all: BTreeSet<RevisionId> = named.chain(state.tasks.iter().map(|(t, _)| t.revision)).collect();
             state.specs = all.into_iter().filter_map(|id| Some((id, self.specs.get(&id)?.clone()))).collect();
         }
-        View { services, nodes, orphans }
+        let of_earlier = |id: &TaskId| self.store.record(&Key::Task(*id)).is_some_and(|r| r.stamp.term < term);
+        let inherited = self.store.tasks().filter(|t| t.node.is_none() && t.desired.is_live()).map(|t| t.id);
+        let inherited = inherited.filter(of_earlier).collect();
+        View { services, nodes, orphans, inherited }
     }
 }

@@ -509,6 +509,10 @@ impl Core {
             return;
         };
         if task.node != Some(self.me) {
+            // A later holder, who didn't know that it was given to this node, has overruled it.
+            if self.worker.status(id).is_some() {
+                self.worker.forget(id, now);
+            }
             return;
         }
         let revision = self.store.revision(task.service, task.revision);

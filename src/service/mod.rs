@@ -42,6 +42,8 @@ pub struct View<'a> {
     pub nodes: &'a BTreeMap<NodeId, NodeInfo>,
     /// Tasks whose service is gone.
     pub orphans: Vec<Orphan<'a>>,
+    /// Tasks that an earlier holder made and, as far as is known here, gave to no node.
+    pub inherited: BTreeSet<TaskId>,
 }
 
 pub struct Orphan<'a> {
@@ -137,6 +139,7 @@ struct ServicePlan<'a> {
     service: &'a Service,
     specs: &'a BTreeMap<RevisionId, Arc<ServiceSpec>>,
     nodes: &'a BTreeMap<NodeId, NodeInfo>,
+    inherited: &'a BTreeSet<TaskId>,
     before: BTreeMap<TaskId, &'a Task>,
     status: BTreeMap<TaskId, &'a TaskStatus>,
     tasks: BTreeMap<TaskId, Task>,
@@ -155,6 +158,7 @@ impl<'a> ServicePlan<'a> {
             service: state.service,
             specs: &state.specs,
             nodes: view.nodes,
+            inherited: &view.inherited,
             before: state.tasks.iter().map(|(t, _)| (t.id, *t)).collect(),
             status: state.tasks.iter().filter_map(|(t, s)| Some((t.id, (*s)?))).collect(),
             tasks: state.tasks.iter().map(|(t, _)| (t.id, (*t).clone())).collect(),

@@ -51,6 +51,7 @@ impl ServicePlan<'_> {
             self.wake_at(at);
         }
         self.give_up_lost(slots, memory);
+        self.give_up_undone();
         for _ in 0..STEPS {
             let by_slot = self.slot_tasks(memory);
             let before = self.tasks.clone();
@@ -83,6 +84,17 @@ impl ServicePlan<'_> {
                 Ok(()) => self.raise(id, Desired::Shutdown, "its node is down"),
                 Err(at) => self.wake_at(at),
             }
+        }
+    }
+
+    /// What holders decided that didn't know of each other. A task without a node may have been given to one by the last word of
+    /// an earlier holder, which gets lost: it is not given to another. And what was told to stop by one holder isn't
+    /// started again by the next.
+    fn give_up_undone(&mut self) {
+        let stopped = |t: &Task| self.phase(t.id) == TaskPhase::Shutdown;
+        let undone = |t: &&Task| t.desired.is_live() && (stopped(t) || self.inherited.contains(&t.id));
+        for id in self.tasks.values().filter(undone).map(|t| t.id).collect::<Vec<_>>() {
+            self.raise(id, Desired::Shutdown, "undone by a change of the lease holder");
         }
     }
 
@@ -367,7 +379,7 @@ impl ServicePlan<'_> {
             return false; // A global service's task on a node that is gone: nothing of it is on its way.
         }
         if !self.serves(current) {
-            return !has_failed(current.id);
+            return !has_failed(current.id) && !self.is_over(current.id);
         }
         let Some(since) = memory.running_since(current.id).filter(|_| !config.delay.is_zero()) else { return false };
         let fresh = self.now.mono.since(since) < config.delay;

@@ -182,14 +182,14 @@ impl ServicePlan<'_> {
                 continue;
             }
             let serves = tasks.successor.is_none() && !self.is_dirty(&current) && self.serves(&current);
-            if !serves && tried.contains(slot) {
+            let latest = tasks.successor.map_or_else(|| current.clone(), |id| self.tasks[&id].clone());
+            // What was there before is no affair of this rollout.
+            let foreign = !latest.in_rollout && !self.is_dirty(&latest);
+            if !serves && (tried.contains(slot) || foreign && self.has_failed(&latest, spec, &config, memory)) {
                 in_vain += 1;
                 continue;
             }
-            // What was there before and fails is no affair of this rollout.
-            let foreign = !current.in_rollout && tasks.successor.is_none() && !self.is_dirty(&current);
-            let done = serves || (foreign && self.has_failed(&current, spec, &config, memory));
-            if !done {
+            if !serves {
                 return;
             }
             let counts = current.in_rollout && current.revision == target && !tried.contains(slot);
@@ -205,7 +205,7 @@ impl ServicePlan<'_> {
         rollout.message = if rolling_back { "rollback completed" } else { "update completed" }.to_owned();
         if in_vain > 0 {
             let tasks = if in_vain == 1 { "1 task".to_owned() } else { format!("{in_vain} tasks") };
-            rollout.message += &format!("; {tasks} could not be updated and will be tried again");
+            rollout.message += &format!("; {tasks} failed");
         }
         rollout.completed = Some(self.now.wall);
         self.rollout = Some(rollout);

@@ -180,8 +180,12 @@ impl Stage {
         let tasks = self.tasks.values().map(|t| (t, self.status.get(&t.id))).collect();
         let state =
             ServiceState { service: &self.service, specs: self.specs.clone(), rollout: self.rollout.as_ref(), tasks };
-        let view =
-            View { services: BTreeMap::from([(self.service.id, state)]), nodes: &self.nodes, orphans: Vec::new() };
+        let view = View {
+            services: BTreeMap::from([(self.service.id, state)]),
+            nodes: &self.nodes,
+            orphans: Vec::new(),
+            inherited: BTreeSet::new(),
+        };
         let (now, ids) = (Now { mono: self.mono, wall: Wall(self.mono.0 / 1_000) }, &mut self.ids);
         plan(&view, memory, now, &mut || {
             *ids += 1;

@@ -23,7 +23,7 @@ impl World {
                 self.check.quiet_since = None;
                 let id = reason.0;
                 self.check.pending.insert(id, since_heal / 1_000_000);
-                if since_heal > SETTLE_US {
+                if since_heal > SETTLE_US && since_heal > SETTLE_US + self.trials_us() {
                     self.violate(id, || {
                         format!("not settled {} s after the faults: {}", since_heal / 1_000_000, reason.1)
                     });

@@ -4,13 +4,17 @@
 
 use super::World;
 use crate::sim::engine::Kind;
+use crate::sim::world::SECOND;
 use peer::core::Core;
 use peer::core::view::ServiceView;
 use peer::ids::{NodeId, ServiceId, TaskId};
 use peer::model::node::{Availability, Liveness};
-use peer::model::spec::{FailureAction, Mode, Protocol, PublishMode, ServiceSpec};
+use peer::model::spec::{Mode, Protocol, PublishMode, ServiceSpec};
 use peer::model::task::{Slot, Task};
 use std::collections::BTreeSet;
+
+/// A start may take a minute, and what it replaces some seconds to stop.
+const TRIAL_US: u64 = 80 * SECOND;
 
 impl World {
     pub(super) fn pending_services(&self, core: &Core) -> Option<(&'static str, String)> {
@@ -31,11 +35,12 @@ impl World {
             // What needs a certain place may have to wait for it, and says so.
             let unplaced = tasks.iter().filter(|t| t.node.is_none()).count();
             let waits = unplaced > 0 && !fits_anywhere(&service.spec);
-            // An update that is to go on whatever fails, of an image that always fails, has no end.
-            let keeps_trying = service.spec.update.failure_action == FailureAction::Continue && !good;
-            if let Some(rollout) = service.rollout.as_ref().filter(|r| r.state.is_active() && !keeps_trying && !waits) {
+            if let Some(rollout) = service.rollout.as_ref().filter(|r| r.state.is_active() && !waits) {
                 let state = rollout.state.as_str();
-                return Some(("U4", format!("service {name}: {state}: {}: {:?}", rollout.message, said())));
+                return Some((
+                    "U4",
+                    format!("service {name}: {state}: {}; failed {:?}: {:?}", rollout.message, rollout.failed, said()),
+                ));
             }
             wanted.extend(tasks.iter().map(|t| t.id));
             if let Some(silent) = tasks.iter().find(|t| t.node.is_none() && t.message.is_empty()) {
@@ -82,6 +87,15 @@ impl World {
         None
     }
 
+    /// How much longer what is settled may take because something is tried that never works: a slot takes as long as a start may.
+    pub(super) fn trials_us(&self) -> u64 {
+        let Some(core) = self.holder().and_then(|n| self.nodes[n].core.as_ref()) else { return 0 };
+        let tried = core.services().into_iter().filter(|s| {
+            s.rollout.as_ref().is_some_and(|r| r.state.is_active()) && !is_good(&s.spec.task.container.image)
+        });
+        tried.map(|s| u64::from(s.desired) * TRIAL_US).sum()
+    }
+
     fn told_of(&self, core: &Core, service: ServiceId) -> Vec<String> {
         let tasks = core.store().tasks().filter(|t| t.service == service && t.desired.is_live());
         let told = |t: &Task| {
@@ -99,7 +113,11 @@ impl World {
             });
             let (rev, id, old) = (t.revision.hlc.0, t.id, t.replaces);
             let at = t.node.and_then(|n| self.index_of(n));
-            format!("{id:?} {slot:?} of {image} ({rev:x}, for {old:?}) on {at:?}: {wants}, {phase} {why}")
+            let attempt = status.map_or(0, |s| s.attempt);
+            let counts = if t.in_rollout { ", in the rollout" } else { "" };
+            format!(
+                "{id:?} {slot:?} of {image} ({rev:x}, for {old:?}{counts}) on {at:?}: {wants}, {phase} (attempt {attempt}) {why}"
+            )
         };
         tasks.map(told).collect()
     }
