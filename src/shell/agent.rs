@@ -153,6 +153,15 @@ impl Agent {
         let engine = engine::spawn(engine, owner, engine_sink, stop.clone());
         let (mesh_sink, mesh_events) = mpsc::channel(MAX_EVENTS);
         let tunnels = Arc::new(NetTunnels(net.clone()));
+        let api_config = ApiConfig {
+            socket: config.socket.clone(),
+            engine: match &config.engine {
+                EngineChoice::Docker(socket) => Some(socket.clone()),
+                EngineChoice::Demo => None,
+            },
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            mesh: plane.in_words(),
+        };
         let mesh = plane.start(config.publish_on, tunnels, mesh_sink, stop.clone()).await?;
 
         let counters = Arc::new(Counters::default());
@@ -160,7 +169,7 @@ impl Agent {
         let link = page.map(|page| page.link());
         let vault = Arc::new(Vault::new(&identity.pem().ca_key));
         let api = bind_api(
-            &config,
+            api_config,
             &identity,
             link.clone(),
             vault.clone(),
@@ -271,7 +280,7 @@ pub async fn run(config: AgentConfig, told: impl Future<Output = ()>) -> anyhow:
 }
 
 async fn bind_api(
-    config: &AgentConfig,
+    api_config: ApiConfig,
     identity: &Arc<Identity>,
     page: Option<String>,
     vault: Arc<Vault>,
@@ -279,12 +288,6 @@ async fn bind_api(
     handle: AgentHandle,
     stop: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
-    let engine = match &config.engine {
-        EngineChoice::Docker(socket) => Some(socket.clone()),
-        EngineChoice::Demo => None,
-    };
-    let api_config =
-        ApiConfig { socket: config.socket.clone(), engine, agent_version: env!("CARGO_PKG_VERSION").to_owned() };
     let signer = identity.clone();
     let extra = api::Extra {
         token: Arc::new(move |secret| signer.token(secret).map_or_else(|_| String::new(), |t| t.to_string())),

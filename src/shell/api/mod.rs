@@ -43,6 +43,8 @@ pub struct ApiConfig {
     /// The node's own Docker socket, to which everything that isn't ours is passed on. `None`: there is no Docker here.
     pub engine: Option<PathBuf>,
     pub agent_version: String,
+    /// What carries published ports here, in words.
+    pub mesh: String,
 }
 
 /// What the API needs of the node and can't learn from the core.
@@ -85,6 +87,7 @@ async fn serve(
         engine: config.engine.map(|path| Engine::new(path, stop.clone())),
         extra,
         agent_version: config.agent_version,
+        mesh: config.mesh,
         stop: stop.clone(),
     };
     let router = axum::Router::new().fallback(dispatch::entry).with_state(Arc::new(api));
@@ -104,6 +107,7 @@ pub(crate) struct Api {
     pub engine: Option<Engine>,
     pub extra: Extra,
     pub agent_version: String,
+    pub mesh: String,
     pub stop: CancellationToken,
 }
 

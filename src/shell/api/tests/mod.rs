@@ -52,7 +52,8 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let agent = Arc::new(Fake::new(views::snapshot()));
         let stop = CancellationToken::new();
-        let config = ApiConfig { socket: dir.path().join("peer.sock"), engine, agent_version: "0.1.0".to_owned() };
+        let (agent_version, mesh) = ("0.1.0".to_owned(), "userspace".to_owned());
+        let config = ApiConfig { socket: dir.path().join("peer.sock"), engine, agent_version, mesh };
         let extra = Extra {
             token: Arc::new(|secret| format!("PEERTKN-1-{secret}")),
             new_secret: Arc::new(|| "fresh".to_owned()),
