@@ -172,6 +172,9 @@ fn page(status: &Value, now: jiff::Timestamp) -> String {
         ("Tasks", format!("{} ({} here)", count("/Tasks"), count("/TasksHere"))),
         ("Records", count("/Records").to_string()),
     ];
+    if !text(status, "/Mesh").is_empty() {
+        lines.insert(3, ("Mesh", text(status, "/Mesh").to_owned()));
+    }
     if count("/RefusedRecords") > 0 {
         lines.push(("Refused", format!("{} records (clocks that are far apart?)", count("/RefusedRecords"))));
     }

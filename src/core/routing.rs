@@ -70,6 +70,11 @@ impl Routes {
         self.dirty.insert(service);
     }
 
+    #[cfg(test)]
+    pub fn router_table(&self) -> &Arc<routes::RouteTable> {
+        self.router.table()
+    }
+
     pub fn service_of(&self, task: TaskId) -> Option<ServiceId> {
         self.service_of.get(&task).copied()
     }

@@ -280,6 +280,50 @@ fn an_engine_that_never_answers_does_not_keep_a_removed_node_for_ever() {
     assert!(alone.stopped);
 }
 
+/// Whoever hears of the port must find it open: it is in this node's own table before the task is said to run.
+#[test]
+fn a_running_task_tells_its_delivery_port_which_is_open_by_then() {
+    let mut alone = Alone::founded();
+    alone.publish("web", "9000/tcp/ingress").unwrap();
+    alone.feed(Event::Engine(EngineEvent::Reachable(EngineInfo::default())));
+    let address = "172.17.0.2".parse().ok();
+    let mut containers = Vec::<ObservedContainer>::new();
+    let runs = |alone: &Alone| alone.core.store.statuses().any(|s| s.phase == TaskPhase::Running);
+    for _ in 0..200 {
+        for (op, what) in std::mem::take(&mut alone.ops) {
+            match what {
+                EngineOp::Create(plan) => containers.push(ObservedContainer {
+                    name: plan.name,
+                    id: "c1".into(),
+                    task: plan.task,
+                    attempt: plan.attempt,
+                    state: ContainerState::Created,
+                    pid: None,
+                    address: None,
+                }),
+                EngineOp::Start { .. } => {
+                    containers[0].state = ContainerState::Running { health: Health::None };
+                    containers[0].address = address;
+                }
+                EngineOp::Probe { .. } => assert_eq!(alone.core.routes.router_table().deliveries.len(), 1),
+                _ => {}
+            }
+            alone.feed(Event::Engine(EngineEvent::Done { op, result: Ok(()) }));
+            alone.feed(Event::Engine(EngineEvent::Observed(containers.clone())));
+        }
+        if runs(&alone) {
+            break;
+        }
+        alone.wait(Duration::from_millis(100));
+    }
+    let status = alone.core.store.statuses().next().expect("it was assigned").clone();
+    let [delivery] = status.deliveries() else { panic!("{status:?}") };
+    let table = alone.core.routes.router_table();
+    let to = table.deliveries.get(&(crate::model::spec::Protocol::Tcp, delivery.port));
+    assert_eq!((delivery.target, to.map(|at| at.to_string())), (5000, Some("172.17.0.2:5000".to_owned())));
+    assert!(crate::limits::DELIVERY_PORTS.contains(&delivery.port));
+}
+
 /// Such a port was once accepted and never answered.
 #[test]
 fn what_the_mesh_does_not_carry_is_refused_by_name_but_still_loads() {

@@ -167,6 +167,7 @@ impl Agent {
         let engine = engine::spawn(engine, owner, engine_sink, stop.clone());
         let (mesh_sink, mesh_events) = mpsc::channel(MAX_EVENTS);
         let tunnels = Arc::new(NetTunnels(net.clone()));
+        let carried_by = plane.in_words();
         let mesh = plane.start(config.publish_on, tunnels, mesh_sink, stop.clone()).await?;
 
         let (counters, events) = (Arc::new(Counters::default()), Events::default());
@@ -185,8 +186,15 @@ impl Agent {
         let link = page.map(|page| page.link());
         let vault = Arc::new(Vault::new(&identity.pem().ca_key));
         let said = Arc::new(logs.clone());
-        let extra =
-            api_extra(&identity, clock.clone(), link.clone(), vault.clone(), said, events.clone(), mesh.clone());
+        let extra = api_extra(
+            &identity,
+            clock.clone(),
+            link.clone(),
+            vault.clone(),
+            said,
+            events.clone(),
+            (mesh.clone(), carried_by),
+        );
         let api = Api::of_agent(&config.api_config(), handle.clone(), extra, stop.clone());
         remote::open(&config, addr, &identity, clock.clone(), api.clone(), stop.clone()).await?;
         match front {
@@ -276,7 +284,7 @@ fn api_extra(
     vault: Arc<Vault>,
     logs: Arc<dyn LogSource>,
     events: Events,
-    mesh: Arc<dyn DataPlane>,
+    (mesh, carried_by): (Arc<dyn DataPlane>, String),
 ) -> api::Extra {
     let (signer, issuer) = (identity.clone(), identity.clone());
     api::Extra {
@@ -291,6 +299,7 @@ fn api_extra(
         }),
         page,
         mesh,
+        carried_by,
     }
 }
 

@@ -73,6 +73,14 @@ impl Plane {
         matches!(self, Plane::Kernel { plain: true, .. }) && addr.is_ipv4()
     }
 
+    pub fn in_words(&self) -> String {
+        match self {
+            Plane::Kernel { plain: true, .. } => "in the kernel".to_owned(),
+            Plane::Kernel { plain: false, .. } => "in the kernel, but for what goes between nodes".to_owned(),
+            Plane::Userspace(why) => format!("in userspace ({why})"),
+        }
+    }
+
     pub async fn start(
         self,
         publish_on: IpAddr,
@@ -86,7 +94,7 @@ impl Plane {
                 Arc::new(plane.context("the kernel can't carry the mesh after all")?)
             }
             Plane::Userspace(why) => {
-                let no_udp = format!("UDP takes a mesh that the kernel carries, and here it doesn't: {why}");
+                let no_udp = format!("UDP takes a mesh in the kernel, and here it is in userspace ({why})");
                 Arc::new(Userspace::start(publish_on, Some(no_udp), tunnels, events, stop))
             }
         })

@@ -73,6 +73,8 @@ pub struct Extra {
     pub page: Option<String>,
     /// What carries published ports here.
     pub mesh: Arc<dyn DataPlane>,
+    /// The same in words.
+    pub carried_by: String,
 }
 
 /// Binds the socket; what it returns answers on it until `stop`, then lets what is under way end.

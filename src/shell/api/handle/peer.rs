@@ -14,7 +14,7 @@ use serde_json::json;
 
 pub async fn status(api: &Api) -> Answer {
     let snapshot = api.backend.snapshot(Want::ALL).await?;
-    reply::ok(&render::cluster::status(&snapshot, &api.agent_version))
+    reply::ok(&render::cluster::status(&snapshot, &api.agent_version, &api.extra.carried_by))
 }
 
 pub async fn token(api: &Api) -> Answer {

@@ -152,6 +152,7 @@ pub struct Status<'a> {
     cluster_id: String,
     created_at: String,
     agent_version: &'a str,
+    mesh: &'a str,
     node: Named<'a>,
     quorum: bool,
     holder: Option<Holder<'a>>,
@@ -204,7 +205,7 @@ struct Pending<'a> {
     why: &'a str,
 }
 
-pub fn status<'a>(snapshot: &'a Snapshot, agent_version: &'a str) -> Status<'a> {
+pub fn status<'a>(snapshot: &'a Snapshot, agent_version: &'a str, mesh: &'a str) -> Status<'a> {
     let cluster = &snapshot.cluster;
     let counted = |wanted: &str| snapshot.nodes.iter().filter(|node| state(node) == wanted).count();
     let pending = |view: &'a crate::core::view::ServiceView| {
@@ -214,6 +215,7 @@ pub fn status<'a>(snapshot: &'a Snapshot, agent_version: &'a str) -> Status<'a> 
         cluster_id: cluster.id.to_string(),
         created_at: cluster.created.rfc3339(),
         agent_version,
+        mesh,
         node: named(snapshot, cluster.node),
         quorum: cluster.has_quorum,
         holder: cluster.holder.map(|(node, term)| Holder { term: term.round, node: named(snapshot, node) }),
@@ -273,7 +275,7 @@ mod tests {
         snapshot.nodes[1].fact.as_mut().unwrap().blocked_ports.insert(7373, "address in use".to_owned());
         snapshot.cluster.has_quorum = false;
         snapshot.services[0].pending = Some("held by 1 of 3 nodes".to_owned());
-        let status = serde_json::to_value(status(&snapshot, "0.1.0")).unwrap();
+        let status = serde_json::to_value(status(&snapshot, "0.1.0", "in userspace")).unwrap();
         assert!(status["Troubles"][0].as_str().unwrap().contains("peer cluster recover"));
         assert_eq!(status["Troubles"][1], "published port 7373 can't be opened on node2: address in use");
         assert_eq!(status["Pending"], json!([{ "Service": "web", "Why": "held by 1 of 3 nodes" }]));

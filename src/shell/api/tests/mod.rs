@@ -101,6 +101,7 @@ impl Server {
             client_cert: Arc::new(|name, generation| Ok((format!("cert of {name}"), generation.to_string()))),
             page: Some("http://127.0.0.1:7373/#token=t".to_owned()),
             mesh: Arc::new(Plane),
+            carried_by: "userspace".to_owned(),
         };
         let bound = socket::bind(&config.socket).await.unwrap();
         let api = Arc::new(Api::new(&config, agent.clone(), extra, stop.clone()));

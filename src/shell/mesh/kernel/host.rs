@@ -51,14 +51,14 @@ pub async fn examine(style: Style) -> Result<Found, String> {
     Ok(Found { style, lock })
 }
 
-/// Whether some agent has left its rules.
-pub async fn has_table() -> bool {
-    nft(&[], &format!("list table ip {TABLE}\n")).await.is_ok()
+/// The rules that some agent has left, as `nft` lists them.
+pub async fn left() -> Option<String> {
+    run("nft", &["list", "table", "ip", TABLE], "").await.ok()
 }
 
 /// All of it or nothing.
 pub async fn write(rules: &Rules, style: &Style) -> Result<(), String> {
-    nft(&[], &rules.text(style)).await
+    nft(&[], &rules.text(style)).await.map(drop)
 }
 
 /// The engine drops what it didn't forward itself, unless its users' chain lets it through. There is none before the
@@ -98,16 +98,16 @@ pub fn forward() -> io::Result<()> {
     Ok(())
 }
 
-async fn nft(more: &[&str], text: &str) -> Result<(), String> {
+async fn nft(more: &[&str], text: &str) -> Result<String, String> {
     let args: Vec<&str> = more.iter().copied().chain(["-f", "-"]).collect();
     run("nft", &args, text).await
 }
 
-/// What it complained of, if it did.
-async fn run(tool: &str, args: &[&str], input: &str) -> Result<(), String> {
+/// What it said, or what it complained of.
+async fn run(tool: &str, args: &[&str], input: &str) -> Result<String, String> {
     let mut command = Command::new(tool);
     command.args(args).kill_on_drop(true).env("PATH", search_path());
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let running = async {
         let mut child = command.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
@@ -117,7 +117,7 @@ async fn run(tool: &str, args: &[&str], input: &str) -> Result<(), String> {
         child.wait_with_output().await
     };
     match timeout(TOOL_TIMEOUT, running).await {
-        Ok(Ok(Output { status, .. })) if status.success() => Ok(()),
+        Ok(Ok(Output { status, stdout, .. })) if status.success() => Ok(String::from_utf8_lossy(&stdout).into_owned()),
         Ok(Ok(output)) => {
             let text = String::from_utf8_lossy(&output.stderr);
             let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("it failed without a word");

@@ -46,7 +46,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(2);
 const GUARD: Duration = Duration::from_secs(2);
 /// After so many of them the engine's filter is looked at in any case.
 const FILTER_TICKS: u32 = 5;
-/// The rules of an earlier life stay this long for a table that has a replica for every port.
+/// The rules of an earlier life stay this long for a table that has a replica for every port and what they deliver to.
 const ADOPTED_FOR: Duration = Duration::from_secs(2);
 /// Events of the userspace plane that wait for us.
 const MAX_EVENTS: usize = 64;
@@ -81,7 +81,7 @@ impl Kernel {
     ) -> io::Result<Self> {
         let Found { style, lock } = found;
         let netlink = Netlink::open()?;
-        let adopted = host::has_table().await;
+        let left = host::left().await;
         let (sink, user_events) = mpsc::channel(MAX_EVENTS);
         let user = Userspace::start(bind, None, tunnels, sink, stop.clone());
         let (tables, table_queue) = mpsc::unbounded_channel();
@@ -102,10 +102,11 @@ impl Kernel {
             udp_blocked: BTreeMap::new(),
             told_blocked: BTreeMap::new(),
             in_force: Rules::default(),
-            adopted_until: adopted.then(|| Instant::now() + ADOPTED_FOR),
+            stale: left.is_some(),
+            adopted: left
+                .map(|left| Adopted { until: Instant::now() + ADOPTED_FOR, deliveries: rules::deliveries_in(&left) }),
             generation: None,
             filter_is_open: false,
-            stale: adopted,
             complaint: String::new(),
             settling: Vec::new(),
             draining: BTreeMap::new(),
@@ -180,11 +181,18 @@ async fn remove() {
 /// Takes away what an agent that is not here any more has left, for one that does without the kernel.
 pub async fn sweep() {
     if let Ok(_lock) = Lock::take()
-        && host::has_table().await
+        && host::left().await.is_some()
     {
         tracing::info!("removing the rules that an earlier agent left for the mesh");
         remove().await;
     }
+}
+
+/// Rules of an earlier life, in force until we know better.
+struct Adopted {
+    until: Instant,
+    /// What other nodes send to; our containers may not have been seen yet.
+    deliveries: BTreeSet<Port>,
 }
 
 /// A table that is in force but not yet said to be.
@@ -218,7 +226,7 @@ struct Follower {
     udp_blocked: BTreeMap<u16, String>,
     told_blocked: BTreeMap<u16, String>,
     in_force: Rules,
-    adopted_until: Option<Instant>,
+    adopted: Option<Adopted>,
     /// The kernel's count of changes when our last one was made, if nobody's came in between.
     generation: Option<u32>,
     /// Our rule stands in the engine's filter.
@@ -350,12 +358,10 @@ impl Follower {
 
     /// Puts what is known in force.
     async fn write(&mut self) {
-        let is_whole = !self.table.ports.is_empty() && self.table.ports.values().all(|backends| !backends.is_empty());
-        let all_open = self.user_version == self.version;
-        if self.adopted_until.is_some_and(|until| Instant::now() < until && !(is_whole && all_open)) {
+        if self.adopted.as_ref().is_some_and(|adopted| Instant::now() < adopted.until && !self.knows_better(adopted)) {
             return;
         }
-        self.adopted_until = None;
+        self.adopted = None;
         let routes = std::fs::read_to_string("/proc/thread-self/net/route").unwrap_or_default();
         let rules = Rules::of(&self.table, &self.writer.style, &self.open(), &routes);
         if self.stale || rules != self.in_force {
@@ -380,6 +386,13 @@ impl Follower {
         }
     }
 
+    fn knows_better(&self, adopted: &Adopted) -> bool {
+        let ports = &self.table.ports;
+        let all_served = !ports.is_empty() && ports.values().all(|backends| !backends.is_empty());
+        let all_delivered = adopted.deliveries.iter().all(|port| self.table.deliveries.contains_key(port));
+        all_served && all_delivered && self.user_version == self.version
+    }
+
     fn complain(&mut self, error: String) {
         if self.complaint != error {
             tracing::warn!(error, "the mesh's rules are not as they should be; trying again");
@@ -389,12 +402,12 @@ impl Follower {
 
     /// Rules that somebody has changed or flushed are written again, and the engine's filter is opened again.
     async fn guard(&mut self, tick: u32) {
-        let due = self.adopted_until.is_some_and(|until| until <= Instant::now());
+        let due = self.adopted.as_ref().is_some_and(|adopted| adopted.until <= Instant::now());
         let rules_changed = match self.netlink.generation() {
             Ok(generation) => self.generation != Some(generation),
             Err(_) => true,
         };
-        let held = self.adopted_until.is_some() && !due;
+        let held = self.adopted.is_some() && !due;
         // An engine that starts makes its filter anew; one of the old kind changes rules that aren't counted.
         self.filter_is_open &= !rules_changed && !tick.is_multiple_of(FILTER_TICKS);
         if !self.filter_is_open && !self.in_force.is_empty() && (rules_changed || tick.is_multiple_of(FILTER_TICKS)) {

@@ -178,6 +178,19 @@ impl Rules {
     }
 }
 
+/// The delivery ports in a table of ours, as `nft` lists it.
+pub fn deliveries_in(listing: &str) -> BTreeSet<Port> {
+    let words: Vec<&str> = listing.split([' ', '\t', '\n', ',']).filter(|word| !word.is_empty()).collect();
+    let element = |words: &[&str]| match *words {
+        [protocol, ".", number, ":", "goto", "deliver"] => {
+            let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|p| p.as_str() == protocol)?;
+            Some((protocol, number.parse().ok()?))
+        }
+        _ => None,
+    };
+    words.windows(6).filter_map(element).collect()
+}
+
 /// One of everything, to ask whether the kernel takes it.
 pub fn sample() -> Rules {
     let at = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 80);
@@ -291,6 +304,7 @@ docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
         assert!(rules.leads_to("10.0.0.3:61000".parse().unwrap()));
         assert!(!rules.leads_to("10.0.0.3:61005".parse().unwrap()));
         assert_eq!(rules.text(&style()), include_str!("rules.nft"));
+        assert_eq!(deliveries_in(&rules.text(&style())), BTreeSet::from([(Protocol::Tcp, 61_005)]));
         let sealed = Style { plain: false, ..style() };
         let rules = Rules::of(&table, &sealed, &BTreeSet::from([WEB, DNS]), ROUTES);
         assert_eq!(rules.ports.keys().collect::<Vec<_>>(), [&DNS]);
