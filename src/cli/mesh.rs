@@ -23,7 +23,8 @@ Examples:
 
 /// List this node's ports and the replicas behind them
 ///
-/// On an HTTP-aware port requests are counted, elsewhere connections; both since the port is open here.
+/// On an HTTP-aware port requests are counted, elsewhere connections; both since the port is open here. Of what the kernel
+/// carries only what is open is known.
 #[derive(Debug, Args)]
 #[command(visible_alias = "list", after_help = EXAMPLES)]
 pub struct Ls {
@@ -31,8 +32,10 @@ pub struct Ls {
     list: ListArgs,
 }
 
-const HEADER: [&str; 9] = ["PORT", "OPTIONS", "SERVICE", "REPLICA", "NODE", "STATE", "OPEN", "TOTAL", "FAILED"];
-const FIELDS: [&str; 9] = ["Port", "Options", "Service", "Replica", "Node", "State", "Open", "Total", "Failed"];
+const HEADER: [&str; 10] =
+    ["PORT", "OPTIONS", "PATH", "SERVICE", "REPLICA", "NODE", "STATE", "OPEN", "TOTAL", "FAILED"];
+const FIELDS: [&str; 10] =
+    ["Port", "Options", "Path", "Service", "Replica", "Node", "State", "Open", "Total", "Failed"];
 
 pub async fn run(command: MeshCommand, client: &Client, console: &mut Console) -> Result<(), CliError> {
     match command {
@@ -78,6 +81,7 @@ fn rows(port: &Value, no_trunc: bool) -> Vec<Row> {
         let cells = vec![
             shown.clone(),
             text(port, "/Options").to_owned(),
+            text(port, "/Path").to_owned(),
             text(port, "/Service").to_owned(),
             replica,
             node.to_owned(),
@@ -124,9 +128,9 @@ mod tests {
                     "TargetPort": 8080, "State": state, "Open": open, "Total": 10, "Failures": 1 })
         };
         json!({ "Plane": "userspace", "Ports": [
-            { "Port": 80, "Protocol": "tcp", "Options": "protocol=http", "Service": "web", "Blocked": "", "Replicas":
+            { "Port": 80, "Protocol": "tcp", "Options": "protocol=http", "Path": "userspace", "Service": "web", "Blocked": "", "Replicas":
                 [replica("web.1", "node1", "routable", 3), replica("web.2", "node2", "draining", 1)] },
-            { "Port": 90, "Protocol": "tcp", "Options": "", "Service": "db", "Blocked": "address in use",
+            { "Port": 90, "Protocol": "tcp", "Options": "", "Path": "kernel", "Service": "db", "Blocked": "address in use",
               "Open": 0, "Connections": 4, "Failures": 2, "Replicas": [] },
         ] })
     }
@@ -153,10 +157,10 @@ mod tests {
         result.unwrap();
         assert_eq!(
             out,
-            "PORT      OPTIONS         SERVICE   REPLICA   NODE      STATE      OPEN      TOTAL     FAILED\n\
-             80/tcp    protocol=http   web       web.1     node1     routable   3         10        1\n\
-             80/tcp    protocol=http   web       web.2     node2     draining   1         10        1\n\
-             90/tcp                    db                            blocked    0         4         2\n"
+            "PORT      OPTIONS         PATH        SERVICE   REPLICA   NODE      STATE      OPEN      TOTAL     FAILED\n\
+             80/tcp    protocol=http   userspace   web       web.1     node1     routable   3         10        1\n\
+             80/tcp    protocol=http   userspace   web       web.2     node2     draining   1         10        1\n\
+             90/tcp                    kernel      db                            blocked    0         4         2\n"
         );
         assert_eq!(err, "warning: port 90 can't be opened on this node: address in use\n");
     }

@@ -284,6 +284,7 @@ impl Shared {
                 protocol: port.0,
                 port: port.1,
                 options: inner.table.options(*port),
+                path: "userspace",
                 blocked: inner.blocked.get(&port.1).cloned(),
                 totals: inner.totals.get(port).map(|counts| counts.totals()).unwrap_or_default(),
                 replicas: routed.chain(leaving).collect(),

@@ -15,6 +15,8 @@ pub struct PortView {
     pub protocol: Protocol,
     pub port: u16,
     pub options: PortOptions,
+    /// What carries its connections just now: `kernel`, which counts what is open and nothing else, or `userspace`.
+    pub path: &'static str,
     /// Why it isn't open here, if it isn't.
     pub blocked: Option<String>,
     pub totals: Totals,

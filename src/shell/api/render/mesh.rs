@@ -20,6 +20,8 @@ struct Port {
     port: u16,
     protocol: &'static str,
     options: String,
+    /// `kernel` or `userspace`: the kernel counts what is open and nothing else.
+    path: &'static str,
     service: String,
     /// Why it isn't open on this node; nothing if it is.
     blocked: String,
@@ -60,6 +62,7 @@ fn port(of: &PortView, seen: &Snapshot) -> Port {
         port: of.port,
         protocol: of.protocol.as_str(),
         options: of.options.to_string(),
+        path: of.path,
         service: owner.map(|s| s.service.name.clone()).unwrap_or_default(),
         blocked: of.blocked.clone().unwrap_or_default(),
         connections: of.totals.connections,

@@ -68,6 +68,7 @@ impl DataPlane for Plane {
             protocol: Protocol::Tcp,
             port: 30000,
             options: PortOptions { prefer_local: true, ..PortOptions::default() },
+            path: "userspace",
             blocked: None,
             totals: Totals { connections: 14, open: 4, ..Totals::default() },
             replicas: vec![replica(0, ReplicaState::Routable), replica(1, ReplicaState::Draining)],

@@ -13,7 +13,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use super::{DataPlane, Events, Tunnels, Userspace};
+use super::{DataPlane, Events, Tunnels, Userspace, View};
 use crate::core::face::MeshEvent;
 use crate::ids::{NodeId, TaskId};
 use crate::model::spec::Protocol;
@@ -28,7 +28,7 @@ pub use rules::Style;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -56,7 +56,11 @@ pub struct Kernel {
     tables: mpsc::UnboundedSender<(u64, Arc<RouteTable>)>,
     drains: mpsc::UnboundedSender<TaskId>,
     writer: Arc<Writer>,
+    led: Arc<std::sync::Mutex<Led>>,
 }
+
+/// Where the rules in force lead each port's connections: for who looks at them.
+type Led = BTreeMap<Port, BTreeMap<TaskId, SocketAddrV4>>;
 
 /// Writes rules, one at a time, until they are given up.
 struct Writer {
@@ -87,7 +91,9 @@ impl Kernel {
         let (tables, table_queue) = mpsc::unbounded_channel();
         let (drains, drain_queue) = mpsc::unbounded_channel();
         let writer = Arc::new(Writer { style, lock: Mutex::new(Some(lock)) });
+        let led: Arc<std::sync::Mutex<Led>> = Arc::default();
         let follower = Follower {
+            led: led.clone(),
             bind,
             writer: writer.clone(),
             netlink,
@@ -112,7 +118,7 @@ impl Kernel {
             draining: BTreeMap::new(),
         };
         tokio::spawn(follower.run(table_queue, drain_queue, user_events, stop));
-        Ok(Self { user, tables, drains, writer })
+        Ok(Self { user, tables, drains, writer, led })
     }
 }
 
@@ -134,6 +140,28 @@ impl DataPlane for Kernel {
 
     fn accept_held(&self, from: NodeId, send: quinn::SendStream, recv: quinn::RecvStream) {
         self.user.accept_held(from, send, recv);
+    }
+
+    fn view(&self) -> View {
+        let mut view = View { plane: "kernel", ..self.user.view() };
+        let led = self.led.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // What the kernel won't say now is shown as nothing open.
+        let dump = || conntrack::ours(&mut Netlink::open()?);
+        let entries = tokio::task::block_in_place(dump).unwrap_or_default();
+        let mut open: BTreeMap<SocketAddrV4, u64> = BTreeMap::new();
+        for entry in entries.iter().filter(|entry| entry.flow != Flow::Over) {
+            *open.entry(entry.at).or_default() += 1;
+        }
+        for port in &mut view.ports {
+            let Some(led) = led.get(&(port.protocol, port.port)) else { continue };
+            port.path = "kernel";
+            for replica in &mut port.replicas {
+                let here = led.get(&replica.task).and_then(|at| open.get(at)).copied().unwrap_or(0);
+                replica.open += here;
+                port.totals.open += here;
+            }
+        }
+        view
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {
@@ -209,6 +237,7 @@ struct Draining {
 }
 
 struct Follower {
+    led: Arc<std::sync::Mutex<Led>>,
     bind: IpAddr,
     writer: Arc<Writer>,
     netlink: Netlink,
@@ -377,6 +406,7 @@ impl Follower {
             // Anybody else's change in between may have been one of our table.
             let after = self.netlink.generation().ok();
             self.generation = after.filter(|after| before.is_some_and(|before| before.wrapping_add(1) == *after));
+            self.note_led(&rules);
             self.in_force = rules;
             self.stale = false;
             self.complaint.clear();
@@ -391,6 +421,16 @@ impl Follower {
         let all_served = !ports.is_empty() && ports.values().all(|backends| !backends.is_empty());
         let all_delivered = adopted.deliveries.iter().all(|port| self.table.deliveries.contains_key(port));
         all_served && all_delivered && self.user_version == self.version
+    }
+
+    fn note_led(&self, rules: &Rules) {
+        let plain = self.writer.style.plain;
+        let replicas = |port: &Port| {
+            let backends = self.table.ports.get(port).into_iter().flat_map(|backends| backends.iter());
+            backends.filter_map(|backend| Some((backend.task, rules::led_to(backend, plain)?))).collect()
+        };
+        let led = rules.ports.keys().map(|port| (*port, replicas(port))).collect();
+        *self.led.lock().unwrap_or_else(PoisonError::into_inner) = led;
     }
 
     fn complain(&mut self, error: String) {

@@ -42,19 +42,24 @@ pub struct Network {
 /// Where the kernel leads a port's connections, or nothing if it doesn't carry the port: with a replica that can be had
 /// through a tunnel only, TCP is for the userspace listener, which reaches all of them. UDP has no tunnels.
 pub fn carried(port: Port, backends: &[Backend], plain: bool) -> Option<Vec<SocketAddrV4>> {
-    let at = |backend: &Backend| match &backend.reach {
-        Reach::Local(IpAddr::V4(ip)) => Some(SocketAddrV4::new(*ip, backend.target)),
-        Reach::Remote { agent: SocketAddr::V4(agent), delivery: Some(delivery) } if plain => {
-            Some(SocketAddrV4::new(*agent.ip(), *delivery))
-        }
-        Reach::Local(_) | Reach::Remote { .. } => None,
-    };
+    let at = |backend: &Backend| led_to(backend, plain);
     let targets: Vec<SocketAddrV4> = match port.0 {
         Protocol::Tcp => backends.iter().map(at).collect::<Option<_>>()?,
         Protocol::Udp => backends.iter().filter_map(at).collect(),
         Protocol::Sctp => return None,
     };
     (!targets.is_empty()).then_some(targets)
+}
+
+/// Where the kernel finds this replica.
+pub fn led_to(backend: &Backend, plain: bool) -> Option<SocketAddrV4> {
+    match &backend.reach {
+        Reach::Local(IpAddr::V4(ip)) => Some(SocketAddrV4::new(*ip, backend.target)),
+        Reach::Remote { agent: SocketAddr::V4(agent), delivery: Some(delivery) } if plain => {
+            Some(SocketAddrV4::new(*agent.ip(), *delivery))
+        }
+        Reach::Local(_) | Reach::Remote { .. } => None,
+    }
 }
 
 impl Rules {
