@@ -127,6 +127,9 @@ async fn the_metrics_are_prometheus_text_and_true() {
         "peer_service_replicas_running{service=\"greeters\"} 3",
         "peer_service_replicas_desired{service=\"greeters\"} 3",
         "peer_quorum 1",
+        "# TYPE peer_mesh_connections_total counter",
+        "# TYPE peer_mesh_failures_total counter",
+        "# TYPE peer_mesh_connections_open gauge",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
     }
