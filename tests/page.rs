@@ -160,6 +160,9 @@ async fn the_metrics_are_prometheus_text_and_true() {
         "peer_quorum 1",
         "peer_request_seconds_count{result=\"acknowledged\"} 1",
         "peer_engine_call_errors_total{call=\"create\"} 0",
+        "# TYPE peer_mesh_connections_total counter",
+        "# TYPE peer_mesh_failures_total counter",
+        "# TYPE peer_mesh_connections_open gauge",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
     }

@@ -28,7 +28,7 @@ use crate::shell::identity::token::same_secret;
 use crate::shell::identity::{DataDir, Identity, random};
 use crate::shell::logs::{self, LogSource, Logs};
 use crate::shell::mesh::{self, DataPlane, TunnelFuture, Tunnels};
-use crate::shell::net::{JoinAsk, JoinRefusal, JoinService, Net, NetConfig, NetEvent};
+use crate::shell::net::{JoinAsk, JoinRefusal, JoinService, Net, NetConfig, NetError, NetEvent};
 use crate::shell::page::{self, Counters, Measured, Page, Sources};
 use crate::shell::trace::Trace;
 use crate::shell::vault::Vault;
@@ -41,11 +41,15 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Engine and mesh events that wait for the loop; beyond it their drivers wait.
 const MAX_EVENTS: usize = 1_024;
 const MAX_COMMANDS: usize = 256;
+/// A connection that was being made when its agent ended drains for about three seconds.
+const PORT_WAIT: Duration = Duration::from_secs(4);
+const PORT_AGAIN: Duration = Duration::from_millis(50);
 
 /// An agent that runs in this process.
 pub struct Agent {
@@ -159,8 +163,7 @@ impl Agent {
         let stop = CancellationToken::new();
         let (commands, command_queue) = mpsc::channel(MAX_COMMANDS);
         let handle = AgentHandle::new(commands);
-        let net_config = NetConfig::new(config.listen, identity.clone());
-        let (net, net_events) = Net::start(net_config, join_service(handle.clone()))?;
+        let (net, net_events) = start_net(&config, &identity, &handle).await?;
         let (engine_sink, engine_events) = mpsc::channel(MAX_EVENTS);
         let owner = Owner { cluster: identity.cluster(), node: identity.node() };
         let logs = Logs::new(engine.clone(), owner, net.clone(), stop.clone());
@@ -275,6 +278,26 @@ async fn serve_api(config: &AgentConfig, api: Arc<Api>) -> anyhow::Result<()> {
         }
     });
     Ok(())
+}
+
+/// An agent that has only just ended in this process may hold the port on while its connections drain.
+async fn start_net(
+    config: &AgentConfig,
+    identity: &Arc<Identity>,
+    handle: &AgentHandle,
+) -> Result<(Net, mpsc::Receiver<NetEvent>), NetError> {
+    let deadline = Instant::now() + PORT_WAIT;
+    loop {
+        let net_config = NetConfig::new(config.listen, identity.clone());
+        match Net::start(net_config, join_service(handle.clone())) {
+            Err(NetError::Listen { error, .. })
+                if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline =>
+            {
+                tokio::time::sleep(PORT_AGAIN).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 fn api_extra(

@@ -76,6 +76,7 @@ impl Userspace {
             tunnels,
             pool: Pool::start(shared.clone(), stop.clone()),
             requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            replays: Arc::new(Semaphore::new(http::MAX_REPLAYS)),
             stop: stop.clone(),
         });
         let (clients, closing) = (TaskTracker::new(), stop.child_token());

@@ -52,7 +52,7 @@ const MAX_EVENTS: usize = 1_024;
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// A graceful close waits this long for what is on its way, and then for the goodbyes.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
-const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
+const GOODBYE_LIMIT: Duration = Duration::from_millis(500);
 
 pub struct NetConfig {
     pub listen: SocketAddr,

@@ -31,6 +31,8 @@ use tokio::time::{Instant, timeout};
 
 /// A body up to this long is taken whole before the request goes on, if it may be sent again.
 const REPLAY_BYTES: u64 = 64 * 1024;
+/// At once; with more of them bodies go on as they come, and can't be sent again.
+pub const MAX_REPLAYS: usize = 256;
 /// It must be here within this.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -80,7 +82,7 @@ async fn forward(gate: &Gate, entry: &Arc<Entry>, mut request: Request<Incoming>
     let upgrades = asked.is_some();
     towards_replica(&mut parts, entry.from.ip(), entry.to, h2, asked)
         .map_err(|why| Trouble::new(StatusCode::BAD_REQUEST, format!("port {port}: the request is no good: {why}")))?;
-    let mut load = Load::of(&mut parts, body).await?;
+    let mut load = Load::of(gate, &mut parts, body).await?;
 
     let patience = Instant::now() + EMPTY_WAIT;
     let mut tried = Vec::new();
@@ -161,12 +163,13 @@ async fn open(gate: &Gate, entry: &Entry, backend: &crate::routes::Backend, h2: 
 
 /// A request's body, and whether it can be sent again.
 enum Load {
-    Whole(Option<Bytes>),
+    /// With its place among the bodies that are held.
+    Whole(Option<(Bytes, OwnedSemaphorePermit)>),
     Stream(Option<Incoming>),
 }
 
 impl Load {
-    async fn of(parts: &mut Parts, body: Incoming) -> Result<Self, Trouble> {
+    async fn of(gate: &Gate, parts: &mut Parts, body: Incoming) -> Result<Self, Trouble> {
         let small = body.size_hint().upper().is_some_and(|bytes| bytes <= REPLAY_BYTES);
         if !small || !is_idempotent(&parts.method) {
             return Ok(Self::Stream(Some(body)));
@@ -174,10 +177,11 @@ impl Load {
         if body.is_end_stream() {
             return Ok(Self::Whole(None));
         }
+        let Ok(place) = gate.replays.clone().try_acquire_owned() else { return Ok(Self::Stream(Some(body))) };
         // We have said "continue" by reading it.
         parts.headers.remove(EXPECT);
         match timeout(BODY_TIMEOUT, body.collect()).await {
-            Ok(Ok(body)) => Ok(Self::Whole(Some(body.to_bytes()).filter(|bytes| !bytes.is_empty()))),
+            Ok(Ok(body)) => Ok(Self::Whole(Some((body.to_bytes(), place)).filter(|(bytes, _)| !bytes.is_empty()))),
             Ok(Err(_)) => Err(Trouble::new(StatusCode::BAD_REQUEST, "the request's body broke off")),
             Err(_) => Err(Trouble::new(StatusCode::REQUEST_TIMEOUT, "the request's body is too slow")),
         }
@@ -189,9 +193,10 @@ impl Load {
 
     fn request(&mut self, parts: &Parts, counted: &Counted, lease: &Lease) -> Request<Outgoing> {
         let body = match self {
-            Self::Whole(bytes) => {
+            Self::Whole(held) => {
+                let bytes = held.as_ref().map(|(bytes, _)| bytes.clone());
                 counted.sent(bytes.as_ref().map_or(0, Bytes::len));
-                Outgoing::Whole(bytes.clone())
+                Outgoing::Whole(bytes)
             }
             Self::Stream(body) => match body.take() {
                 Some(body) => {

@@ -12,6 +12,7 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
+pub use forward::MAX_REPLAYS;
 pub use pool::Pool;
 
 use super::copy::IDLE_TIMEOUT;
@@ -54,6 +55,8 @@ pub struct Gate {
     pub pool: Arc<Pool>,
     /// Requests at once, whatever the connections.
     pub requests: Arc<Semaphore>,
+    /// Bodies that are held whole, so that they can be sent again.
+    pub replays: Arc<Semaphore>,
     pub stop: CancellationToken,
 }
 
@@ -95,6 +98,9 @@ pub async fn serve(client: TcpStream, gate: Arc<Gate>, entry: Entry, stop: Cance
     let mut closing = false;
     loop {
         tokio::select! {
+            biased;
+            // The end of the agent is nobody's boundary.
+            () = gate.stop.cancelled() => return,
             // What goes wrong on a client's connection is the client's to notice.
             _ = connection.as_mut() => return,
             () = stop.cancelled(), if !closing => {
