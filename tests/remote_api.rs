@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use peer::core::face::Timing;
-use peer::shell::agent::{Agent, AgentConfig, Dashboard, EngineChoice, Join};
+use peer::shell::agent::{Agent, AgentConfig, Dashboard, EngineChoice, Join, MeshChoice, MeshTransport};
 use peer::shell::demo::{address, free_udp_port};
 use peer::shell::engine::{AnyEngine, DemoEngine};
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ async fn start(dir: &Path, number: usize, join: Option<Join>) -> (AgentConfig, A
         labels: BTreeMap::new(),
         availability: None,
         publish_on: ip,
+        mesh: MeshChoice::Userspace,
+        mesh_transport: MeshTransport::Auto,
         dashboard: Dashboard::None,
         api: Some(api),
         timing: Timing::default(),

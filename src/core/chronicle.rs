@@ -42,6 +42,8 @@ pub enum Kind {
     Secret,
     Config,
     Network,
+    /// Of the API from afar.
+    Client,
 }
 
 impl Kind {
@@ -55,6 +57,7 @@ impl Kind {
             Kind::Secret => "secret",
             Kind::Config => "config",
             Kind::Network => "network",
+            Kind::Client => "client",
         }
     }
 }
@@ -65,6 +68,7 @@ impl From<ObjectKind> for Kind {
             ObjectKind::Secret => Kind::Secret,
             ObjectKind::Config => Kind::Config,
             ObjectKind::Network => Kind::Network,
+            ObjectKind::Client => Kind::Client,
         }
     }
 }

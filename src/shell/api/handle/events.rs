@@ -48,7 +48,8 @@ const KNOWN: &[&str] = &[
 /// What only an engine's events can match.
 const ENGINES: &[&str] = &["container", "daemon", "image", "plugin", "volume"];
 /// The types that only the cluster's events have.
-const OURS: &[Kind] = &[Kind::Node, Kind::Service, Kind::Task, Kind::Rollout, Kind::Lease, Kind::Secret, Kind::Config];
+const OURS: &[Kind] =
+    &[Kind::Node, Kind::Service, Kind::Task, Kind::Rollout, Kind::Lease, Kind::Secret, Kind::Config, Kind::Client];
 
 pub async fn stream(api: &Arc<Api>, request: Request) -> Answer {
     let query = Query::of(request.uri());
@@ -146,7 +147,7 @@ impl Wanted {
             && self.filters.equals("event", happening.action)
             && begins("service", of_service)
             && begins("node", of_node)
-            && [Kind::Secret, Kind::Config, Kind::Network].into_iter().all(of_kind)
+            && [Kind::Secret, Kind::Config, Kind::Network, Kind::Client].into_iter().all(of_kind)
             && self.filters.labels("label", &labels)
     }
 }

@@ -304,6 +304,7 @@ docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
             local: BTreeMap::from([((TaskId::from_u128(2), 80), SocketAddr::from(([172, 17, 0, 2], 80)))]),
             deliveries: BTreeMap::from([((Protocol::Tcp, 61_005), SocketAddr::from(([172, 17, 0, 2], 80)))]),
             members: Arc::new(BTreeMap::from([([10, 0, 0, 3].into(), true)])),
+            options: BTreeMap::new(),
         };
         let rules = Rules::of(&table, &style(), &BTreeSet::from([WEB, DNS]), ROUTES);
         assert!(rules.leads_to("10.0.0.3:61000".parse().unwrap()));

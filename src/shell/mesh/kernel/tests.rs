@@ -169,6 +169,7 @@ fn table(behind: &[Ipv4Addr]) -> Arc<RouteTable> {
         local: local.into(),
         deliveries: BTreeMap::from([((Protocol::Tcp, DELIVERY), SocketAddr::new(ONE.into(), 80))]),
         members: Arc::new(BTreeMap::from([(OTHER.into(), true)])),
+        options: BTreeMap::new(),
     })
 }
 
