@@ -208,12 +208,13 @@ async fn remove() {
 
 /// Takes away what an agent that is not here any more has left, for one that does without the kernel.
 pub async fn sweep() {
-    if let Ok(_lock) = Lock::take()
-        && host::left().await.is_some()
-    {
+    let Ok(_lock) = Lock::take() else { return };
+    if host::left().await.is_some() {
         tracing::info!("removing the rules that an earlier agent left for the mesh");
-        remove().await;
+        return remove().await;
     }
+    // It may have had a rule for the engine and none of its own.
+    host::close_engine_filter().await;
 }
 
 /// Rules of an earlier life, in force until we know better.
