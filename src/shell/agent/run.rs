@@ -18,9 +18,14 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+/// How often, and after what pause, a port that is taken is tried again.
+const PORT_TRIES: usize = 20;
+const PORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Ends when the process is to end.
 type Told<'a> = Pin<&'a mut (dyn Future<Output = ()> + Send)>;
@@ -56,7 +61,7 @@ async fn member(
     told: Told<'_>,
 ) -> anyhow::Result<Ended> {
     let socket = config.socket.clone();
-    let agent = Agent::start_behind(config, engine, front).await?;
+    let agent = started(&config, &engine, front).await?;
     tracing::info!(node = %agent.node, addr = %agent.addr, socket = %socket.display(), "this node is up");
     if agent.founded {
         println!("A new cluster of one node, {}, is up.\n", agent.addr);
@@ -69,6 +74,20 @@ async fn member(
         println!("This node has joined the cluster. See its nodes with: peer node ls");
     }
     Ok(live(agent, told).await)
+}
+
+/// The membership before this one lets go of its port a moment after it has ended.
+async fn started(config: &AgentConfig, engine: &AnyEngine, front: Option<Arc<Front>>) -> anyhow::Result<Agent> {
+    let mut tries = 0;
+    loop {
+        match Agent::start_behind(config.clone(), engine.clone(), front.clone()).await {
+            Err(error) if tries < PORT_TRIES && format!("{error:#}").contains("Address already in use") => {
+                tries += 1;
+                tokio::time::sleep(PORT_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 async fn live(mut agent: Agent, told: Told<'_>) -> Ended {
@@ -168,13 +187,13 @@ async fn become_member(
 ) -> anyhow::Result<Agent> {
     let config = prepare(&begin, config)?;
     let Some((hosts, token)) = begin.join else {
-        return Agent::start_behind(config, engine.clone(), Some(front.clone())).await;
+        return started(&config, engine, Some(front.clone())).await;
     };
     let mut last = None;
     for host in hosts {
         let join = Some(Join { host, token: token.clone() });
         let config = AgentConfig { join, ..config.clone() };
-        match Agent::start_behind(config, engine.clone(), Some(front.clone())).await {
+        match started(&config, engine, Some(front.clone())).await {
             Ok(agent) => return Ok(agent),
             Err(error) if matches!(error.downcast_ref(), Some(JoinError::Unreachable { .. })) => last = Some(error),
             Err(error) => return Err(error),

@@ -50,6 +50,9 @@ pub struct ApiConfig {
     pub agent_version: String,
 }
 
+/// Makes a certificate and its key, or says why not.
+pub type ClientCert = Arc<dyn Fn(&str, u64) -> Result<(String, String), String> + Send + Sync>;
+
 /// What the API needs of the node and can't learn from the core.
 #[derive(Clone)]
 pub struct Extra {
@@ -64,7 +67,7 @@ pub struct Extra {
     /// What tasks say, on whatever node.
     pub logs: Arc<dyn LogSource>,
     /// A certificate and its key for a client of this name and generation, as PEM.
-    pub client_cert: Arc<dyn Fn(&str, u64) -> Result<(String, String), String> + Send + Sync>,
+    pub client_cert: ClientCert,
     /// The cluster page's link, with its token.
     pub page: Option<String>,
 }
