@@ -52,6 +52,9 @@ pub struct ApiConfig {
     pub agent_version: String,
 }
 
+/// Makes a certificate and its key, or says why not.
+pub type ClientCert = Arc<dyn Fn(&str, u64) -> Result<(String, String), String> + Send + Sync>;
+
 /// What the API needs of the node and can't learn from the core.
 #[derive(Clone)]
 pub struct Extra {
@@ -68,7 +71,7 @@ pub struct Extra {
     /// What happens in the cluster.
     pub events: Events,
     /// A certificate and its key for a client of this name and generation, as PEM.
-    pub client_cert: Arc<dyn Fn(&str, u64) -> Result<(String, String), String> + Send + Sync>,
+    pub client_cert: ClientCert,
     /// The cluster page's link, with its token.
     pub page: Option<String>,
     /// What carries published ports here.
