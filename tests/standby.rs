@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use peer::core::face::Timing;
-use peer::shell::agent::{self, AgentConfig, Dashboard, Ended, EngineChoice};
+use peer::shell::agent::{self, AgentConfig, Dashboard, Ended, EngineChoice, MeshChoice, MeshTransport};
 use peer::shell::demo::{address, free_udp_port};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -36,6 +36,8 @@ fn config(dir: &Path, number: usize) -> AgentConfig {
         hostname: format!("node{number}"),
         labels: BTreeMap::new(),
         availability: None,
+        mesh: MeshChoice::Userspace,
+        mesh_transport: MeshTransport::Auto,
         publish_on: ip,
         dashboard: Dashboard::None,
         api: None,
