@@ -142,12 +142,37 @@ async fn one_stream_tells_of_nodes_services_tasks_rollouts_and_the_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_holds_the_lease_is_told_and_who_joins_hears_no_old_stories() {
+async fn who_holds_the_lease_is_told_at_the_start_and_what_was_there_is_not() {
     let demo = Demo::start(1).await.unwrap();
     demo.wait_formed(1).await.unwrap();
     let mut stream = Stream::open(&demo.socket(0), "since=1").await;
     let acquired = stream.until("the lease", |event| is(event, "lease", "acquire")).await;
     assert_eq!(says(&acquired, "name"), "node1");
     assert_eq!(stream.count(|event| event["Type"] == "node"), 0, "what was there at the start is no news");
+    demo.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_returns_tells_what_happens_and_not_what_has_happened() {
+    let mut demo = Demo::start(2).await.unwrap();
+    demo.wait_formed(2).await.unwrap();
+    let mut stream = Stream::open(&demo.socket(0), "since=1").await;
+    let before = deploy(&demo, 1).await;
+    let runs = |event: &Value| is(event, "task", "update") && says(event, "state.new") == "running";
+    stream.until("its task", runs).await;
+    demo.kill(1).await;
+    // Written while it was away: news to it, but old.
+    let remove = Request::RemoveService { id: before.parse().unwrap() };
+    demo.agent(0).unwrap().handle.request(remove).await.unwrap();
+    demo.restart(1).await.unwrap();
+    demo.wait_formed(2).await.unwrap();
+    let mut returned = Stream::open(&demo.socket(1), "since=1").await;
+    let node2 = demo.agent(1).unwrap().node;
+    let availability = Some(Availability::Pause);
+    let pause = Request::UpdateNode { id: node2, version: None, availability, labels: None };
+    demo.agent(0).unwrap().handle.request(pause).await.unwrap();
+    returned.until("what happens now", |event| is(event, "node", "update")).await;
+    let old = |event: &Value| event["Type"] == "service" || is(event, "task", "create") || is(event, "node", "create");
+    assert_eq!(returned.count(old), 0, "{:#?}", returned.seen);
     demo.end().await;
 }

@@ -73,13 +73,26 @@ async fn listen(client: &Client, since: i64) -> Result<Lines, CliError> {
     Lines::open(client, &with_query("/events", &parameters)).await
 }
 
+/// The cluster as it is now; and its events from `since` on, where they are wanted and come.
+async fn look_again(client: &Client, since: Option<i64>) -> Result<(Picture, Option<Lines>), CliError> {
+    let picture = look(client).await?;
+    let events = match since {
+        Some(since) => listen(client, since).await.ok(),
+        None => None,
+    };
+    Ok((picture, events))
+}
+
 async fn watch(client: &Client, console: &Console, screen: &mut Screen, mut picture: Picture) -> Result<(), CliError> {
     let failed = |error: std::io::Error| CliError::new(format!("can't listen for signals: {error}"));
     let mut ended = signal(SignalKind::terminate()).map_err(failed)?;
     let mut hung_up = signal(SignalKind::hangup()).map_err(failed)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut events = listen(client, console.now().as_second() - EVENTS_BEFORE).await.ok();
-    let mut next_look = Instant::now() + LOOK_EVERY;
+    let mut events: Option<Lines> = None;
+    let mut since = console.now().as_second() - EVENTS_BEFORE;
+    // An agent that hangs must not make the keyboard hang: looking is one of several things that are waited for.
+    let mut looking = None;
+    let mut next_look = Instant::now();
     let mut state = draw::State::default();
     loop {
         screen.draw(&picture, &mut state, console.now())?;
@@ -98,23 +111,37 @@ async fn watch(client: &Client, console: &Console, screen: &mut Screen, mut pict
                     next_look = next_look.min(Instant::now() + SETTLE);
                 }
                 // The agent has gone; looking again tells when it is back.
-                None => events = None,
+                None => {
+                    events = None;
+                    since = console.now().as_second();
+                }
             },
-            () = sleep_until(next_look) => match look(client).await {
-                Ok(mut fresh) => {
-                    if events.is_none() {
-                        events = listen(client, console.now().as_second() - LOOK_EVERY.as_secs().cast_signed()).await.ok();
+            () = sleep_until(next_look), if looking.is_none() => {
+                next_look = Instant::now() + LOOK_EVERY;
+                looking = Some(Box::pin(look_again(client, events.is_none().then_some(since))));
+            }
+            seen = next_look_of(&mut looking) => {
+                looking = None;
+                match seen {
+                    Ok((mut fresh, heard)) => {
+                        events = events.or(heard);
+                        fresh.keep_events(picture);
+                        picture = fresh;
                     }
-                    fresh.keep_events(picture);
-                    picture = fresh;
-                    next_look = Instant::now() + LOOK_EVERY;
+                    Err(error) => {
+                        picture.lost(error.message());
+                        next_look = Instant::now() + ASK_AGAIN;
+                    }
                 }
-                Err(error) => {
-                    picture.lost(error.message());
-                    next_look = Instant::now() + ASK_AGAIN;
-                }
-            },
+            }
         }
+    }
+}
+
+async fn next_look_of<F: Future + Unpin>(looking: &mut Option<F>) -> F::Output {
+    match looking {
+        Some(looking) => looking.await,
+        None => std::future::pending().await,
     }
 }
 

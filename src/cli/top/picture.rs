@@ -83,6 +83,10 @@ impl Picture {
     }
 
     pub fn happened(&mut self, event: &Value) {
+        // Heard before, when a stream was opened anew: their times rise.
+        if self.events.front().is_some_and(|last| number(last, "/timeNano") >= number(event, "/timeNano")) {
+            return;
+        }
         self.events.truncate(MAX_EVENTS - 1);
         self.events.push_front(event.clone());
     }
