@@ -341,6 +341,8 @@ async fn accept_loop(
         tune(&client);
         // Gone already.
         let Ok(to) = client.local_addr() else { continue };
+        // A listener for both families shows IPv4 clients in IPv6's clothes: replicas are to be told the plain address.
+        let (from, to) = (plain(from), plain(to));
         if gate.shared.options(port).is_http() {
             let (gate, stop) = (gate.clone(), stop.clone());
             let entry = Entry { port, from, to, _place: Arc::new((here, slot)) };
@@ -353,6 +355,10 @@ async fn accept_loop(
             });
         }
     }
+}
+
+fn plain(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 /// One client's connection: to the next replica, or another one if that can't be reached. While there is none it

@@ -41,9 +41,13 @@ pub struct Mesh {
 
 impl Mesh {
     pub fn start() -> Self {
+        Self::start_on(HERE)
+    }
+
+    fn start_on(bind: IpAddr) -> Self {
         let (sink, events) = mpsc::channel(16);
         let stop = CancellationToken::new();
-        let plane = Userspace::start(HERE, None, Arc::new(NoTunnels), sink, stop.clone());
+        let plane = Userspace::start(bind, None, Arc::new(NoTunnels), sink, stop.clone());
         Self { plane, events, _stop: stop.drop_guard() }
     }
 
@@ -131,20 +135,23 @@ async fn a_port_held_by_somebody_else_is_told_and_taken_when_it_is_free_while_ot
 
 #[tokio::test]
 async fn a_port_that_asks_for_it_tells_replicas_the_clients_address() {
-    let port = free_port().await;
-    let mut with = (*table(port, &[replica("a").await])).clone();
-    let options = PortOptions { proxy_protocol: Some(ProxyProtocol::V1), ..PortOptions::default() };
-    with.options = BTreeMap::from([((Protocol::Tcp, port), options)]);
-    let mut mesh = Mesh::start();
-    mesh.plane.apply(1, Arc::new(with));
-    assert_eq!(mesh.event().await, MeshEvent::Applied { version: 1 });
-    let mut client = TcpStream::connect((HERE, port)).await.unwrap();
-    let own = client.local_addr().unwrap().port();
-    client.write_all(b"hello").await.unwrap();
-    client.shutdown().await.unwrap();
-    let mut answer = String::new();
-    within("an answer", client.read_to_string(&mut answer)).await.unwrap();
-    assert_eq!(answer, format!("a:PROXY TCP4 127.0.0.1 127.0.0.1 {own} {port}\r\nhello"));
+    // The second listens for IPv6 clients, too, and is shown IPv4 ones as mapped addresses.
+    for bind in [HERE, Ipv4Addr::UNSPECIFIED.into()] {
+        let port = free_port().await;
+        let mut with = (*table(port, &[replica("a").await])).clone();
+        let options = PortOptions { proxy_protocol: Some(ProxyProtocol::V1), ..PortOptions::default() };
+        with.options = BTreeMap::from([((Protocol::Tcp, port), options)]);
+        let mut mesh = Mesh::start_on(bind);
+        mesh.plane.apply(1, Arc::new(with));
+        assert_eq!(mesh.event().await, MeshEvent::Applied { version: 1 });
+        let mut client = TcpStream::connect((HERE, port)).await.unwrap();
+        let own = client.local_addr().unwrap().port();
+        client.write_all(b"hello").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        within("an answer", client.read_to_string(&mut answer)).await.unwrap();
+        assert_eq!(answer, format!("a:PROXY TCP4 127.0.0.1 127.0.0.1 {own} {port}\r\nhello"));
+    }
 }
 
 #[tokio::test]
