@@ -119,16 +119,23 @@ impl Store {
         // What we no longer hold up to where the answer begins (there is nothing left of the log) would have a gap.
         let joins_on: BTreeSet<Log> = upto.keys().filter(|log| self.held.ever(**log) >= before(log)).copied().collect();
         let mut fresh = Vec::new();
+        // Logs that are not held further for now, and how far they are.
+        let mut stopped: Digest = Digest::new();
         for record in records {
             let (log, number) = record.place();
+            if stopped.contains_key(&log) || (number > self.held.of(log) && self.is_early(&record, now)) {
+                stopped.entry(log).or_insert(number.saturating_sub(1));
+                continue;
+            }
             let due = number > self.held.of(log) && upto.get(&log).is_some_and(|upto| number <= *upto);
-            if due && joins_on.contains(&log) && !self.has_collected(&record) && self.merge(&record, now) {
+            if due && joins_on.contains(&log) && !self.has_collected(&record) && self.merge(&record) {
                 fresh.push(record);
             }
         }
         let mut moved = BTreeSet::new();
         for (log, number) in upto.iter().filter(|(log, _)| joins_on.contains(log)) {
             // A log of which nothing is left, here or there, is not taken up again.
+            let number = stopped.get(log).unwrap_or(number);
             if *number > self.held.of(*log) && (self.held.of(*log) > 0 || self.has_records(*log)) {
                 self.held.set(*log, *number);
                 moved.insert(*log);
@@ -140,7 +147,8 @@ impl Store {
             upto.iter().filter(|(log, number)| (self.held.of(**log) + 1..=self.held.ever(**log)).contains(number));
         held.extend(ended);
         self.commit(&fresh, moved);
-        if more {
+        // What stopped would come again at once.
+        if more && stopped.is_empty() {
             self.ask_again(from, nonce, scope, &upto);
         } else if !held.is_empty() {
             self.send(from, Message::PushAck { held });
@@ -161,17 +169,20 @@ impl Store {
         let mut moved = BTreeSet::new();
         let mut lacks = false;
         let mut held = Digest::new();
+        let mut stopped = BTreeSet::new();
         for record in records {
             let (log, number) = record.place();
             let known = self.held.of(log);
             held.insert(log, known);
-            if number > known.saturating_add(1) && !is_planted(Bug::DigestOverGap) {
+            if stopped.contains(&log) || (number > known && self.is_early(&record, now)) {
+                stopped.insert(log);
+            } else if number > known.saturating_add(1) && !is_planted(Bug::DigestOverGap) {
                 lacks = true;
             } else if number > known {
                 self.held.set(log, number);
                 moved.insert(log);
                 held.insert(log, number);
-                self.merge(&record, now);
+                self.merge(&record);
                 new.push(record);
             }
         }

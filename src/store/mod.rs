@@ -24,7 +24,7 @@ use crate::model::rollout::Rollout;
 use crate::model::service::{Revision, Service};
 use crate::model::task::{Task, TaskStatus};
 use crate::plant::{Bug, is_planted};
-use crate::time::{Now, Wall};
+use crate::time::{Mono, Now, Wall};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::message::{Digest, Message};
 use held::Held;
@@ -39,6 +39,10 @@ const DISK_RECORD: u8 = b'r';
 const DISK_LOG: u8 = b'n';
 /// How far a life's hybrid time leaps at its start, at most: sixteen milliseconds.
 const MAX_LEAP: u32 = 0xf_ffff;
+/// A node whose clock is far ahead is complained of again after this.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// Of so many at a time.
+const MAX_TOLD: usize = 1_024;
 /// Of versions that knew no lives: by author.
 const DISK_OLD_DIGEST: u8 = b'd';
 
@@ -61,6 +65,8 @@ pub struct Store {
     /// Logs that may have lost their last record since the last [`Store::commit`].
     emptied: BTreeSet<Log>,
     refused: u64,
+    /// Whose clock was last complained of, and when.
+    early_told: BTreeMap<NodeId, Mono>,
     out: VecDeque<Output>,
 }
 
@@ -116,6 +122,7 @@ impl Store {
             rewound: false,
             emptied: BTreeSet::new(),
             refused: 0,
+            early_told: BTreeMap::new(),
             out: VecDeque::new(),
         };
         let mut logs = Digest::new();
@@ -417,14 +424,32 @@ impl Store {
     }
 
     /// Takes a record from elsewhere. True if it is now the version of its key.
-    fn merge(&mut self, record: &Record, now: Now) -> bool {
-        if let Some(why) = objection(record, now.wall) {
+    fn merge(&mut self, record: &Record) -> bool {
+        if let Some(why) = objection(record) {
             self.refused += 1;
             self.out.push_back(Output::Refused { author: record.stamp.author, why });
             return false;
         }
         self.clock = self.clock.max(record.stamp.hlc);
         self.take(record.clone())
+    }
+
+    /// Too far ahead of our clock to be taken now. Unlike what breaks a rule it isn't passed over, for it may be our own
+    /// clock that is wrong: until that is mended nothing from here on in its log is held by us, and nobody is told so.
+    fn is_early(&mut self, record: &Record, now: Now) -> bool {
+        let limit = now.wall.0.saturating_add(limits::MAX_CLOCK_DRIFT.as_millis() as u64);
+        if record.stamp.hlc.wall().0 <= limit {
+            return false;
+        }
+        self.refused += 1;
+        let author = record.stamp.author;
+        self.early_told.retain(|_, told| now.mono.since(*told) < TELL_AGAIN);
+        if !self.early_told.contains_key(&author) && self.early_told.len() < MAX_TOLD {
+            self.early_told.insert(author, now.mono);
+            let why = "its time is too far ahead (max_clock_drift): check that node's clock, and this one's";
+            self.out.push_back(Output::Refused { author, why });
+        }
+        true
     }
 
     /// Replaces the key's version if this one is later.
@@ -517,7 +542,7 @@ fn rank(record: &Record) -> (bool, Stamp, (Log, u32)) {
 }
 
 /// Why a record from elsewhere is not taken.
-fn objection(record: &Record, now: Wall) -> Option<&'static str> {
+fn objection(record: &Record) -> Option<&'static str> {
     let author = record.stamp.author;
     if record.value.as_ref().is_some_and(|v| !record.key.fits(v)) {
         return Some("its value does not fit its key");
@@ -533,12 +558,7 @@ fn objection(record: &Record, now: Wall) -> Option<&'static str> {
         (Key::TaskStatus(_), Some(Value::TaskStatus(status))) => status.node != author,
         _ => false,
     };
-    if foreign {
-        return Some("a node's own fact written by another");
-    }
-    let limit = now.0.saturating_add(limits::MAX_CLOCK_DRIFT.as_millis() as u64);
-    (record.stamp.hlc.wall().0 > limit)
-        .then_some("its time is too far ahead (max_clock_drift): check that node's clock")
+    foreign.then_some("a node's own fact written by another")
 }
 
 /// Bytes as whoever keeps a disk has them.

@@ -181,8 +181,59 @@ fn a_record_from_the_far_future_is_refused() {
     net.stores.get_mut(&node(1)).unwrap().write(vec![change], Term::ZERO, late);
     net.settle(node(1));
     net.deliver_all();
-    assert_eq!(net.stores[&node(2)].get(&Key::Cluster), None);
-    assert_eq!(net.stores[&node(2)].refused(), 1);
+    let other = &net.stores[&node(2)];
+    assert_eq!(other.get(&Key::Cluster), None);
+    assert!(other.refused() > 0);
+    let (one, seq) = (&net.stores[&node(1)], net.stores[&node(1)].own_seq());
+    assert!(!other.holds(node(1), seq) && !one.peer_holds(node(2), node(1), seq), "it isn't said to be held, either");
+    net.exchange();
+    assert!(!net.stores[&node(1)].peer_holds(node(2), node(1), seq));
+}
+
+/// A machine that starts with its clock at 1970 refuses all that others wrote. It must not say that it holds it.
+#[test]
+fn who_has_a_clock_far_behind_holds_nothing_until_it_is_set() {
+    let mut net = Net::new(3);
+    let behind = |net: &mut Net| {
+        for _ in 0..1_000 {
+            let Some(wire) = net.wires.iter().position(|(_, to, _)| *to == node(2)) else { break };
+            let (from, _, message) = net.wires.swap_remove(wire);
+            let now = Now { wall: Wall(net.now), ..net.now() };
+            let store = net.stores.get_mut(&node(2)).unwrap();
+            match message {
+                Message::Push { records } => drop(store.handle_push(from, records, now)),
+                Message::Delta { nonce, scope, base, records, upto, more } => {
+                    store.handle_delta(from, Delta { nonce, scope, base, records, upto, more }, now);
+                }
+                other => {
+                    net.wires.push((from, node(2), other));
+                    net.deliver(net.wires.len() - 1);
+                    continue;
+                }
+            }
+            net.settle(node(2));
+        }
+    };
+    for n in 0..5 {
+        net.write(node(1), &format!("write {n}"));
+        behind(&mut net);
+        net.deliver_all();
+    }
+    net.stores.get_mut(&node(2)).unwrap().compare(node(3));
+    net.settle(node(2));
+    for _ in 0..20 {
+        behind(&mut net);
+        if let Some(wire) = net.wires.iter().position(|(_, to, _)| *to != node(2)) {
+            net.deliver(wire);
+        }
+    }
+    let seq = net.stores[&node(1)].own_seq();
+    assert!(net.stores[&node(1)].peer_holds(node(3), node(1), seq));
+    assert!(!net.stores[&node(1)].peer_holds(node(2), node(1), seq) && net.stores[&node(2)].is_empty());
+    // Set right, it gets it all.
+    net.exchange();
+    net.assert_equal();
+    assert!(net.stores[&node(1)].peer_holds(node(2), node(1), seq));
 }
 
 #[test]
