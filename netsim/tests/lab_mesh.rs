@@ -9,7 +9,7 @@ use std::time::Duration;
 
 fn none_fails(tag: &str, told: &[Story]) {
     let Some(cluster) = Cluster::up(3) else { return };
-    let config = StoryConfig { tag: tag.to_owned(), clients: 2, requests: 20_000, at_most: Duration::from_secs(90) };
+    let config = StoryConfig { tag: tag.to_owned(), clients: 2, requests: 10_000, at_most: Duration::from_secs(40) };
     let rows = stories::run(&cluster.lab, told, &config).unwrap();
     let broken: Vec<String> = rows
         .iter()

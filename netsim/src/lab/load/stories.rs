@@ -126,15 +126,16 @@ fn target(node: usize, port: u16) -> Result<SocketAddr> {
     Ok(SocketAddr::new(address(node).parse()?, port))
 }
 
-/// A load for each port and mode, at these nodes.
+/// A load for each port and mode.
 struct Loads(Vec<(&'static str, Mode, Load)>);
 
 impl Loads {
-    fn start(nodes: &[usize], clients: usize) -> Result<Self> {
+    /// `nodes`: those that are asked, by the port's protocol.
+    fn start<'n>(nodes: impl Fn(&str) -> &'n [usize], clients: usize) -> Result<Self> {
         let mut loads = Vec::new();
         for (port, protocol) in PORTS {
             for mode in [Mode::New, Mode::KeepAlive, Mode::Slow] {
-                let targets = nodes.iter().map(|node| target(*node, port)).collect::<Result<Vec<_>>>()?;
+                let targets = nodes(protocol).iter().map(|node| target(*node, port)).collect::<Result<Vec<_>>>()?;
                 loads.push((protocol, mode, Load::start(load_config(targets, mode, clients))?));
             }
         }
@@ -164,13 +165,15 @@ fn tell(lab: &Lab, story: Story, config: &StoryConfig) -> Result<Vec<Row>> {
     };
     let began = Instant::now();
     match story {
-        // The port of a node whose agent is away is shut in the userspace plane: there the others are asked.
-        Story::Restart | Story::Lease if is_userspace(lab)? => {
+        // While its agent is away a node's ports are shut, but those that its kernel carries: of them the others are asked.
+        Story::Restart | Story::Lease => {
+            let by_kernel = !is_userspace(lab)?;
             let stopped = if story == Story::Lease { vec![holder(lab)?] } else { nodes.clone() };
             let share = config.requests / stopped.len() as u64;
             for node in stopped {
                 let others: Vec<usize> = nodes.iter().copied().filter(|n| *n != node).collect();
-                let loads = Loads::start(&others, config.clients)?;
+                let asked = |protocol: &str| if by_kernel && protocol == "tcp" { &nodes[..] } else { &others[..] };
+                let loads = Loads::start(asked, config.clients)?;
                 std::thread::sleep(MARGIN);
                 let acted = restart(lab, node);
                 go_on(&loads, share, began, config.at_most);
@@ -179,7 +182,7 @@ fn tell(lab: &Lab, story: Story, config: &StoryConfig) -> Result<Vec<Row>> {
             }
         }
         _ => {
-            let loads = Loads::start(&nodes, config.clients)?;
+            let loads = Loads::start(|_| &nodes, config.clients)?;
             std::thread::sleep(MARGIN);
             let acted = act(lab, story, &loads, config, began);
             go_on(&loads, config.requests, began, config.at_most);
@@ -242,8 +245,8 @@ fn act(lab: &Lab, story: Story, loads: &Loads, config: &StoryConfig, began: Inst
             lab.peer_ok(1, &["service", "update", "--force", SERVICE])?;
             until_replicas(lab, 1, 5)
         }
-        Story::Restart => (1..=lab.config.nodes).try_for_each(|node| restart(lab, node)),
-        Story::Lease => restart(lab, holder(lab)?),
+        // Told node by node, above.
+        Story::Restart | Story::Lease => Ok(()),
     }
 }
 
