@@ -32,5 +32,9 @@ fn no_request_fails_while_services_scale_update_and_drain_and_agents_restart() {
 /// 700,000 time out (docs/status.md).
 #[test]
 fn replicas_that_die_at_once_cost_no_request_that_could_be_spared() {
-    none_fails(Cluster::up_on(3, "userspace"), "exit", &[Story::Scale, Story::StopFirst, Story::StartFirst, Story::Drain]);
+    none_fails(
+        Cluster::up_on(3, "userspace"),
+        "exit",
+        &[Story::Scale, Story::StopFirst, Story::StartFirst, Story::Drain],
+    );
 }
