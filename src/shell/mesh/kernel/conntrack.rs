@@ -51,6 +51,8 @@ pub enum Flow {
     CloseWait,
     /// Both sides have said that they are done.
     Over,
+    /// Reset: by an answer to a try, too, where the same ports had been connected before.
+    Closed,
 }
 
 /// All of ours.
@@ -100,6 +102,7 @@ fn decode(attributes: &[u8]) -> Option<Entry> {
         (_, 3) => Flow::Established,
         (_, 4) => Flow::FinWait,
         (_, 5) => Flow::CloseWait,
+        (_, 8) => Flow::Closed,
         _ => Flow::Over,
     };
     // An old kernel may not know the filter.
@@ -156,7 +159,7 @@ impl Timeouts {
     /// It is open and has carried something lately. What can't be told counts as lately.
     pub fn is_busy(&self, entry: &Entry) -> bool {
         let (full, others): (u32, &[u32]) = match entry.flow {
-            Flow::Over => return false,
+            Flow::Over | Flow::Closed => return false,
             Flow::Udp => (self.udp_both_ways, &[self.udp]),
             Flow::SynSent => (self.syn_sent, &[]),
             Flow::SynReceived => (self.syn_received, &[]),

@@ -149,7 +149,7 @@ impl DataPlane for Kernel {
         let dump = || conntrack::ours(&mut Netlink::open()?);
         let entries = tokio::task::block_in_place(dump).unwrap_or_default();
         let mut open: BTreeMap<SocketAddrV4, u64> = BTreeMap::new();
-        for entry in entries.iter().filter(|entry| entry.flow != Flow::Over) {
+        for entry in entries.iter().filter(|entry| !matches!(entry.flow, Flow::Over | Flow::Closed)) {
             *open.entry(entry.at).or_default() += 1;
         }
         for port in &mut view.ports {
@@ -461,6 +461,21 @@ impl Follower {
         if !self.udp_blocked.is_empty() {
             self.reserve_udp().await;
             self.write().await;
+        }
+        if !self.in_force.is_empty() {
+            self.forget_astray();
+        }
+    }
+
+    /// A client that uses its ports again is led where its earlier connection went, be that replica there or not: the kernel
+    /// forgets a refused try only where no earlier one was answered. What the rules don't lead there any more is forgotten here,
+    /// so that its next try goes elsewhere.
+    fn forget_astray(&mut self) {
+        let Some(entries) = self.entries() else { return };
+        let is_astray = |e: &&Entry| matches!(e.flow, Flow::SynSent | Flow::Closed) && !self.in_force.leads_to(e.at);
+        let astray: Vec<Entry> = entries.iter().filter(is_astray).cloned().collect();
+        for entry in &astray {
+            let _ = conntrack::delete(&mut self.netlink, entry);
         }
     }
 
