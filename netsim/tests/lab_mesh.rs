@@ -28,8 +28,8 @@ fn no_request_fails_while_services_scale_update_and_drain_and_agents_restart() {
     none_fails(Cluster::up(3), "1", &Story::ALL);
 }
 
-/// New connections on every port, kept ones on HTTP-aware ones. Through the agents: in the kernel some six new connections in
-/// 700,000 time out (docs/status.md).
+/// New connections on every port, kept ones on HTTP-aware ones. Through the agents: in the kernel about one new connection in
+/// a million is cut (docs/status.md).
 #[test]
 fn replicas_that_die_at_once_cost_no_request_that_could_be_spared() {
     none_fails(

@@ -42,6 +42,8 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(50);
 /// The first look after a change: connections that the old rules have just led are tracked by then.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
+/// A look at a big table that changes meanwhile may miss an entry: so many in a row must agree that a replica is quiet.
+const QUIET_LOOKS: u32 = 3;
 /// How often the rules themselves are looked at.
 const GUARD: Duration = Duration::from_secs(2);
 /// After so many of them the engine's filter is looked at in any case.
@@ -235,6 +237,8 @@ struct Settling {
 struct Draining {
     /// The userspace plane has said so for its part.
     user: bool,
+    /// So many looks in a row have found nothing.
+    quiet_looks: u32,
 }
 
 struct Follower {
@@ -525,8 +529,11 @@ impl Follower {
             let of = table.local.range((task, 0)..=(task, u16::MAX)).map(|(_, at)| at);
             !of.into_iter().any(|at| matches!(at, SocketAddr::V4(at) if busy.contains(at)))
         };
-        let quiet: Vec<TaskId> =
-            self.draining.iter().filter(|(task, d)| d.user && is_quiet(**task)).map(|(task, _)| *task).collect();
+        for (task, draining) in &mut self.draining {
+            draining.quiet_looks = if draining.user && is_quiet(*task) { draining.quiet_looks + 1 } else { 0 };
+        }
+        let is_done = |draining: &Draining| draining.quiet_looks >= QUIET_LOOKS;
+        let quiet: Vec<TaskId> = self.draining.iter().filter(|(_, d)| is_done(d)).map(|(task, _)| *task).collect();
         for task in quiet {
             self.draining.remove(&task);
             let _ = self.events.send(MeshEvent::Drained { task }).await;
