@@ -173,12 +173,14 @@ pub fn issue(
     ca: &Issuer<'_, KeyPair>,
     now: Wall,
 ) -> Result<String, CertError> {
-    let mut params = base(&format!("peer node {}", name.node), NODE_LIFE, now)?;
-    params.subject_alt_names = CertificateParams::new(vec![name.dns()])?.subject_alt_names;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    params.use_authority_key_identifier_extension = true;
-    Ok(params.signed_by(public, ca)?.pem())
+    let params = base(&format!("peer node {}", name.node), NODE_LIFE, now)?;
+    leaf(
+        params,
+        vec![name.dns()],
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+        public,
+        ca,
+    )
 }
 
 /// A client's certificate, as PEM.
@@ -188,12 +190,8 @@ pub fn issue_client(
     ca: &Issuer<'_, KeyPair>,
     now: Wall,
 ) -> Result<String, CertError> {
-    let mut params = base(&format!("peer client {}", name.name), CLIENT_LIFE, now)?;
-    params.subject_alt_names = CertificateParams::new(vec![name.dns()])?.subject_alt_names;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params.use_authority_key_identifier_extension = true;
-    Ok(params.signed_by(public, ca)?.pem())
+    let params = base(&format!("peer client {}", name.name), CLIENT_LIFE, now)?;
+    leaf(params, vec![name.dns()], vec![ExtendedKeyUsagePurpose::ClientAuth], public, ca)
 }
 
 /// What a node shows to clients that reach it under one of these names or addresses, as PEM.
@@ -203,10 +201,21 @@ pub fn issue_server(
     ca: &Issuer<'_, KeyPair>,
     now: Wall,
 ) -> Result<String, CertError> {
-    let mut params = base("peer API", CLIENT_LIFE, now)?;
+    let params = base("peer API", CLIENT_LIFE, now)?;
+    leaf(params, names, vec![ExtendedKeyUsagePurpose::ServerAuth], public, ca)
+}
+
+/// Signs a certificate that is no CA's, for these names and uses; as PEM.
+fn leaf(
+    mut params: CertificateParams,
+    names: Vec<String>,
+    uses: Vec<ExtendedKeyUsagePurpose>,
+    public: &impl PublicKeyData,
+    ca: &Issuer<'_, KeyPair>,
+) -> Result<String, CertError> {
     params.subject_alt_names = CertificateParams::new(names)?.subject_alt_names;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.extended_key_usages = uses;
     params.use_authority_key_identifier_extension = true;
     Ok(params.signed_by(public, ca)?.pem())
 }
