@@ -476,9 +476,8 @@ impl Follower {
     /// so that its next try goes elsewhere.
     fn forget_astray(&mut self) {
         let Some(entries) = self.entries() else { return };
-        let is_astray = |e: &&Entry| matches!(e.flow, Flow::SynSent | Flow::Closed) && !self.in_force.leads_to(e.at);
-        let astray: Vec<Entry> = entries.iter().filter(is_astray).cloned().collect();
-        for entry in &astray {
+        let is_try = |e: &Entry| matches!(e.flow, Flow::SynSent | Flow::Closed);
+        for entry in entries.iter().filter(|e| is_try(e) && !self.in_force.leads_to(e.at)) {
             let _ = conntrack::delete(&mut self.netlink, entry);
         }
     }
