@@ -9,7 +9,6 @@ use crate::model::service::{Revision, Service};
 use crate::model::spec::ServiceSpec;
 use crate::model::task::{Task, TaskStatus};
 use std::sync::Arc;
-use std::time::Duration;
 
 #[derive(Debug, Clone)]
 pub struct ServiceView {
@@ -88,19 +87,7 @@ pub struct HealthView {
 }
 
 /// Another node as this one's membership has it.
-#[derive(Debug, Clone)]
-pub struct NeighbourView {
-    pub node: NodeId,
-    pub liveness: Liveness,
-    /// How long it has been so.
-    pub since: Duration,
-    /// How long ago it spoke to this node itself; `None` if it never did in this life.
-    pub heard: Option<Duration>,
-    /// It was asked for a sign of life and has given none since.
-    pub mute: bool,
-    /// It stands accused, and is down unless it is heard within this.
-    pub verdict: Option<Duration>,
-}
+pub use crate::membership::Sighting;
 
 #[derive(Debug, Clone)]
 pub struct ClusterView {

@@ -189,17 +189,8 @@ impl Core {
     }
 
     /// All others, as this node sees them at this moment.
-    pub fn neighbours(&self) -> Vec<NeighbourView> {
-        let sightings = self.membership.sightings().filter(|seen| !self.removed.contains(&seen.node));
-        let view = |seen: crate::membership::Sighting| NeighbourView {
-            node: seen.node,
-            liveness: seen.liveness,
-            since: seen.since,
-            heard: seen.heard,
-            mute: seen.mute,
-            verdict: seen.verdict,
-        };
-        sightings.map(view).collect()
+    pub fn neighbours(&self) -> Vec<Sighting> {
+        self.membership.sightings().filter(|seen| !self.removed.contains(&seen.node)).collect()
     }
 
     pub fn node(&self, id: NodeId) -> Option<NodeView> {

@@ -75,9 +75,9 @@ pub struct Sighting {
     pub liveness: Liveness,
     /// How long it has been so.
     pub since: Duration,
-    /// How long ago it was heard itself.
+    /// How long ago it spoke to this node itself; `None` if it never did in this life.
     pub heard: Option<Duration>,
-    /// It was asked and has not answered.
+    /// It was asked for a sign of life and has given none since.
     pub mute: bool,
     /// It is down unless it is heard within this.
     pub verdict: Option<Duration>,

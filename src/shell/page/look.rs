@@ -2,7 +2,7 @@
 //! stream doesn't carry them: they would change all the time for pages that show something else.
 
 use super::Shared;
-use crate::core::view::NeighbourView;
+use crate::core::view::Sighting;
 use crate::ids::{NodeId, ServiceId};
 use crate::shell::api::{Answer, Failure, Snapshot, Want, ok};
 use crate::shell::logs::{LogAsk, LogItem, LogLine, merge};
@@ -27,7 +27,7 @@ pub async fn network(State(page): State<Arc<Shared>>, headers: HeaderMap) -> Ans
     page.guard.may_look(&headers)?;
     let neighbours = page.agent.query(|core| core.neighbours()).await?;
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let row = |seen: &NeighbourView| {
+    let row = |seen: &Sighting| {
         json!({
             "node": seen.node.to_string(),
             "heard": seen.heard.map(millis),
