@@ -520,16 +520,32 @@ impl Follower {
         }
     }
 
+    /// Also forgets what is over of the connections to a replica that drains, before its container ends. dockerd clears an
+    /// ended container's connections by their clients' addresses and ports, out of a list it made earlier: those that a client
+    /// has used again by then are somebody's, and would be cut or hang. So it must find none; we delete by the kernel's own
+    /// number, which is never another connection's.
     async fn drain(&mut self, entries: &[Entry]) {
-        let busy: BTreeSet<SocketAddrV4> =
-            entries.iter().filter(|entry| self.timeouts.is_busy(entry)).map(|entry| entry.at).collect();
-        let table = &self.table;
-        let is_quiet = |task: TaskId| {
-            let of = table.local.range((task, 0)..=(task, u16::MAX)).map(|(_, at)| at);
-            !of.into_iter().any(|at| matches!(at, SocketAddr::V4(at) if busy.contains(at)))
-        };
+        let leads_to: BTreeMap<SocketAddrV4, TaskId> = self
+            .table
+            .local
+            .iter()
+            .filter(|((task, _), _)| self.draining.contains_key(task))
+            .filter_map(|((task, _), at)| if let SocketAddr::V4(at) = at { Some((*at, *task)) } else { None })
+            .collect();
+        let mut held_up = BTreeSet::new();
+        for entry in entries {
+            let Some(task) = leads_to.get(&entry.at) else { continue };
+            let is_over = matches!(entry.flow, Flow::Over | Flow::Closed);
+            if is_over {
+                let _ = conntrack::delete(&mut self.netlink, entry);
+            }
+            if is_over || self.timeouts.is_busy(entry) {
+                held_up.insert(*task);
+            }
+        }
         for (task, draining) in &mut self.draining {
-            draining.quiet_looks = if draining.user && is_quiet(*task) { draining.quiet_looks + 1 } else { 0 };
+            let is_quiet = draining.user && !held_up.contains(task);
+            draining.quiet_looks = if is_quiet { draining.quiet_looks + 1 } else { 0 };
         }
         let is_done = |draining: &Draining| draining.quiet_looks >= QUIET_LOOKS;
         let quiet: Vec<TaskId> = self.draining.iter().filter(|(_, d)| is_done(d)).map(|(task, _)| *task).collect();

@@ -98,7 +98,8 @@ impl Namespace {
             while let Err(channel::TryRecvError::Empty) = ended.try_recv() {
                 match listener.accept() {
                     Ok((mut client, from)) => {
-                        client.write_all(format!("{name} {}", from.ip()).as_bytes()).unwrap();
+                        // One may have reset its connection by now.
+                        let _ = client.write_all(format!("{name} {}", from.ip()).as_bytes());
                         open.push(client);
                     }
                     Err(_) => std::thread::park_timeout(Duration::from_millis(1)),
@@ -285,12 +286,25 @@ fn the_story_of_a_node_whose_kernel_carries_the_mesh() {
         }
         of_one.unwrap()
     });
+    // One that is over: it must be forgotten before the container ends.
+    client.run(|| {
+        for _ in 0..3 {
+            let stream = TcpStream::connect((NODE, WEB.1)).unwrap();
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    });
+    let over_to_one = || {
+        let is_over = |e: &Entry| matches!(e.flow, Flow::Over | Flow::Closed) && *e.at.ip() == ONE;
+        node.run(move || conntrack::ours(&mut Netlink::open().unwrap()).unwrap().iter().filter(|e| is_over(e)).count())
+    };
+    assert_eq!(over_to_one(), 1, "one of three, by turns");
     here.apply(2, &[TWO, OTHER]);
     let asked = std::time::Instant::now();
     here.plane.as_ref().unwrap().await_drained(task(ONE));
     assert_eq!(client.ask_times(4, NODE, WEB.1), ["other", "other", "two", "two"]);
     here.await_event(&MeshEvent::Drained { task: task(ONE) });
     assert!(asked.elapsed() > Duration::from_secs(2), "it had carried something a moment ago");
+    assert_eq!(over_to_one(), 0);
     old.write_all(b"still there?").unwrap();
     assert_eq!(old.peer_addr().unwrap().port(), WEB.1);
 
