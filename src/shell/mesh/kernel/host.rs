@@ -1,6 +1,7 @@
 //! The machine: whether its kernel can be had for the mesh, the one agent of a network namespace that may have it, and
 //! the two tools that write rules. Every run of a tool is bounded in time.
 
+use super::conntrack::Which;
 use super::netlink::Netlink;
 use super::rules::{MARK, Rules, Style, TABLE};
 use super::{Found, conntrack, rules};
@@ -40,7 +41,8 @@ pub async fn examine(style: Style) -> Result<Found, String> {
         io::ErrorKind::PermissionDenied => "it takes CAP_NET_ADMIN".to_owned(),
         _ => format!("nf_tables can't be reached: {error}"),
     })?;
-    conntrack::ours(&mut netlink).map_err(|error| format!("connection tracking can't be reached: {error}"))?;
+    conntrack::ours(&mut netlink, Which::Unanswered)
+        .map_err(|error| format!("connection tracking can't be reached: {error}"))?;
     nft(&["-c"], &rules::sample().text(&style))
         .await
         .map_err(|error| format!("nft can't write such rules: {error}"))?;

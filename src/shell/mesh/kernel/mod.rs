@@ -18,7 +18,7 @@ use crate::core::face::MeshEvent;
 use crate::ids::{NodeId, TaskId};
 use crate::model::spec::Protocol;
 use crate::routes::{Port, RouteTable};
-use conntrack::{Entry, Flow, Timeouts};
+use conntrack::{Entry, Flow, Timeouts, Which};
 use futures_util::future::BoxFuture;
 use host::Lock;
 pub use host::examine;
@@ -40,6 +40,8 @@ const TRYING_TIMEOUT: Duration = Duration::from_secs(2);
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How often connections are looked at while somebody waits for them.
 const LOOK: Duration = Duration::from_millis(50);
+/// So often at least, however long a look takes: who waits for it stops its replica in the end.
+const MAX_LOOK: Duration = Duration::from_secs(1);
 /// The first look after a change: connections that the old rules have just led are tracked by then.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 /// A look at a big table that changes meanwhile may miss an entry: so many in a row must agree that a replica is quiet.
@@ -148,7 +150,7 @@ impl DataPlane for Kernel {
         let mut view = View { plane: "kernel", ..self.user.view() };
         let led = self.led.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // What the kernel won't say now is shown as nothing open.
-        let dump = || conntrack::ours(&mut Netlink::open()?);
+        let dump = || conntrack::ours(&mut Netlink::open()?, Which::All);
         let entries = tokio::task::block_in_place(dump).unwrap_or_default();
         let mut open: BTreeMap<SocketAddrV4, u64> = BTreeMap::new();
         for entry in entries.iter().filter(|entry| !matches!(entry.flow, Flow::Over | Flow::Closed)) {
@@ -300,6 +302,7 @@ impl Follower {
                     let Some(task) = task else { return };
                     self.draining.entry(task).or_default();
                     self.timeouts = Timeouts::read();
+                    look = Instant::now();
                 }
                 event = user_events.recv() => {
                     let Some(event) = event else { return };
@@ -309,7 +312,7 @@ impl Follower {
                     let began = Instant::now();
                     self.look().await;
                     // A big table takes long to look through.
-                    look = Instant::now() + LOOK.max(began.elapsed() * 4);
+                    look = Instant::now() + (began.elapsed() * 4).clamp(LOOK, MAX_LOOK);
                 }
                 _ = guard.tick() => {
                     tick = tick.wrapping_add(1);
@@ -475,7 +478,7 @@ impl Follower {
     /// forgets a refused try only where no earlier one was answered. What the rules don't lead there any more is forgotten here,
     /// so that its next try goes elsewhere.
     fn forget_astray(&mut self) {
-        let Some(entries) = self.entries() else { return };
+        let Some(entries) = self.entries(Which::All) else { return };
         let is_try = |e: &Entry| matches!(e.flow, Flow::SynSent | Flow::Closed);
         for entry in entries.iter().filter(|e| is_try(e) && !self.in_force.leads_to(e.at)) {
             let _ = conntrack::delete(&mut self.netlink, entry);
@@ -483,16 +486,18 @@ impl Follower {
     }
 
     async fn look(&mut self) {
-        let entries = self.entries();
-        self.settle(entries.as_deref()).await;
-        // What isn't known isn't so: the worker's bound ends the waiting.
-        if let Some(entries) = entries {
-            self.drain(&entries).await;
+        if !self.settling.is_empty() {
+            let tries = self.entries(Which::Unanswered);
+            self.settle(tries.as_deref()).await;
+        }
+        if !self.draining.is_empty() {
+            self.drain().await;
         }
     }
 
-    fn entries(&mut self) -> Option<Vec<Entry>> {
-        match tokio::task::block_in_place(|| conntrack::ours(&mut self.netlink)) {
+    /// None if they can't be had.
+    fn entries(&mut self, which: Which) -> Option<Vec<Entry>> {
+        match tokio::task::block_in_place(|| conntrack::ours(&mut self.netlink, which)) {
             Ok(entries) => Some(entries),
             Err(error) => {
                 self.complain(format!("connection tracking: {error}"));
@@ -521,10 +526,9 @@ impl Follower {
     }
 
     /// Also forgets what is over of the connections to a replica that drains, before its container ends. dockerd clears an
-    /// ended container's connections by their clients' addresses and ports, out of a list it made earlier: those that a client
-    /// has used again by then are somebody's, and would be cut or hang. So it must find none; we delete by the kernel's own
-    /// number, which is never another connection's.
-    async fn drain(&mut self, entries: &[Entry]) {
+    /// ended container's connections by who asked whom, out of a list it made earlier: where a client has used its port
+    /// again by then that is another connection, which would be cut or hang. So it must find none.
+    async fn drain(&mut self) {
         let leads_to: BTreeMap<SocketAddrV4, TaskId> = self
             .table
             .local
@@ -533,14 +537,18 @@ impl Follower {
             .filter_map(|((task, _), at)| if let SocketAddr::V4(at) = at { Some((*at, *task)) } else { None })
             .collect();
         let mut held_up = BTreeSet::new();
-        for entry in entries {
-            let Some(task) = leads_to.get(&entry.at) else { continue };
-            let is_over = matches!(entry.flow, Flow::Over | Flow::Closed);
-            if is_over {
-                let _ = conntrack::delete(&mut self.netlink, entry);
-            }
-            if is_over || self.timeouts.is_busy(entry) {
-                held_up.insert(*task);
+        for ip in leads_to.keys().map(|at| *at.ip()).collect::<BTreeSet<_>>() {
+            // What isn't known isn't so: the worker's bound ends the waiting.
+            let Some(entries) = self.entries(Which::At(ip)) else { return };
+            for entry in &entries {
+                let Some(task) = leads_to.get(&entry.at) else { continue };
+                let is_over = matches!(entry.flow, Flow::Over | Flow::Closed);
+                if is_over {
+                    let _ = conntrack::delete(&mut self.netlink, entry);
+                }
+                if is_over || self.timeouts.is_busy(entry) {
+                    held_up.insert(*task);
+                }
             }
         }
         for (task, draining) in &mut self.draining {
@@ -567,13 +575,13 @@ impl Follower {
             .filter(|ip| up(before, ip) && !up(&self.table, ip))
             .filter_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None })
             .collect();
-        if ended.is_empty() && down.is_empty() {
-            return;
-        }
-        let Some(entries) = self.entries() else { return };
         let is_gone = |at: SocketAddrV4| ended.contains(&SocketAddr::V4(at)) || down.contains(at.ip());
-        for entry in entries.iter().filter(|entry| is_gone(entry.at)) {
-            let _ = conntrack::delete(&mut self.netlink, entry);
+        let v4 = |at: &SocketAddr| if let SocketAddr::V4(at) = at { Some(*at.ip()) } else { None };
+        for ip in ended.iter().filter_map(v4).chain(down.iter().copied()).collect::<BTreeSet<_>>() {
+            let Some(entries) = self.entries(Which::At(ip)) else { return };
+            for entry in entries.iter().filter(|entry| is_gone(entry.at)) {
+                let _ = conntrack::delete(&mut self.netlink, entry);
+            }
         }
     }
 }
