@@ -166,6 +166,7 @@ pub struct Timeouts {
     established: u32,
     fin_wait: u32,
     close_wait: u32,
+    time_wait: u32,
     /// Shorter, while something isn't acknowledged or was sent again, whatever the state.
     unacknowledged: u32,
     retransmitted: u32,
@@ -186,11 +187,17 @@ impl Timeouts {
             established: of("tcp_timeout_established", 432_000),
             fin_wait: of("tcp_timeout_fin_wait", 120),
             close_wait: of("tcp_timeout_close_wait", 60),
+            time_wait: of("tcp_timeout_time_wait", 120),
             unacknowledged: of("tcp_timeout_unacknowledged", 300),
             retransmitted: of("tcp_timeout_max_retrans", 300),
             udp: of("udp_timeout", 30),
             udp_both_ways: of("udp_timeout_stream", 120),
         }
+    }
+
+    /// It ended properly in these seconds.
+    pub fn has_just_ended(&self, entry: &Entry) -> bool {
+        entry.flow == Flow::Over && self.time_wait.saturating_sub(entry.left_s) <= 2
     }
 
     /// It is open and has carried something lately. What can't be told counts as lately.
@@ -268,6 +275,7 @@ mod tests {
             established: 432_000,
             fin_wait: 120,
             close_wait: 60,
+            time_wait: 120,
             unacknowledged: 300,
             retransmitted: 300,
             udp: 30,
@@ -279,5 +287,7 @@ mod tests {
         assert!(busy(2, 60) && busy(5, 58) && !busy(4, 90));
         assert!(busy(3, 500_000), "somebody has lowered the timeout");
         assert!(!busy(7, 120) && !busy(8, 10), "closed");
+        let ended = |state, left_s| timeouts.has_just_ended(&decode(&bytes(state, left_s, SEEN_REPLY, MARK)).unwrap());
+        assert!(ended(7, 119) && !ended(7, 116) && !ended(3, 119));
     }
 }

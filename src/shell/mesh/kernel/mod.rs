@@ -540,10 +540,12 @@ impl Follower {
         for ip in leads_to.keys().map(|at| *at.ip()).collect::<BTreeSet<_>>() {
             // What isn't known isn't so: the worker's bound ends the waiting.
             let Some(entries) = self.entries(Which::At(ip)) else { return };
+            // While a node that is late still leads some here, what was over may have begun anew.
+            let all_over = !entries.iter().any(|entry| self.timeouts.has_just_ended(entry));
             for entry in &entries {
                 let Some(task) = leads_to.get(&entry.at) else { continue };
                 let is_over = matches!(entry.flow, Flow::Over | Flow::Closed);
-                if is_over {
+                if is_over && all_over {
                     let _ = conntrack::delete(&mut self.netlink, entry);
                 }
                 if is_over || self.timeouts.is_busy(entry) {
