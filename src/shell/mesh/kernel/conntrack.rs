@@ -61,7 +61,14 @@ pub enum Flow {
     Closed,
 }
 
-/// Which of ours are wanted. A big table is looked through by the kernel a hundred times faster than by us.
+impl Entry {
+    /// What the kernel still knows of a connection that carries nothing any more.
+    pub fn is_over(&self) -> bool {
+        matches!(self.flow, Flow::Over | Flow::Closed)
+    }
+}
+
+/// Which of ours are wanted: the kernel picks them out, so that of a big table only these are copied and read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     All,
@@ -71,6 +78,7 @@ pub enum Which {
     At(Ipv4Addr),
 }
 
+/// The connections that our rules have led somewhere.
 pub fn ours(netlink: &mut Netlink, which: Which) -> io::Result<Vec<Entry>> {
     let mut filter = Vec::new();
     put(&mut filter, CTA_MARK, &MARK.to_be_bytes());
@@ -82,15 +90,13 @@ pub fn ours(netlink: &mut Netlink, which: Which) -> io::Result<Vec<Entry>> {
             put(&mut filter, CTA_STATUS_MASK, &SEEN_REPLY.to_be_bytes());
         }
         Which::At(ip) => {
-            let (mut address, mut tuple, mut flags) = (Vec::new(), Vec::new(), Vec::new());
-            put(&mut address, CTA_IP_V4_SRC, &ip.octets());
-            put(&mut tuple, CTA_TUPLE_IP | NESTED, &address);
-            put(&mut filter, CTA_TUPLE_REPLY | NESTED, &tuple);
-            put(&mut flags, CTA_FILTER_REPLY_FLAGS, &CTA_FILTER_BY_SOURCE.to_ne_bytes());
-            put(&mut filter, CTA_FILTER | NESTED, &flags);
+            let address = nested(CTA_TUPLE_IP, &[(CTA_IP_V4_SRC, &ip.octets())]);
+            put(&mut filter, CTA_TUPLE_REPLY | NESTED, &address);
+            let by_source = CTA_FILTER_BY_SOURCE.to_ne_bytes();
+            filter.extend(nested(CTA_FILTER, &[(CTA_FILTER_REPLY_FLAGS, &by_source)]));
         }
     }
-    // A kernel that doesn't know a filter (before Linux 5.8) passes over it.
+    // An older kernel that doesn't know a filter passes over it.
     let is_wanted = |entry: &Entry| match which {
         Which::All => true,
         Which::Unanswered => !entry.replied,
@@ -146,17 +152,31 @@ fn decode(attributes: &[u8]) -> Option<Entry> {
     (mark & MARK == MARK).then_some(Entry { at, flow, replied: status & SEEN_REPLY != 0, left_s, key })
 }
 
+/// An attribute made of others.
+fn nested(kind: u16, parts: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut value = Vec::new();
+    for (kind, part) in parts {
+        put(&mut value, *kind, part);
+    }
+    let mut whole = Vec::new();
+    put(&mut whole, kind | NESTED, &value);
+    whole
+}
+
 fn source(tuple: &[u8]) -> Option<(Protocol, SocketAddrV4)> {
-    let nested = |of: &'_ [u8], wanted: u16| Attributes(of).find(|(kind, _)| *kind == wanted).map(|(_, v)| v.to_vec());
-    let (ip, proto) = (nested(tuple, CTA_TUPLE_IP)?, nested(tuple, CTA_TUPLE_PROTO)?);
-    let protocol = match *nested(&proto, CTA_PROTO_NUM)?.first()? {
+    let part = |of: &'_ [u8], wanted: u16| Attributes(of).find(|(kind, _)| *kind == wanted).map(|(_, v)| v.to_vec());
+    let (ip, proto) = (part(tuple, CTA_TUPLE_IP)?, part(tuple, CTA_TUPLE_PROTO)?);
+    let protocol = match *part(&proto, CTA_PROTO_NUM)?.first()? {
         TCP => Protocol::Tcp,
         UDP => Protocol::Udp,
         _ => return None,
     };
-    let address = Ipv4Addr::from(be32(&nested(&ip, CTA_IP_V4_SRC)?)?);
-    Some((protocol, SocketAddrV4::new(address, be16(&nested(&proto, CTA_PROTO_SRC_PORT)?)?)))
+    let address = Ipv4Addr::from(be32(&part(&ip, CTA_IP_V4_SRC)?)?);
+    Some((protocol, SocketAddrV4::new(address, be16(&part(&proto, CTA_PROTO_SRC_PORT)?)?)))
 }
+
+/// In seconds. One of them may be the kernel's rounding.
+const JUST_ENDED_S: u32 = 2;
 
 /// How long the kernel keeps a quiet connection, by its state: what is gone of that is how long it has been quiet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,9 +215,9 @@ impl Timeouts {
         }
     }
 
-    /// It ended properly in these seconds.
+    /// Both sides ended it not longer than [`JUST_ENDED_S`] ago.
     pub fn has_just_ended(&self, entry: &Entry) -> bool {
-        entry.flow == Flow::Over && self.time_wait.saturating_sub(entry.left_s) <= 2
+        entry.flow == Flow::Over && self.time_wait.saturating_sub(entry.left_s) <= JUST_ENDED_S
     }
 
     /// It is open and has carried something lately. What can't be told counts as lately.
@@ -221,15 +241,7 @@ impl Timeouts {
 mod tests {
     use super::*;
 
-    fn nested(kind: u16, parts: &[(u16, &[u8])]) -> Vec<u8> {
-        let mut value = Vec::new();
-        for (kind, part) in parts {
-            put(&mut value, *kind, part);
-        }
-        let mut whole = Vec::new();
-        put(&mut whole, kind | NESTED, &value);
-        whole
-    }
+    const CTA_TUPLE_ORIG: u16 = 1;
 
     fn tuple(kind: u16, from: [u8; 4], port: u16) -> Vec<u8> {
         let ip = nested(CTA_TUPLE_IP, &[(CTA_IP_V4_SRC, &from), (2, &[10, 0, 0, 9])]);
@@ -241,7 +253,7 @@ mod tests {
     }
 
     fn bytes(state: u8, left_s: u32, status: u32, mark: u32) -> Vec<u8> {
-        let mut bytes = tuple(1, [10, 0, 0, 9], 40_000);
+        let mut bytes = tuple(CTA_TUPLE_ORIG, [10, 0, 0, 9], 40_000);
         bytes.extend(tuple(CTA_TUPLE_REPLY, [172, 17, 0, 2], 8080));
         put(&mut bytes, CTA_STATUS, &status.to_be_bytes());
         put(&mut bytes, CTA_TIMEOUT, &left_s.to_be_bytes());

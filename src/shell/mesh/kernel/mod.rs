@@ -153,7 +153,7 @@ impl DataPlane for Kernel {
         let dump = || conntrack::ours(&mut Netlink::open()?, Which::All);
         let entries = tokio::task::block_in_place(dump).unwrap_or_default();
         let mut open: BTreeMap<SocketAddrV4, u64> = BTreeMap::new();
-        for entry in entries.iter().filter(|entry| !matches!(entry.flow, Flow::Over | Flow::Closed)) {
+        for entry in entries.iter().filter(|entry| !entry.is_over()) {
             *open.entry(entry.at).or_default() += 1;
         }
         for port in &mut view.ports {
@@ -529,13 +529,9 @@ impl Follower {
     /// ended container's connections by who asked whom, out of a list it made earlier: where a client has used its port
     /// again by then that is another connection, which would be cut or hang. So it must find none.
     async fn drain(&mut self) {
-        let leads_to: BTreeMap<SocketAddrV4, TaskId> = self
-            .table
-            .local
-            .iter()
-            .filter(|((task, _), _)| self.draining.contains_key(task))
-            .filter_map(|((task, _), at)| if let SocketAddr::V4(at) = at { Some((*at, *task)) } else { None })
-            .collect();
+        let local = self.table.local.iter().filter(|((task, _), _)| self.draining.contains_key(task));
+        let leads_to: BTreeMap<SocketAddrV4, TaskId> =
+            local.filter_map(|((task, _), at)| Some((rules::v4(at)?, *task))).collect();
         let mut held_up = BTreeSet::new();
         for ip in leads_to.keys().map(|at| *at.ip()).collect::<BTreeSet<_>>() {
             // What isn't known isn't so: the worker's bound ends the waiting.
@@ -544,11 +540,10 @@ impl Follower {
             let all_over = !entries.iter().any(|entry| self.timeouts.has_just_ended(entry));
             for entry in &entries {
                 let Some(task) = leads_to.get(&entry.at) else { continue };
-                let is_over = matches!(entry.flow, Flow::Over | Flow::Closed);
-                if is_over && all_over {
+                if entry.is_over() && all_over {
                     let _ = conntrack::delete(&mut self.netlink, entry);
                 }
-                if is_over || self.timeouts.is_busy(entry) {
+                if entry.is_over() || self.timeouts.is_busy(entry) {
                     held_up.insert(*task);
                 }
             }
@@ -568,8 +563,8 @@ impl Follower {
     /// A container that has ended, or a node that is down, answers nobody any more: what the kernel still leads there is
     /// led elsewhere, or told that it is over.
     fn forget_the_gone(&mut self, before: &RouteTable) {
-        let here: BTreeSet<&SocketAddr> = self.table.local.values().collect();
-        let ended: BTreeSet<SocketAddr> = before.local.values().filter(|at| !here.contains(at)).copied().collect();
+        let local = |table: &RouteTable| table.local.values().filter_map(rules::v4).collect::<BTreeSet<_>>();
+        let ended = &local(before) - &local(&self.table);
         let up = |table: &RouteTable, ip: &IpAddr| table.members.get(ip).copied().unwrap_or(false);
         let down: BTreeSet<Ipv4Addr> = before
             .members
@@ -577,9 +572,8 @@ impl Follower {
             .filter(|ip| up(before, ip) && !up(&self.table, ip))
             .filter_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None })
             .collect();
-        let is_gone = |at: SocketAddrV4| ended.contains(&SocketAddr::V4(at)) || down.contains(at.ip());
-        let v4 = |at: &SocketAddr| if let SocketAddr::V4(at) = at { Some(*at.ip()) } else { None };
-        for ip in ended.iter().filter_map(v4).chain(down.iter().copied()).collect::<BTreeSet<_>>() {
+        let is_gone = |at: SocketAddrV4| ended.contains(&at) || down.contains(at.ip());
+        for ip in ended.iter().map(|at| *at.ip()).chain(down.iter().copied()).collect::<BTreeSet<_>>() {
             let Some(entries) = self.entries(Which::At(ip)) else { return };
             for entry in entries.iter().filter(|entry| is_gone(entry.at)) {
                 let _ = conntrack::delete(&mut self.netlink, entry);

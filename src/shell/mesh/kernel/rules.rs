@@ -62,6 +62,14 @@ pub fn led_to(backend: &Backend, plain: bool) -> Option<SocketAddrV4> {
     }
 }
 
+/// The kernel's rules are for IPv4 alone.
+pub fn v4(at: &SocketAddr) -> Option<SocketAddrV4> {
+    match at {
+        SocketAddr::V4(at) => Some(*at),
+        SocketAddr::V6(_) => None,
+    }
+}
+
 impl Rules {
     /// Of the ports those that are `open` here; `routes` is the machine's routing table as `/proc/net/route` has it.
     pub fn of(table: &RouteTable, style: &Style, open: &BTreeSet<Port>, routes: &str) -> Self {
@@ -70,10 +78,6 @@ impl Rules {
         let ports = table.ports.iter().filter(|(port, _)| open.contains(port) && plain(port));
         let ports: BTreeMap<_, _> =
             ports.filter_map(|(port, backends)| Some((*port, carried(*port, backends, style.plain)?))).collect();
-        let v4 = |at: &SocketAddr| match at {
-            SocketAddr::V4(at) => Some(*at),
-            SocketAddr::V6(_) => None,
-        };
         let deliveries = table.deliveries.iter().filter(|_| style.plain);
         let deliveries = deliveries.filter_map(|(port, at)| Some((*port, v4(at)?))).collect();
         let members = table.members.keys().filter_map(|ip| match ip {

@@ -294,16 +294,15 @@ fn the_story_of_a_node_whose_kernel_carries_the_mesh() {
         }
     });
     let over_to_one = || {
-        let over = |entries: &[Entry]| entries.iter().filter(|e| matches!(e.flow, Flow::Over | Flow::Closed)).count();
-        node.run(move || {
+        node.run(|| {
             let mut netlink = Netlink::open().unwrap();
             // The kernel's filters find what we would have found.
             let all = conntrack::ours(&mut netlink, Which::All).unwrap();
-            let of_one: Vec<Entry> = all.iter().filter(|e| *e.at.ip() == ONE).cloned().collect();
+            let of_one: Vec<&Entry> = all.iter().filter(|e| *e.at.ip() == ONE).collect();
             assert_eq!(conntrack::ours(&mut netlink, Which::At(ONE)).unwrap().len(), of_one.len());
             let unanswered = all.iter().filter(|e| !e.replied).count();
             assert_eq!(conntrack::ours(&mut netlink, Which::Unanswered).unwrap().len(), unanswered);
-            over(&of_one)
+            of_one.iter().filter(|e| e.is_over()).count()
         })
     };
     assert_eq!(over_to_one(), 1, "one of three, by turns");
