@@ -186,14 +186,14 @@ impl<'a> ServicePlan<'a> {
             return wake;
         }
         let slots = self.wanted_slots(&spec, placer);
-        self.begin_rollout(&slots);
+        self.begin_rollout(&spec, &slots, placer);
         self.account_failures(memory);
         // The failures may have turned the rollout round, to a revision with other slots: nothing goes before that.
         let spec = self.specs.get(&self.target())?.clone();
         let slots = self.wanted_slots(&spec, placer);
         self.let_go(&spec, &slots);
         self.fill_and_replace(&spec, &slots, memory, placer, new_id);
-        self.finish_rollout(&spec, &slots, memory);
+        self.finish_rollout(&spec, &slots, memory, placer);
         self.reap(&slots, memory);
         let wake = self.wake;
         self.emit(changes);

@@ -13,14 +13,16 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 const HEALTH_RETRIES: u32 = 3;
 
 impl ServicePlan<'_> {
-    /// A new current revision that running slots don't match is a rollout. One that an operator rolled back to is, too,
-    /// where nothing has to change: who asked for it wants to see it completed.
-    pub(super) fn begin_rollout(&mut self, slots: &Slots) {
+    /// A new current revision that running slots don't match, in what they run or in where, is a rollout. One that an
+    /// operator rolled back to is, too, where nothing has to change: who asked for it wants to see it completed.
+    pub(super) fn begin_rollout(&mut self, spec: &ServiceSpec, slots: &Slots, placer: &Placer) {
         if self.rollout.is_some() {
             return;
         }
         let live = self.tasks.values().filter(|t| t.desired.is_live() && slots.wanted.contains(&t.slot));
-        let dirty: Vec<&Task> = live.filter(|t| self.is_dirty(t)).collect();
+        let dirty: Vec<&Task> = live
+            .filter(|t| self.is_dirty(t) || self.is_sent_away(t, spec) && self.is_misplaced(t, spec, placer))
+            .collect();
         let total = dirty.iter().map(|t| t.slot).collect::<BTreeSet<_>>().len();
         let manual = self.service.rolled_back;
         if dirty.is_empty() && !manual {
@@ -41,6 +43,17 @@ impl ServicePlan<'_> {
             total: u32::try_from(total).unwrap_or(u32::MAX),
             failed: BTreeSet::new(),
         });
+    }
+
+    /// `spec` has other words on where it may run than what the task was made from.
+    fn is_sent_away(&self, task: &Task, spec: &ServiceSpec) -> bool {
+        self.specs.get(&task.revision).is_some_and(|has| has.task.placement != spec.task.placement)
+    }
+
+    /// The task may not stay where it is. (A global service's slots are their nodes: those that don't fit are let go.)
+    fn is_misplaced(&self, task: &Task, spec: &ServiceSpec, placer: &Placer) -> bool {
+        let Some(node) = task.node.and_then(|id| self.nodes.get(&id)) else { return false };
+        matches!(task.slot, Slot::Replica(_)) && node.is_ready() && placer.check(node.id, spec).is_err()
     }
 
     /// The rollout that was under way asked for the same (somebody scales in the middle of it): what it has started is this
@@ -164,7 +177,7 @@ impl ServicePlan<'_> {
     /// Done when every wanted slot serves what it should and the last has done so for the monitor period. A slot in which
     /// that failed, without bringing the rollout to an end, is not waited for (Swarm's aren't, either): there it is tried
     /// again for as long as it takes.
-    pub(super) fn finish_rollout(&mut self, spec: &ServiceSpec, slots: &Slots, memory: &Memory) {
+    pub(super) fn finish_rollout(&mut self, spec: &ServiceSpec, slots: &Slots, memory: &Memory, placer: &Placer) {
         let Some(mut rollout) = self.rollout.clone().filter(|r| r.state.is_active()) else { return };
         let config = self.config(spec);
         let target = self.target();
@@ -181,7 +194,8 @@ impl ServicePlan<'_> {
             if absent {
                 continue;
             }
-            let serves = tasks.successor.is_none() && !self.is_dirty(&current) && self.serves(&current);
+            let sent_away = self.is_sent_away(&current, spec) && self.is_misplaced(&current, spec, placer);
+            let serves = tasks.successor.is_none() && !self.is_dirty(&current) && self.serves(&current) && !sent_away;
             let latest = tasks.successor.map_or_else(|| current.clone(), |id| self.tasks[&id].clone());
             // What was there before is no affair of this rollout.
             let foreign = !latest.in_rollout && !self.is_dirty(&latest);

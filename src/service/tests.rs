@@ -334,6 +334,37 @@ fn crashes_from_2_on(tag: &str) -> Fate {
 
 /// (a) Swarm writes "update completed" over a rollback that has paused.
 #[test]
+fn an_update_of_where_tasks_may_run_is_a_rollout_and_waits_for_a_node_that_fits() {
+    let only_in_lyon = || {
+        let mut spec = Deploy { replicas: 2, ..Deploy::default() }.spec();
+        spec.task.placement.constraints = vec!["node.labels.place==lyon".parse().unwrap()];
+        spec
+    };
+    let mut stage = Stage::set(3, &Deploy { replicas: 2, ..Deploy::default() });
+    let before: Vec<TaskId> = stage.serving().iter().map(|t| t.id).collect();
+    let revision = stage.deploy_spec(only_in_lyon());
+    stage.play(10);
+    assert_eq!(stage.state(), Some(RolloutState::Updating));
+    assert_eq!(stage.rollout.as_ref().unwrap().total, 2);
+    assert_eq!(stage.serving().iter().map(|t| t.id).collect::<Vec<_>>(), before, "nothing is stopped for nowhere");
+    let free = *stage.nodes.keys().find(|id| stage.serving().iter().all(|t| t.node != Some(**id))).unwrap();
+    stage.nodes.get_mut(&free).unwrap().policy.labels.insert("place".to_owned(), "lyon".to_owned());
+    stage.play_until("the update is completed", |s| s.state() == Some(RolloutState::Completed));
+    assert!(stage.serving().iter().all(|t| t.node == Some(free) && t.revision == revision));
+
+    // A label that goes later moves tasks, and is nobody's update.
+    let rollout = stage.rollout.clone();
+    let policy = |stage: &mut Stage, id: NodeId, place: &str| {
+        stage.nodes.get_mut(&id).unwrap().policy.labels.insert("place".to_owned(), place.to_owned());
+    };
+    policy(&mut stage, free, "bern");
+    let other = *stage.nodes.keys().find(|id| **id != free).unwrap();
+    policy(&mut stage, other, "lyon");
+    stage.play_until("all have moved", |s| s.serving().iter().all(|t| t.node == Some(other)));
+    assert_eq!(stage.rollout, rollout);
+}
+
+#[test]
 fn a_rollback_that_fails_pauses_and_stays_paused() {
     let mut stage = Stage::set(3, &Deploy::default());
     stage.deploy(&Deploy { tag: "2", action: "rollback", ..Deploy::default() });

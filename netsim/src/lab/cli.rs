@@ -129,6 +129,9 @@ pub enum Task {
         /// Of each story
         #[arg(long, default_value_t = 200_000)]
         requests: u64,
+        /// Milliseconds that a client rests after each answer: without it the load takes every CPU there is
+        #[arg(long, default_value_t = 0)]
+        rest: u64,
         /// A story's load ends after so many seconds, however few requests there were
         #[arg(long, default_value_t = 1_800)]
         at_most: u64,
@@ -223,9 +226,10 @@ pub fn run(Cli { dir, command }: Cli) -> Result<()> {
         }
         return Ok(());
     }
-    if let Task::Stories { nodes, stories, tag, clients, requests, at_most, peer } = command {
+    if let Task::Stories { nodes, stories, tag, clients, requests, rest, at_most, peer } = command {
         let stories = if stories.is_empty() { Story::ALL.to_vec() } else { stories };
-        let config = StoryConfig { tag, clients, requests, at_most: Duration::from_secs(at_most) };
+        let (rest, at_most) = (Duration::from_millis(rest), Duration::from_secs(at_most));
+        let config = StoryConfig { tag, clients, rest, requests, at_most };
         ensure!(nodes >= 2, "--nodes {nodes}: want at least 2");
         let mut lab = Lab::up(LabConfig { nodes, dir, peer: Some(binary(peer)?) })?;
         let rows = stories::run(&lab, &stories, &config)?;
@@ -280,7 +284,7 @@ pub fn run(Cli { dir, command }: Cli) -> Result<()> {
             let target = |node: &usize| Ok(SocketAddr::new(address(*node).parse()?, port));
             let targets = nodes.iter().map(target).collect::<Result<Vec<_>>>()?;
             let (patience, expect) = (Duration::from_secs(10), "Hello from greeter ".to_owned());
-            let load = Load::start(LoadConfig { targets, mode, clients, patience, expect })?;
+            let load = Load::start(LoadConfig { targets, mode, clients, patience, rest: Duration::ZERO, expect })?;
             while load.made() < requests {
                 std::thread::sleep(Duration::from_millis(20));
             }

@@ -53,8 +53,8 @@ pub fn run(shared: &Shared, target: SocketAddr) {
         shared.made.fetch_add(1, Ordering::Relaxed);
         if failed {
             kept = None;
-            std::thread::sleep(PAUSE);
         }
+        std::thread::sleep(if failed { PAUSE.max(shared.config.rest) } else { shared.config.rest });
     }
 }
 

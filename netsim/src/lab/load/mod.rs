@@ -64,6 +64,8 @@ pub struct LoadConfig {
     pub clients: usize,
     /// A request takes no longer.
     pub patience: Duration,
+    /// A client rests this long after each answer, so that the load isn't what the machine is short of.
+    pub rest: Duration,
     /// What every answer begins with.
     pub expect: String,
 }
@@ -229,7 +231,14 @@ mod tests {
 
     fn after(target: SocketAddr, mode: Mode, requests: u64) -> Report {
         let patience = Duration::from_millis(300);
-        let config = LoadConfig { targets: vec![target], mode, clients: 1, patience, expect: "Hello".to_owned() };
+        let config = LoadConfig {
+            targets: vec![target],
+            mode,
+            clients: 1,
+            patience,
+            rest: Duration::ZERO,
+            expect: "Hello".to_owned(),
+        };
         let load = Load::start(config).unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         while load.made() < requests {

@@ -52,6 +52,8 @@ pub struct StoryConfig {
     pub tag: String,
     /// Clients of each mode at each port of each node.
     pub clients: usize,
+    /// Of each client after each answer.
+    pub rest: Duration,
     /// The load goes on until so many requests were made...
     pub requests: u64,
     /// ... or so long.
@@ -103,7 +105,11 @@ fn create(lab: &Lab, config: &StoryConfig) -> Result<()> {
     for (node, (port, _)) in (1..=lab.config.nodes).flat_map(|node| PORTS.map(|port| (node, port))) {
         let target = target(node, port)?;
         let answers = || {
-            let load = |mode| LoadConfig { targets: vec![target], mode, ..load_config(Vec::new(), Mode::New, 1) };
+            let load = |mode| LoadConfig {
+                targets: vec![target],
+                mode,
+                ..load_config(Vec::new(), Mode::New, 1, Duration::ZERO)
+            };
             let probe = Load::start(load(Mode::New));
             probe.is_ok_and(|probe| {
                 let deadline = Instant::now() + REQUEST_PATIENCE;
@@ -118,8 +124,8 @@ fn create(lab: &Lab, config: &StoryConfig) -> Result<()> {
     Ok(())
 }
 
-fn load_config(targets: Vec<SocketAddr>, mode: Mode, clients: usize) -> LoadConfig {
-    LoadConfig { targets, mode, clients, patience: REQUEST_PATIENCE, expect: "Hello from greeter ".to_owned() }
+fn load_config(targets: Vec<SocketAddr>, mode: Mode, clients: usize, rest: Duration) -> LoadConfig {
+    LoadConfig { targets, mode, clients, rest, patience: REQUEST_PATIENCE, expect: "Hello from greeter ".to_owned() }
 }
 
 fn target(node: usize, port: u16) -> Result<SocketAddr> {
@@ -131,12 +137,12 @@ struct Loads(Vec<(&'static str, Mode, Load)>);
 
 impl Loads {
     /// `nodes`: those that are asked, by the port's protocol.
-    fn start<'n>(nodes: impl Fn(&str) -> &'n [usize], clients: usize) -> Result<Self> {
+    fn start<'n>(nodes: impl Fn(&str) -> &'n [usize], config: &StoryConfig) -> Result<Self> {
         let mut loads = Vec::new();
         for (port, protocol) in PORTS {
             for mode in [Mode::New, Mode::KeepAlive, Mode::Slow] {
                 let targets = nodes(protocol).iter().map(|node| target(*node, port)).collect::<Result<Vec<_>>>()?;
-                loads.push((protocol, mode, Load::start(load_config(targets, mode, clients))?));
+                loads.push((protocol, mode, Load::start(load_config(targets, mode, config.clients, config.rest))?));
             }
         }
         Ok(Self(loads))
@@ -173,7 +179,7 @@ fn tell(lab: &Lab, story: Story, config: &StoryConfig) -> Result<Vec<Row>> {
             for node in stopped {
                 let others: Vec<usize> = nodes.iter().copied().filter(|n| *n != node).collect();
                 let asked = |protocol: &str| if by_kernel && protocol == "tcp" { &nodes[..] } else { &others[..] };
-                let loads = Loads::start(asked, config.clients)?;
+                let loads = Loads::start(asked, config)?;
                 std::thread::sleep(MARGIN);
                 let acted = restart(lab, node);
                 go_on(&loads, share, began, config.at_most);
@@ -182,7 +188,7 @@ fn tell(lab: &Lab, story: Story, config: &StoryConfig) -> Result<Vec<Row>> {
             }
         }
         _ => {
-            let loads = Loads::start(|_| &nodes, config.clients)?;
+            let loads = Loads::start(|_| &nodes, config)?;
             std::thread::sleep(MARGIN);
             let acted = act(lab, story, &loads, config, began);
             go_on(&loads, config.requests, began, config.at_most);
