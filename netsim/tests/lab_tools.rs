@@ -97,6 +97,14 @@ fn a_stack_on_real_engines_from_deployment_to_removal() {
         fs::write(tools.dir.path().join(name), content).unwrap();
     }
     tools.until(1, "node ls", |table| table.matches(" Ready ").count() == 2);
+    // The lab's own words reach the agent, and the engine where that is asked for.
+    let lab = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+        command.arg("--dir").arg(&tools.lab.config.dir).args(args).output().unwrap()
+    };
+    assert!(lab(&["exec", "2", "docker", "node", "ls"]).status.success());
+    let on_engine = lab(&["exec", "--engine", "2", "docker", "node", "ls"]);
+    assert!(String::from_utf8_lossy(&on_engine.stderr).contains("not a swarm manager"), "{on_engine:?}");
     tools.run(1, DEPLOY);
     tools.until(2, "stack services st", |table| table.contains("2/2"));
 

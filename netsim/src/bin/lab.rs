@@ -2,7 +2,15 @@
 
 use clap::Parser;
 use netsim::lab::cli::{Cli, run};
+use std::process::ExitCode;
 
-fn main() -> anyhow::Result<()> {
-    run(Cli::parse())
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // What went wrong and why, without a backtrace whatever the environment says.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -42,8 +42,11 @@ pub enum Task {
         #[arg(long, env = "PEER_BIN")]
         peer: Option<PathBuf>,
     },
-    /// Run a command in a node's network, with PEER_HOST and DOCKER_HOST set
+    /// Run a command in a node's network, with PEER_HOST and DOCKER_HOST set to its agent's socket
     Exec {
+        /// Set DOCKER_HOST to the engine's own socket, as it is where the lab has no agents
+        #[arg(long)]
+        engine: bool,
         node: usize,
         #[arg(trailing_var_arg = true, required = true)]
         command: Vec<String>,
@@ -247,11 +250,14 @@ pub fn run(Cli { dir, command }: Cli) -> Result<()> {
             Some(mesh) => Lab::up_on(config, &mesh)?,
             None => Lab::up(config)?,
         };
+        let (images, has_agents, socket) = (image("1"), lab.config.peer.is_some(), lab.socket(1));
         lab.keep();
-        println!(
-            "Up. Images: {}, and :2, :crash, :sick, :exit, :slow-stop. Try: lab{place} exec 1 peer node ls; lab{place} down ends it.",
-            image("1")
-        );
+        let ask = if has_agents { "peer node ls" } else { "docker info" };
+        println!("Up. Images: {images}, and :2, :crash, :sick, :exit, :slow-stop.");
+        println!("Try: lab{place} exec 1 {ask}; lab{place} down ends it.");
+        if has_agents {
+            println!("Any docker client, on node 1: export DOCKER_HOST=unix://{}", socket.display());
+        }
         return Ok(());
     }
     if let Task::Guard = command {
@@ -296,11 +302,18 @@ pub fn run(Cli { dir, command }: Cli) -> Result<()> {
         Task::Status => print!("{}", lab.status()),
         Task::PowerOff { node } => lab.power_off(node)?,
         Task::PowerOn { node } => lab.power_on(node)?,
-        Task::Exec { node, command } => {
-            let status = lab.command(node, &command).status()?;
+        Task::Exec { engine, node, command } => {
+            let mut run = lab.command(node, &command);
+            if !engine && lab.config.peer.is_some() {
+                run.env("DOCKER_HOST", format!("unix://{}", lab.socket(node).display()));
+            }
+            let status = run.status()?;
             std::process::exit(status.code().unwrap_or(1));
         }
-        Task::Start { node } => lab.start_agent(node, None)?,
+        Task::Start { node } => {
+            lab.start_agent(node, None)?;
+            println!("Node {node}'s agent runs ({}); its log: {}", lab.agent_pid(node)?, lab.log_file(node).display());
+        }
         Task::Stop { node } => lab.stop_agent(node)?,
         Task::Kill { node } => lab.kill_agent(node)?,
         Task::EngineKill { node } => lab.kill_engine(node)?,
