@@ -28,16 +28,14 @@ fn none_fails(cluster: Option<Cluster>, tag: &str, told: &[Story]) {
     cluster.end();
 }
 
-/// Where the kernel carries the plain port; its drains lose one new connection in some hundred thousand yet (docs/status.md) and are
-/// told below, through the agents.
+/// Where the kernel carries the plain port.
 #[test]
 fn no_request_fails_while_services_scale_and_update_and_agents_restart() {
-    let told = [Story::Scale, Story::StopFirst, Story::StartFirst, Story::Restart, Story::Lease];
+    let told = [Story::Scale, Story::StopFirst, Story::StartFirst, Story::Drain, Story::Restart, Story::Lease];
     none_fails(Cluster::up(3), "1", &told);
 }
 
-/// New connections on every port, kept ones on HTTP-aware ones. Through the agents: in the kernel about one new connection in
-/// a million is cut (docs/status.md).
+/// New connections on every port, kept ones on HTTP-aware ones. Through the agents.
 #[test]
 fn replicas_that_die_at_once_cost_no_request_that_could_be_spared() {
     none_fails(

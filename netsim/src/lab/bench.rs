@@ -56,7 +56,7 @@ struct Round {
 pub fn run(config: BenchConfig) -> Result<Report> {
     ensure!(config.rounds > 0 && config.replicas > 0, "--rounds and --replicas want at least 1");
     let lab = |nodes| LabConfig { nodes, dir: config.dir.clone(), peer: Some(config.peer.clone()) };
-    let began = Load::now()?;
+    let began = BusyTime::now()?;
     eprintln!("A lone agent, idle for {} s ...", config.idle.as_secs());
     let mut alone = Lab::up(lab(1))?;
     let idle = idle(&alone, config.idle)?;
@@ -226,29 +226,33 @@ fn memory_kib(pid: u32, key: &str) -> Result<u64> {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).context("a strange smaps_rollup")
 }
 
-/// The machine's processor time, to tell how busy it was with everything.
-struct Load {
+/// The machine's processor time from some moment on, of everything that runs on it.
+pub(super) struct BusyTime {
     at: Instant,
-    busy_ticks: u64,
+    ticks: u64,
 }
 
-impl Load {
-    fn now() -> Result<Self> {
+impl BusyTime {
+    pub(super) fn now() -> Result<Self> {
         let stat = fs::read_to_string("/proc/stat")?;
         let line = stat.lines().next().context("/proc/stat is empty")?;
         let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
         // All but idle and waiting for the disk.
-        let busy_ticks = ticks.iter().take(8).sum::<u64>() - ticks.iter().skip(3).take(2).sum::<u64>();
-        Ok(Self { at: Instant::now(), busy_ticks })
+        let busy = ticks.iter().take(8).sum::<u64>() - ticks.iter().skip(3).take(2).sum::<u64>();
+        Ok(Self { at: Instant::now(), ticks: busy })
+    }
+
+    /// Seconds.
+    pub(super) fn spent(&self) -> Result<f64> {
+        Ok((Self::now()?.ticks - self.ticks) as f64 / 100.0)
     }
 
     fn busy_cores_until_now(&self) -> Result<f64> {
-        let now = Self::now()?;
-        Ok((now.busy_ticks - self.busy_ticks) as f64 / 100.0 / (now.at - self.at).as_secs_f64())
+        Ok(self.spent()? / self.at.elapsed().as_secs_f64())
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     match values.len() {

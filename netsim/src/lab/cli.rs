@@ -2,8 +2,10 @@
 
 use super::bench::{self, BenchConfig};
 use super::chaos::{self, ChaosConfig};
+use super::load::faults::{self, Fault};
 use super::load::stories::{self, Story, StoryConfig};
 use super::load::{self, Load, LoadConfig, Mode};
+use super::mesh_bench::{self, MeshBenchConfig};
 use super::{Lab, LabConfig, address, image};
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
@@ -142,6 +144,46 @@ pub enum Task {
         #[arg(long, env = "PEER_BIN")]
         peer: Option<PathBuf>,
     },
+    /// Break a replica, a node and an agent under load: how many requests fail, and for how long (in a lab of its own)
+    MeshFaults {
+        #[arg(long, default_value_t = 3)]
+        nodes: usize,
+        /// Which (default: all)
+        #[arg(value_enum)]
+        faults: Vec<Fault>,
+        /// What carries the mesh
+        #[arg(long, default_value = "kernel", value_parser = ["kernel", "userspace"])]
+        mesh: String,
+        /// Of each mode, at each port of each node
+        #[arg(long, default_value_t = 2)]
+        clients: usize,
+        /// Milliseconds that a client rests after each answer
+        #[arg(long, default_value_t = 5)]
+        rest: u64,
+        /// The peer binary (default: the one beside this program)
+        #[arg(long, env = "PEER_BIN")]
+        peer: Option<PathBuf>,
+    },
+    /// What a published port costs, against a direct connection and Docker's own port (in labs of its own; ab and wrk ask)
+    MeshBench {
+        /// What carries the mesh, one after the other
+        #[arg(long, value_delimiter = ',', default_value = "kernel,userspace", value_parser = ["kernel", "userspace"])]
+        mesh: Vec<String>,
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// New connections, for each figure
+        #[arg(long, default_value_t = 20_000)]
+        requests: u64,
+        /// For each figure over kept connections
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        /// The peer binary (default: the one beside this program)
+        #[arg(long, env = "PEER_BIN")]
+        peer: Option<PathBuf>,
+        /// Write all rounds here, too
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// Break nodes, cables and engines while operators and users work, heal, and judge by the simulator's laws (in a lab of
     /// its own)
     Chaos {
@@ -180,6 +222,8 @@ impl Task {
             | Task::Bench { .. }
             | Task::Chaos { .. }
             | Task::Stories { .. }
+            | Task::MeshFaults { .. }
+            | Task::MeshBench { .. }
             | Task::Check
             | Task::Guard
             | Task::Status
@@ -241,6 +285,33 @@ pub fn run(Cli { dir, command }: Cli) -> Result<()> {
         ensure!(broken == 0, "requests failed in {broken} of {} loads", rows.len());
         return Ok(());
     }
+    if let Task::MeshFaults { nodes, faults, mesh, clients, rest, peer } = command {
+        ensure!(nodes >= 3, "--nodes {nodes}: want at least 3");
+        let faults = if faults.is_empty() { Fault::ALL.to_vec() } else { faults };
+        let rest = Duration::from_millis(rest);
+        let config = StoryConfig { tag: "1".to_owned(), clients, rest, requests: 0, at_most: Duration::ZERO };
+        let mut lab = Lab::up_on(LabConfig { nodes, dir, peer: Some(binary(peer)?) }, &mesh)?;
+        let rows = faults::run(&lab, &faults, &config)?;
+        lab.down()?;
+        let missed = rows.iter().filter(|row| !row.is_reached()).count();
+        ensure!(missed == 0, "requests failed too late after the fault in {missed} of {} loads", rows.len());
+        return Ok(());
+    }
+    if let Task::MeshBench { mesh, rounds, requests, seconds, peer, json } = command {
+        let peer = binary(peer)?;
+        let mut all = Vec::new();
+        for mesh in mesh {
+            let (dir, peer) = (dir.clone(), peer.clone());
+            let report = mesh_bench::run(MeshBenchConfig { dir, peer, mesh, rounds, requests, seconds })?;
+            println!("{}", report.table());
+            all.push(report.json());
+        }
+        if let Some(path) = json {
+            let text = format!("{:#}\n", serde_json::Value::Array(all));
+            std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+        }
+        return Ok(());
+    }
     if let Task::Up { nodes, no_agents, mesh, peer } = command {
         let peer = if no_agents { None } else { Some(binary(peer)?) };
         println!("Bringing up {nodes} nodes in {} ...", dir.display());
@@ -275,6 +346,8 @@ pub fn run(Cli { dir, command }: Cli) -> Result<()> {
         | Task::Bench { .. }
         | Task::Chaos { .. }
         | Task::Stories { .. }
+        | Task::MeshFaults { .. }
+        | Task::MeshBench { .. }
         | Task::Check
         | Task::Guard => {}
         Task::Load { nodes, port, idle: Some(count), .. } => {

@@ -18,6 +18,7 @@ mod guard;
 mod http;
 mod images;
 pub mod load;
+mod mesh_bench;
 mod network;
 mod process;
 mod state;

@@ -42,6 +42,7 @@ pub fn run(shared: &Shared, target: SocketAddr) {
                 Err(Failed { kind, why }) => {
                     *report.failed.entry(kind).or_default() += 1;
                     let at = shared.began.elapsed();
+                    report.last_in_vain = report.last_in_vain.max(Some(at.saturating_sub(took)));
                     report.failing = Some((report.failing.map_or(at, |(first, _)| first), at));
                     if report.told.len() < MAX_TOLD {
                         let ms = at.as_millis();

@@ -2,6 +2,7 @@
 //! does while services change, and how many do when something breaks.
 
 mod client;
+pub mod faults;
 pub mod stories;
 
 use anyhow::{Result, ensure};
@@ -100,6 +101,8 @@ pub struct Report {
     pub lasted: Duration,
     /// When requests that failed ended, after the beginning: the first and the last.
     pub failing: Option<(Duration, Duration)>,
+    /// When the last request was begun that failed, after the beginning.
+    pub last_in_vain: Option<Duration>,
 }
 
 impl Load {
@@ -173,6 +176,7 @@ impl Report {
             (None, Some((first, last))) => Some((self.lasted + first, self.lasted + last)),
             (failing, None) => failing,
         };
+        self.last_in_vain = other.last_in_vain.map(|last| self.lasted + last).or(self.last_in_vain);
         self.lasted += other.lasted;
     }
 

@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-const SERVICE: &str = "web";
+pub(super) const SERVICE: &str = "web";
 /// Layer 4, and HTTP-aware.
 pub const PORTS: [(u16, &str); 2] = [(9_000, "tcp"), (9_001, "http")];
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// A request takes at most this long, a slow one's 1.5 s counted in.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
 /// A load goes on for this long before anything happens, and after everything has.
@@ -95,7 +95,7 @@ pub fn run(lab: &Lab, stories: &[Story], config: &StoryConfig) -> Result<Vec<Row
     Ok(rows)
 }
 
-fn create(lab: &Lab, config: &StoryConfig) -> Result<()> {
+pub(super) fn create(lab: &Lab, config: &StoryConfig) -> Result<()> {
     let [plain, aware] = PORTS.map(|(port, protocol)| format!("published={port},target=5000,protocol={protocol}"));
     let image = image(&config.tag);
     let mut create = vec!["service", "create", "-q", "--name", SERVICE, "--replicas", "5", "--publish", &plain];
@@ -133,11 +133,11 @@ fn target(node: usize, port: u16) -> Result<SocketAddr> {
 }
 
 /// A load for each port and mode.
-struct Loads(Vec<(&'static str, Mode, Load)>);
+pub(super) struct Loads(Vec<(&'static str, Mode, Load)>);
 
 impl Loads {
     /// `nodes`: those that are asked, by the port's protocol.
-    fn start<'n>(nodes: impl Fn(&str) -> &'n [usize], config: &StoryConfig) -> Result<Self> {
+    pub(super) fn start<'n>(nodes: impl Fn(&str) -> &'n [usize], config: &StoryConfig) -> Result<Self> {
         let mut loads = Vec::new();
         for (port, protocol) in PORTS {
             for mode in [Mode::New, Mode::KeepAlive, Mode::Slow] {
@@ -152,7 +152,7 @@ impl Loads {
         self.0.iter().map(|(_, _, load)| load.made()).sum()
     }
 
-    fn end(self) -> Vec<(&'static str, Mode, Report)> {
+    pub(super) fn end(self) -> Vec<(&'static str, Mode, Report)> {
         self.0.into_iter().map(|(port, mode, load)| (port, mode, load.end())).collect()
     }
 }
@@ -283,7 +283,7 @@ fn holder(lab: &Lab) -> Result<usize> {
     leader.strip_prefix("node").and_then(|number| number.parse().ok()).context("nobody holds the lease")
 }
 
-fn is_userspace(lab: &Lab) -> Result<bool> {
+pub(in crate::lab) fn is_userspace(lab: &Lab) -> Result<bool> {
     Ok(json(&lab.socket(1), "GET", "/peer/mesh", None)?["Plane"] == "userspace")
 }
 
@@ -298,7 +298,7 @@ fn running(lab: &Lab, asked: usize) -> Result<Vec<String>> {
     Ok(table.lines().filter_map(runs).collect())
 }
 
-fn until_replicas(lab: &Lab, asked: usize, count: usize) -> Result<()> {
+pub(super) fn until_replicas(lab: &Lab, asked: usize, count: usize) -> Result<()> {
     let run = || running(lab, asked).is_ok_and(|on| on.len() == count);
     wait_until(&format!("{count} replicas run"), PATIENCE, run)
 }

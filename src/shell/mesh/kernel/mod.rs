@@ -50,6 +50,10 @@ const QUIET_LOOKS: u32 = 3;
 const GUARD: Duration = Duration::from_secs(2);
 /// After so many of them the engine's filter is looked at in any case.
 const FILTER_TICKS: u32 = 5;
+/// After so many of them, connections that the rules don't lead where they go any more are looked for in any case, and after
+/// each while the rules have changed within [`ASTRAY_FOR`]: what had ended by then the kernel has forgotten (TIME_WAIT).
+const ASTRAY_TICKS: u32 = 15;
+const ASTRAY_FOR: Duration = Duration::from_secs(130);
 /// The rules of an earlier life stay this long for a table that has a replica for every port and what they deliver to.
 const ADOPTED_FOR: Duration = Duration::from_secs(2);
 /// Events of the userspace plane that wait for us.
@@ -112,6 +116,7 @@ impl Kernel {
             udp_blocked: BTreeMap::new(),
             told_blocked: BTreeMap::new(),
             in_force: Rules::default(),
+            changed: Instant::now(),
             stale: left.is_some(),
             adopted: left
                 .map(|left| Adopted { until: Instant::now() + ADOPTED_FOR, deliveries: rules::deliveries_in(&left) }),
@@ -262,6 +267,8 @@ struct Follower {
     udp_blocked: BTreeMap<u16, String>,
     told_blocked: BTreeMap<u16, String>,
     in_force: Rules,
+    /// When that was put in force.
+    changed: Instant,
     adopted: Option<Adopted>,
     /// The kernel's count of changes when our last one was made, if nobody's came in between.
     generation: Option<u32>,
@@ -416,6 +423,7 @@ impl Follower {
             self.generation = after.filter(|after| before.is_some_and(|before| before.wrapping_add(1) == *after));
             self.note_led(&rules);
             self.in_force = rules;
+            self.changed = Instant::now();
             self.stale = false;
             self.complaint.clear();
         }
@@ -469,7 +477,7 @@ impl Follower {
             self.reserve_udp().await;
             self.write().await;
         }
-        if !self.in_force.is_empty() {
+        if !self.in_force.is_empty() && (self.changed.elapsed() < ASTRAY_FOR || tick.is_multiple_of(ASTRAY_TICKS)) {
             self.forget_astray();
         }
     }
