@@ -1,9 +1,11 @@
-//! No request fails while services change (issue 4, "must show 1"), on real engines, with fewer requests than the whole
-//! (`lab stories`; docs/mesh.md). Skipped, loudly, where there is no root or no dockerd.
+//! No request fails while services change, and what fails as something breaks (issue 4, "must show" 1 and 2), on real engines,
+//! with fewer requests than the whole (`lab stories`, `lab mesh-faults`; docs/mesh.md). Skipped, loudly, where there is no root or no dockerd.
 
 mod common;
 
 use common::Cluster;
+use netsim::lab::load::Mode;
+use netsim::lab::load::faults::{self, Fault};
 use netsim::lab::load::stories::{self, Story, StoryConfig};
 use std::time::Duration;
 
@@ -43,4 +45,20 @@ fn replicas_that_die_at_once_cost_no_request_that_could_be_spared() {
         "exit",
         &[Story::Scale, Story::StopFirst, Story::StartFirst, Story::Drain],
     );
+}
+
+/// A connection to what is gone can't be saved on a plain port; on an HTTP-aware one what it asked is asked of another replica.
+/// The kernel goes on without its agent.
+#[test]
+fn what_breaks_costs_only_what_was_under_way_on_a_plain_port() {
+    let Some(cluster) = Cluster::up(3) else { return };
+    let config = StoryConfig { tag: "1".to_owned(), clients: 2, rest: REST, requests: 0, at_most: Duration::ZERO };
+    let rows = faults::run(&cluster.lab, &[Fault::Node, Fault::Agent], &config).unwrap();
+    for row in &rows {
+        let may_fail = row.fault == Fault::Node && row.port == "tcp" && row.mode != Mode::New;
+        let failed = row.report.failures();
+        assert!(failed == 0 || may_fail, "{:?} {} {:?}: {:?}", row.fault, row.port, row.mode, row.report.told);
+        assert!(row.report.answered > 0, "every load has asked");
+    }
+    cluster.end();
 }

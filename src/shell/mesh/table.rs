@@ -180,6 +180,19 @@ impl Shared {
         self.swapped.notified()
     }
 
+    /// Completes once the node of a replica elsewhere is thought to be down.
+    pub async fn node_down(&self, backend: &Backend) {
+        let Reach::Remote { agent, .. } = backend.reach else { return std::future::pending().await };
+        loop {
+            // Before the look, so that no swap falls in between.
+            let swap = self.next_swap();
+            if self.lock().table.members.get(&agent.ip()) == Some(&false) {
+                return;
+            }
+            swap.await;
+        }
+    }
+
     /// The next replica for this client's connection to this port, leaving out those already tried.
     pub fn pick(self: &Arc<Self>, port: Port, client: IpAddr, tried: &[TaskId]) -> Option<Pick> {
         let mut inner = self.lock();

@@ -56,7 +56,7 @@ impl Row {
 /// Breaks one thing after the other on a lab that has agents, and mends it each time.
 pub fn run(lab: &Lab, faults: &[Fault], config: &StoryConfig) -> Result<Vec<Row>> {
     create(lab, config)?;
-    println!("{:<9}{:<6}{:<11}{}{:>13}  aim", "fault", "port", "mode", header(), "in vain until");
+    println!("{:<9}{:<6}{:<11}{}{:>15}  aim", "fault", "port", "mode", header(), "in vain until");
     let mut rows = Vec::new();
     for fault in faults {
         for row in suffer(lab, *fault, config).with_context(|| format!("the fault {fault:?}"))? {
@@ -64,7 +64,7 @@ pub fn run(lab: &Lab, faults: &[Fault], config: &StoryConfig) -> Result<Vec<Row>
             let aim =
                 format!("<= {} ms {}", fault.aim().as_millis(), if row.is_reached() { "reached" } else { "MISSED" });
             let (name, mode) = (format!("{fault:?}"), format!("{:?}", row.mode));
-            println!("{name:<9}{:<6}{mode:<11}{}{in_vain:>13}  {aim}", row.port, row.report);
+            println!("{name:<9}{:<6}{mode:<11}{}{in_vain:>15}  {aim}", row.port, row.report);
             row.report.told.iter().take(3).for_each(|line| println!("    {line}"));
             rows.push(row);
         }

@@ -120,7 +120,19 @@ async fn forward(gate: &Gate, entry: &Arc<Entry>, mut request: Request<Incoming>
         // Counted where the replica runs, and held there until it has answered: no stop overtakes it.
         drop(picking);
         let request = load.request(&parts, &counted, &lease);
-        let mut error = match timeout(IDLE_TIMEOUT, lease.sender.send(request)).await {
+        let sent = tokio::select! {
+            sent = timeout(IDLE_TIMEOUT, lease.sender.send(request)) => sent,
+            // A tunnel takes a while to see that nobody is at its other end.
+            () = gate.shared.node_down(&backend), if load.is_whole() => {
+                gate.pool.forget(entry.port, backend.task);
+                gate.shared.replica_failed(entry.port, backend.task);
+                last = Trouble::new(StatusCode::BAD_GATEWAY, format!("port {port}: the replica's node is down"));
+                tries += 1;
+                tried.push(backend.task);
+                continue;
+            }
+        };
+        let mut error = match sent {
             Ok(Ok(response)) => {
                 return Ok(pass(gate, entry, response, (counted, lease, place), upgrades.then_some(on_upgrade)));
             }

@@ -220,6 +220,17 @@ impl Timeouts {
         entry.flow == Flow::Over && self.time_wait.saturating_sub(entry.left_s) <= JUST_ENDED_S
     }
 
+    /// Nobody answers it: it was never answered, or what was sent over it has not been acknowledged for a second or more. (While
+    /// something isn't, an established connection has a shorter timeout.) A UDP flow doesn't tell, and is taken for it.
+    pub fn is_stuck(&self, entry: &Entry) -> bool {
+        match entry.flow {
+            Flow::Udp | Flow::SynSent | Flow::SynReceived | Flow::Over | Flow::Closed => true,
+            // The kernel rounds what is left down.
+            Flow::Established => entry.left_s.saturating_add(2) <= self.unacknowledged.max(self.retransmitted),
+            Flow::FinWait | Flow::CloseWait => !self.is_busy(entry),
+        }
+    }
+
     /// It is open and has carried something lately. What can't be told counts as lately.
     pub fn is_busy(&self, entry: &Entry) -> bool {
         let (full, others): (u32, &[u32]) = match entry.flow {
@@ -299,6 +310,9 @@ mod tests {
         assert!(busy(2, 60) && busy(5, 58) && !busy(4, 90));
         assert!(busy(3, 500_000), "somebody has lowered the timeout");
         assert!(!busy(7, 120) && !busy(8, 10), "closed");
+        let stuck = |state, left_s| timeouts.is_stuck(&decode(&bytes(state, left_s, SEEN_REPLY, MARK)).unwrap());
+        assert!(stuck(3, 298) && !stuck(3, 299) && !stuck(3, 431_000), "one that rests is left alone");
+        assert!(stuck(1, 120) && stuck(5, 40) && !stuck(5, 60));
         let ended = |state, left_s| timeouts.has_just_ended(&decode(&bytes(state, left_s, SEEN_REPLY, MARK)).unwrap());
         assert!(ended(7, 119) && !ended(7, 116) && !ended(3, 119));
     }

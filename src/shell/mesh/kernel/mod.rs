@@ -477,18 +477,21 @@ impl Follower {
             self.reserve_udp().await;
             self.write().await;
         }
-        if !self.in_force.is_empty() && (self.changed.elapsed() < ASTRAY_FOR || tick.is_multiple_of(ASTRAY_TICKS)) {
+        let some_down = self.table.members.values().any(|up| !up);
+        let fresh = self.changed.elapsed() < ASTRAY_FOR || some_down;
+        if !self.in_force.is_empty() && (fresh || tick.is_multiple_of(ASTRAY_TICKS)) {
             self.forget_astray();
         }
     }
 
     /// A client that uses its ports again is led where its earlier connection went, be that replica there or not: the kernel
     /// forgets a refused try only where no earlier one was answered. What the rules don't lead there any more is forgotten here,
-    /// so that its next try goes elsewhere.
+    /// so that its next try goes elsewhere. So is what a node that is down doesn't answer.
     fn forget_astray(&mut self) {
         let Some(entries) = self.entries(Which::All) else { return };
         let is_try = |e: &Entry| matches!(e.flow, Flow::SynSent | Flow::Closed);
-        for entry in entries.iter().filter(|e| is_try(e) && !self.in_force.leads_to(e.at)) {
+        let goes_nowhere = |e: &Entry| is_down(&self.table, e.at) && self.timeouts.is_stuck(e);
+        for entry in entries.iter().filter(|e| is_try(e) && !self.in_force.leads_to(e.at) || goes_nowhere(e)) {
             let _ = conntrack::delete(&mut self.netlink, entry);
         }
     }
@@ -568,8 +571,9 @@ impl Follower {
         }
     }
 
-    /// A container that has ended, or a node that is down, answers nobody any more: what the kernel still leads there is
-    /// led elsewhere, or told that it is over.
+    /// A container that has ended answers nobody any more: what the kernel still leads there is led elsewhere, or told that it
+    /// is over. So is what a node that is down doesn't answer. It may be its agent alone that is down: what goes on, or rests,
+    /// is left alone, and looked at again by [`Self::forget_astray`].
     fn forget_the_gone(&mut self, before: &RouteTable) {
         let local = |table: &RouteTable| table.local.values().filter_map(rules::v4).collect::<BTreeSet<_>>();
         let ended = &local(before) - &local(&self.table);
@@ -580,12 +584,19 @@ impl Follower {
             .filter(|ip| up(before, ip) && !up(&self.table, ip))
             .filter_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None })
             .collect();
-        let is_gone = |at: SocketAddrV4| ended.contains(&at) || down.contains(at.ip());
+        let timeouts = self.timeouts.clone();
+        let is_gone =
+            |entry: &Entry| ended.contains(&entry.at) || down.contains(entry.at.ip()) && timeouts.is_stuck(entry);
         for ip in ended.iter().map(|at| *at.ip()).chain(down.iter().copied()).collect::<BTreeSet<_>>() {
             let Some(entries) = self.entries(Which::At(ip)) else { return };
-            for entry in entries.iter().filter(|entry| is_gone(entry.at)) {
+            for entry in entries.iter().filter(|entry| is_gone(entry)) {
                 let _ = conntrack::delete(&mut self.netlink, entry);
             }
         }
     }
+}
+
+/// No agent at that address is thought to be up.
+fn is_down(table: &RouteTable, at: SocketAddrV4) -> bool {
+    table.members.get(&IpAddr::V4(*at.ip())) == Some(&false)
 }
