@@ -84,6 +84,29 @@ pub async fn answers(socket: &Path) -> Result<(), StartError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shell::agent::StartOptions;
+    use crate::shell::agent::options::tests::options;
+    use crate::shell::clock::wall;
+    use crate::shell::identity::Identity;
+
+    /// A node must come back while its engine restarts.
+    #[tokio::test]
+    async fn only_a_first_start_needs_its_engine() {
+        let root = tempfile::tempdir().unwrap();
+        let missing = Some(EngineChoice::Docker(root.path().join("nowhere.sock")));
+        let start = async |name: &str, standby: bool| {
+            let path = root.path().join(name);
+            let before = Before::of(&path);
+            let said = StartOptions { engine: missing.clone(), standby: Some(standby), ..options(&path) };
+            before.check_engine(&said.settle().unwrap()).await
+        };
+        let error = start("standby", true).await.unwrap_err().to_string();
+        assert!(error.starts_with("--engine unix:///") && error.contains("there is no such socket"), "{error}");
+        start("standby", true).await.expect("it was on standby here before");
+        start("standby", false).await.expect_err("now it is to found a cluster");
+        DataDir::open(root.path().join("standby")).unwrap().save(&Identity::found(wall()).unwrap()).unwrap();
+        start("standby", false).await.expect("a member");
+    }
 
     #[test]
     fn what_a_failed_start_made_goes_and_nothing_else() {

@@ -233,10 +233,10 @@ fn machine_name() -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn options(dir: &std::path::Path) -> StartOptions {
+    pub fn options(dir: &std::path::Path) -> StartOptions {
         StartOptions {
             data_dir: dir.to_owned(),
             listen: None,
