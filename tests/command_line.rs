@@ -1,6 +1,7 @@
 //! The binary as a shell runs it: what depends on the environment and can't be tried in a process of many tests.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::path::Path;
 use std::process::Command;
 
 /// A script that says `PEER_HOST= peer status` means the usual socket.
@@ -12,4 +13,69 @@ fn an_empty_variable_is_one_that_is_not_set() {
     };
     assert_eq!(code("tcp://10.0.0.1:2375"), Some(2), "misused");
     assert_ne!(code(""), Some(2));
+}
+
+/// The exit code, and what was said on stderr.
+fn said(args: &[&str], dir: &Path) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
+    for variable in ["PEER_HOST", "PEER_TOKEN", "DOCKER_HOST"] {
+        command.env_remove(variable);
+    }
+    let output = command.args(args).current_dir(dir).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn misses(dir: &Path) -> String {
+    format!("unix://{}", dir.join("nowhere.sock").display())
+}
+
+/// A newcomer's `peer start` on a machine without Docker made a cluster that could run nothing.
+#[test]
+fn a_first_start_without_its_engine_fails_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, engine) = (dir.path().join("deep/data"), misses(dir.path()));
+    let data = data.to_str().unwrap();
+    for standby in ["--standby=false", "--standby"] {
+        let args = ["start", standby, "--data-dir", data, "--socket", "s", "--engine", &engine, "--dashboard", "none"];
+        let (code, err) = said(&args, dir.path());
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.contains(&format!("error: --engine {engine}: no Docker Engine answers there")), "{err}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{standby}");
+    }
+    let (code, of_demo) = said(&["demo", "--engine", &engine], dir.path());
+    assert_eq!(code, Some(1));
+    assert!(of_demo.contains(&format!("error: --engine {engine}: no Docker Engine answers there")), "{of_demo}");
+}
+
+#[test]
+fn a_join_that_fails_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = format!("PEERTKN-1-{}-{}", "0".repeat(50), "0".repeat(25));
+    // A port that was free a moment ago: nobody answers there.
+    let host = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let start = ["start", "--data-dir", "data", "--socket", "s", "--engine", "demo", "--dashboard", "none", "--join"];
+    let (code, err) = said(&[&start[..], &[&host, "--token", &token]].concat(), dir.path());
+    assert_eq!(code, Some(1), "{err}");
+    let (code, err) = said(&[&start[..], &[&host, "--token", &token[..40]]].concat(), dir.path());
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("error: --token: the token is cut short") && err.contains("hint: "), "{err}");
+    assert!(err.contains("peer token"), "{err}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn an_error_names_what_was_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = misses(dir.path());
+    for (args, code, words) in [
+        (&["--host", host.as_str(), "service", "ls"][..], 1, format!("error: --host {host}: no agent here")),
+        (&["-H", "tcp://x", "service", "ls"], 2, "error: --host tcp://x: ".to_owned()),
+        (&["start", "--data-dir", "/proc/x", "--engine", "demo"], 1, "error: --data-dir: /proc/x".to_owned()),
+        (&["demo", "--nodes", "x"], 2, "want a whole number from 1 to 50".to_owned()),
+        (&["service", "create", "-p", "0:80", "x"], 2, "want a number from 1 to 65535".to_owned()),
+        (&["stack", "deploy", "-c", "none.yml", "s"], 1, "error: --compose-file none.yml: ".to_owned()),
+    ] {
+        let (exit, err) = said(args, dir.path());
+        assert!(exit == Some(code) && err.contains(&words), "{args:?}: {exit:?}: {err}");
+    }
 }

@@ -67,7 +67,7 @@ impl Demo {
 #[test]
 fn the_tour_tells_the_whole_story_and_no_greeting_fails_in_it() {
     let dir = tempfile::tempdir().unwrap();
-    let mut demo = Demo::start(dir.path(), &["--tour", "--nodes", "3", "--pace", "0"]);
+    let mut demo = Demo::start(dir.path(), &["--tour", "--nodes", "3", "--pace", "1"]);
     demo.until("the page", |line| line.contains("http://127.0.0."));
     demo.until("more of them", |line| line.ends_with("peer service scale greeters=5"));
     let counted = demo.until("the update under load", |line| line.contains("greetings were asked for"));
@@ -76,6 +76,7 @@ fn the_tour_tells_the_whole_story_and_no_greeting_fails_in_it() {
     demo.until("the way back", |line| line.ends_with("peer service rollback greeters"));
     demo.until("the drain", |line| line.ends_with("peer node update --availability drain node3"));
     demo.until("the crash", |line| line.starts_with("$ kill -9 "));
+    demo.until("a list of nodes that shows it", |line| line.contains(" node2 ") && line.contains("Down"));
     demo.until("its return", |line| line.starts_with("node2 is back"));
     demo.until("the end", |line| line.contains("That was the tour"));
     demo.end(dir.path());

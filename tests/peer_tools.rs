@@ -212,7 +212,7 @@ async fn a_stack_is_deployed_compared_rolled_back_and_removed() {
         tools.as_docker(args).await;
     }
     assert!(tools.run(1, "stack ps st").await.contains("st_web.2"));
-    assert!(tools.refused(1, "stack ps other").await.contains("nothing found in stack: other"));
+    assert!(tools.refused(1, "stack ps other").await.contains("no such stack: other"));
 
     // Said again, nothing changes: not a task is replaced, and nothing there is to be said.
     let ids = |tasks: Vec<TaskView>| tasks.iter().map(|t| t.task.id).collect::<Vec<_>>();

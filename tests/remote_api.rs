@@ -98,6 +98,12 @@ async fn clients_come_in_by_certificate_and_stay_out_once_it_is_revoked() {
     assert!(!clients.peer(&one, "cert issue --client ann --out ann").await.0, "nothing is overwritten");
     assert!(clients.peer(&one, "cert issue --client Ann_1 --out x").await.1.contains("no client's name"));
 
+    let unknown = clients.peer(&two, "cert revoke nosuch").await;
+    assert!(
+        !unknown.0 && unknown.1.contains("no such client: nosuch") && unknown.1.contains("peer cert ls"),
+        "{unknown:?}"
+    );
+
     // By one certificate into every node, the local engine's part and services as on the socket.
     for node in [&one, &two] {
         let (works, text) = clients.docker(node, Some("ann"), "node ls").await;

@@ -24,6 +24,16 @@ pub const SYSTEM_SOCKET: &str = "/run/peer/peer.sock";
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
+    /// Who named the socket, if it isn't the usual one.
+    named_by: Option<&'static str>,
+}
+
+/// The agent that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    pub host: String,
+    /// The flag or variable.
+    pub by: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,14 +69,15 @@ impl From<ApiError> for CliError {
                 CliError::new("somebody else changed it at the same moment")
                     .hint("look at what is there now, and try again")
             }
-            ApiError::Refused { status: 404, message } if message.starts_with("service ") => {
-                CliError::new(message).hint("see what there is with: peer service ls")
-            }
-            ApiError::Refused { status: 404, message } if message.starts_with("node ") => {
-                CliError::new(message).hint("see what there is with: peer node ls")
-            }
+            ApiError::Refused { status: 404, message } => match missing(&message) {
+                Some((noun, name)) => no_such(noun, name),
+                None => CliError::new(message),
+            },
             ApiError::Refused { status: 409, message } if message.contains("already exists") => {
                 CliError::new(message).hint("change it with: peer service update NAME, or choose another --name")
+            }
+            ApiError::Refused { status: 400, message } if message.starts_with("invalid filter ") => {
+                CliError::misuse(format!("--filter: {message}"))
             }
             ApiError::Refused { message, .. } => CliError::new(message),
             ApiError::Unreachable { error, .. } => error,
@@ -76,17 +87,36 @@ impl From<ApiError> for CliError {
     }
 }
 
+/// The one wording for a name that nothing has; docker's clients are told another one.
+pub fn no_such(noun: &str, name: &str) -> CliError {
+    let error = CliError::new(format!("no such {noun}: {name}"));
+    match noun {
+        "service" | "node" | "secret" | "config" | "stack" => {
+            error.hint(format!("see what there is with: peer {noun} ls"))
+        }
+        "network" => error.hint("see what there is with: docker network ls"),
+        _ => error,
+    }
+}
+
+/// What was looked for, of the agent's "service web not found".
+fn missing(message: &str) -> Option<(&str, &str)> {
+    let (noun, name) = message.strip_suffix(" not found")?.split_once(' ')?;
+    let known = ["service", "node", "task", "secret", "config", "network"].contains(&noun);
+    (known && !name.contains(' ')).then_some((noun, name))
+}
+
 pub type Answer<T = Value> = Result<T, ApiError>;
 
 impl Client {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { socket: socket.into(), named_by: None }
     }
 
     /// From `--host` or PEER_HOST, or where the agent of this user, or of the system, listens.
-    pub fn of_host(host: Option<&str>) -> Result<Self, CliError> {
-        match host {
-            Some(host) => socket_of(host).map(Self::new),
+    pub fn of_host(said: Option<&Said>) -> Result<Self, CliError> {
+        match said {
+            Some(Said { host, by }) => Ok(Self { socket: socket_of(by, host)?, named_by: Some(by) }),
             None => Ok(Self::new(default_socket())),
         }
     }
@@ -155,13 +185,25 @@ impl Client {
     ) -> Answer<(Response<Incoming>, JoinHandle<hyper::Result<()>>)> {
         let stream = UnixStream::connect(&self.socket)
             .await
-            .map_err(|error| ApiError::Unreachable { error: no_agent(&self.socket, &error), sent: false })?;
+            .map_err(|error| ApiError::Unreachable { error: self.no_agent(&error), sent: false })?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         // Ends with the exchange; its error reaches us through the sender.
         let connection = tokio::spawn(connection);
         let response = sender.send_request(request(method, path, body, auth)?).await.map_err(|error| broken(&error))?;
         Ok((response, connection))
+    }
+
+    /// Nobody answers at all: with which flag or variable another agent is named, and which one named this.
+    fn no_agent(&self, error: &std::io::Error) -> CliError {
+        let error = no_agent(&self.socket, error);
+        let message = match self.named_by {
+            Some(by) => format!("{by} unix://{}: {}", self.socket.display(), error.message()),
+            None => error.message().to_owned(),
+        };
+        let hint = error.hint_text().unwrap_or("want the agent's socket");
+        CliError::new(message)
+            .hint(format!("{hint}; another agent's socket is named with --host (-H) or PEER_HOST, as unix:///PATH"))
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>, auth: Option<&str>) -> Answer<String> {
@@ -265,19 +307,19 @@ fn no_agent(socket: &Path, error: &std::io::Error) -> CliError {
 }
 
 /// `unix:///path` or a path.
-pub fn socket_of(host: &str) -> Result<PathBuf, CliError> {
+pub fn socket_of(by: &str, host: &str) -> Result<PathBuf, CliError> {
     let path = match host.split_once("://") {
         Some(("unix", path)) => path,
         None => host,
         Some((scheme, _)) => {
-            return Err(CliError::misuse(format!("--host {host}: {scheme}:// is not supported"))
+            return Err(CliError::misuse(format!("{by} {host}: {scheme}:// is not supported"))
                 .hint("want the agent's socket, as unix:///run/peer/peer.sock"));
         }
     };
     if path.starts_with('/') {
         return Ok(PathBuf::from(path));
     }
-    Err(CliError::misuse(format!("--host {host}: not the absolute path of a socket"))
+    Err(CliError::misuse(format!("{by} {host}: not the absolute path of a socket"))
         .hint("want the agent's socket, as unix:///run/peer/peer.sock"))
 }
 
@@ -345,10 +387,10 @@ mod tests {
 
     #[test]
     fn hosts() {
-        assert_eq!(socket_of("unix:///run/peer/peer.sock").unwrap(), Path::new("/run/peer/peer.sock"));
-        assert_eq!(socket_of("/tmp/p.sock").unwrap(), Path::new("/tmp/p.sock"));
+        assert_eq!(socket_of("--host", "unix:///run/peer/peer.sock").unwrap(), Path::new("/run/peer/peer.sock"));
+        assert_eq!(socket_of("--host", "/tmp/p.sock").unwrap(), Path::new("/tmp/p.sock"));
         for bad in ["tcp://10.0.0.1:2375", "unix://", "peer.sock", ""] {
-            assert_eq!(socket_of(bad).unwrap_err().code(), 2, "{bad}");
+            assert_eq!(socket_of("--host", bad).unwrap_err().code(), 2, "{bad}");
         }
     }
 
@@ -366,7 +408,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("none.sock");
         let error = CliError::from(Client::new(&socket).get("/nodes").await.unwrap_err());
-        assert_eq!(error.hint_text(), Some("is the agent running? start it with: peer start"));
+        assert!(error.message().starts_with("no agent here"), "{error}");
+        let hint = error.hint_text().unwrap();
+        assert!(hint.contains("peer start") && hint.contains("--host (-H) or PEER_HOST"), "{hint}");
+        let said = Said { host: socket.display().to_string(), by: "PEER_HOST" };
+        let error = CliError::from(Client::of_host(Some(&said)).unwrap().get("/nodes").await.unwrap_err());
+        assert!(error.message().starts_with("PEER_HOST unix:///"), "{error}");
         // A socket that nobody listens on any more.
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
         let error = CliError::from(Client::new(&socket).get("/nodes").await.unwrap_err());
@@ -384,7 +431,9 @@ mod tests {
         let client = agent.client();
         let error = client.get("/services/web").await.unwrap_err();
         assert!(error.is_not_found());
-        assert_eq!(CliError::from(error).hint_text(), Some("see what there is with: peer service ls"));
+        let error = CliError::from(error);
+        assert_eq!(error.message(), "no such service: web");
+        assert_eq!(error.hint_text(), Some("see what there is with: peer service ls"));
         let answer = client.post("/x?a=1", Some(&json!({ "k": "v" }))).await.unwrap();
         assert_eq!(answer, json!({ "path": "/x?a=1", "body": { "k": "v" } }));
     }

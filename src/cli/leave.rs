@@ -54,14 +54,31 @@ pub async fn leave(args: &LeaveArgs, client: &Client, console: &mut Console) -> 
         Err(error @ (ApiError::Unreachable { sent: true, .. } | ApiError::Refused { status: 503, .. })) => Some(error),
         Err(error) => return Err(error.into()),
     };
-    match (ended(client).await, in_doubt) {
-        (true, _) => {}
-        (false, Some(error)) => return Err(error.into()),
-        (false, None) => {
+    let now = ended(client).await;
+    match (now, in_doubt) {
+        (Now::Ended | Now::OnStandby, _) => {}
+        (Now::Answers, Some(error)) => return Err(error.into()),
+        (Now::Answers, None) => {
             console.warn("the node has left, but its agent still answers; if it doesn't end soon: systemctl stop peer");
         }
     }
-    console.line(&format!("Node {name} left the cluster."))
+    console.line(&format!("Node {name} left the cluster."))?;
+    let last = number(&status, "/Nodes/Total") <= 1;
+    console.note(match (now, last) {
+        (Now::OnStandby, _) => "Its agent waits on standby: docker swarm join, or docker swarm init, makes it a member of a cluster again.",
+        (_, true) => "To use this machine again: peer start --data-dir DIR, with a fresh DIR, makes a new cluster.",
+        (_, false) => "To use this machine again: peer start --join HOST --token TOKEN --data-dir DIR, with a fresh DIR (`peer token` on\nanother node shows HOST and TOKEN); with the old one it doesn't start: that holds a node which was removed.",
+    });
+    Ok(())
+}
+
+/// What has become of the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Now {
+    Ended,
+    /// It waits for its next cluster.
+    OnStandby,
+    Answers,
 }
 
 async fn drain(id: &str, name: &str, args: &LeaveArgs, client: &Client, console: &mut Console) -> Result<(), CliError> {
@@ -117,18 +134,17 @@ async fn running(id: &str, client: &Client) -> Answer<usize> {
     Ok(items(&tasks).iter().filter(|task| !ENDED.contains(&text(task, "/Status/State"))).count())
 }
 
-async fn ended(client: &Client) -> bool {
+async fn ended(client: &Client) -> Now {
     let began = Instant::now();
     while began.elapsed() < END_TIMEOUT {
         match client.get("/peer/status").await {
-            Err(ApiError::Unreachable { .. }) => return true,
-            // An agent that waits for its next cluster.
-            Err(ApiError::Refused { message, .. }) if message.starts_with(ON_STANDBY) => return true,
+            Err(ApiError::Unreachable { .. }) => return Now::Ended,
+            Err(ApiError::Refused { message, .. }) if message.starts_with(ON_STANDBY) => return Now::OnStandby,
             _ => {}
         }
         tokio::time::sleep(progress::POLL).await;
     }
-    false
+    Now::Answers
 }
 
 #[cfg(test)]
@@ -179,7 +195,7 @@ mod tests {
             }
             other => panic!("{other:?}"),
         });
-        let (mut console, out, _) = console(false);
+        let (mut console, out, err) = console(false);
         let (client, args) = (agent.client(), args(false));
         // The agent ends once it has been removed.
         let ends = async {
@@ -190,6 +206,7 @@ mod tests {
         };
         let (result, ()) = tokio::join!(leave(&args, &client, &mut console), ends);
         result.unwrap();
+        assert!(err.text().contains("peer start --join HOST --token TOKEN --data-dir DIR"), "{}", err.text());
         assert_eq!(
             out.text(),
             "draining: 1 task left here\ndraining: 0 tasks left here\nNode node1 left the cluster.\n"

@@ -26,6 +26,7 @@ mod mesh;
 mod node;
 mod object;
 mod progress;
+mod reason;
 mod service;
 mod shell;
 mod stack;
@@ -42,7 +43,7 @@ pub use error::CliError;
 use clap::builder::ValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
-use client::Client;
+use client::{Client, Said};
 use console::Console;
 use std::ffi::OsString;
 
@@ -106,7 +107,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
         Command::Completions(args) => shell::completions(&args, with_host(Cli::command()), &mut console),
         Command::Man(args) => shell::man(&args, with_host(Cli::command())),
         command => {
-            let client = Client::of_host(host.as_deref())?;
+            let client = Client::of_host(host.as_ref())?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| CliError::new(format!("can't start: {error}")))?;
             runtime.block_on(ask(command, &client, &mut console))
@@ -136,7 +137,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
     }
 }
 
-fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Option<String>), clap::Error> {
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Option<Said>), clap::Error> {
     let mut command = with_last_word(with_host(Cli::command())).mut_subcommand("service", |service| {
         service.mut_subcommand("create", with_any_values).mut_subcommand("update", with_any_values)
     });
@@ -179,11 +180,15 @@ fn with_any_values(command: clap::Command) -> clap::Command {
 }
 
 /// The innermost command that was given one says it.
-fn host(matches: &ArgMatches) -> Option<String> {
+fn host(matches: &ArgMatches) -> Option<Said> {
     let inner = matches.subcommand().and_then(|(_, inner)| host(inner));
-    // A variable that is empty is one that isn't set.
-    let unset = |said: &String| said.is_empty() && matches.value_source(HOST) == Some(ValueSource::EnvVariable);
-    inner.or_else(|| matches.try_get_one::<String>(HOST).ok().flatten().filter(|said| !unset(said)).cloned())
+    inner.or_else(|| {
+        let host = matches.try_get_one::<String>(HOST).ok().flatten()?.clone();
+        let of_environment = matches.value_source(HOST) == Some(ValueSource::EnvVariable);
+        let by = if of_environment { "PEER_HOST" } else { "--host" };
+        // A variable that is empty is one that isn't set.
+        (!of_environment || !host.is_empty()).then_some(Said { host, by })
+    })
 }
 
 #[cfg(test)]
@@ -191,7 +196,8 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<(Cli, Option<String>), clap::Error> {
-        parse(line.split_whitespace().map(OsString::from))
+        let (cli, host) = parse(line.split_whitespace().map(OsString::from))?;
+        Ok((cli, host.map(|said| said.host)))
     }
 
     #[test]

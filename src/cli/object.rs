@@ -1,7 +1,7 @@
 //! `peer secret` and `peer config`: docker's commands with docker's flags and tables, and `update`, which docker hasn't:
 //! new content, to which the services that use it are rolled by their update policy.
 
-use super::client::{Client, escaped, with_query};
+use super::client::{Client, escaped, no_such, with_query};
 use super::console::Console;
 use super::error::CliError;
 use super::go::{ago, long_time};
@@ -260,8 +260,7 @@ async fn inspect(kind: Kind, args: &Inspect, client: &Client, console: &mut Cons
 }
 
 fn missing(kind: Kind, name: &str) -> CliError {
-    let noun = kind.noun();
-    CliError::new(format!("no such {noun}: {name}")).hint(format!("see what there is with: peer {noun} ls"))
+    no_such(kind.noun(), name)
 }
 
 fn labels(object: &Value) -> String {

@@ -6,7 +6,10 @@ use super::error::CliError;
 use super::log::{LogArgs, log_to_stderr};
 use super::service::pair;
 use crate::model::node::Availability;
-use crate::shell::agent::{Dashboard, Ended, EngineChoice, Join, MeshChoice, MeshTransport, StartError, StartOptions};
+use crate::shell::agent::{
+    Before, Dashboard, Ended, EngineChoice, Join, MeshChoice, MeshTransport, StartError, StartOptions,
+};
+use crate::shell::identity::{BadToken, DataDirError, Token};
 use clap::Args;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -94,11 +97,19 @@ pub fn start(args: StartArgs) -> Result<(), CliError> {
     let publish_on = args.publish_on()?;
     let (until_eof, trace_file) = (args.until_eof, args.trace_file.clone());
     log_to_stderr(&args.log, "info");
-    let mut config = options.settle().map_err(failed)?;
-    config.publish_on = publish_on.unwrap_or(config.publish_on);
-    config.trace_file = trace_file;
+    let before = Before::of(&options.data_dir);
     let orphaned = async move { if until_eof { stdin_ends().await } else { std::future::pending().await } };
-    over(runtime()?.block_on(crate::shell::agent::run(config, orphaned)).map_err(failed)?)
+    let ended = runtime()?.block_on(async {
+        let mut config = options.settle()?;
+        config.publish_on = publish_on.unwrap_or(config.publish_on);
+        config.trace_file = trace_file;
+        before.check_engine(&config).await?;
+        crate::shell::agent::run(config, orphaned).await
+    });
+    if ended.is_err() {
+        before.undo();
+    }
+    over(ended.map_err(failed)?)
 }
 
 fn over(ended: Ended) -> Result<(), CliError> {
@@ -132,9 +143,11 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 /// The whole chain of causes in one line.
 pub fn failed(error: anyhow::Error) -> CliError {
     let failed = CliError::new(format!("{error:#}"));
-    match error.downcast_ref::<StartError>() {
-        Some(error) => failed.hint(error.hint),
-        None => failed,
+    match (error.downcast_ref::<StartError>(), error.downcast_ref::<DataDirError>()) {
+        (Some(error), _) => failed.hint(error.hint),
+        (None, Some(DataDirError::Io { .. })) => CliError::new(format!("--data-dir: {error:#}"))
+            .hint("want a directory that this user can write: --data-dir DIR (or run it as root)"),
+        _ => failed,
     }
 }
 
@@ -226,14 +239,11 @@ impl StartArgs {
         let token = text.trim();
         let hint = "show it on any node of the cluster with: peer token";
         // The token itself stays out of messages and logs.
-        match () {
-            () if token.starts_with("SWMTKN-") => {
-                Err(CliError::misuse(format!("{flag}: this is a token of Docker Swarm")).hint(hint))
-            }
-            () if !token.starts_with("PEERTKN-") => {
-                Err(CliError::misuse(format!("{flag}: this is no join token")).hint(hint))
-            }
-            () => Ok(Some(token.to_owned())),
+        match Token::parse(token) {
+            Ok(_) => Ok(Some(token.to_owned())),
+            // The hint would lead to the same token.
+            Err(error @ BadToken::Version(_)) => Err(CliError::misuse(format!("{flag}: {error}"))),
+            Err(error) => Err(CliError::misuse(format!("{flag}: {error}")).hint(hint)),
         }
     }
 }
@@ -256,7 +266,7 @@ fn absolute(flag: &str, path: &Path) -> Result<PathBuf, CliError> {
 
 fn socket_path(text: &str) -> Result<PathBuf, CliError> {
     if text.contains("://") {
-        return socket_of(text).map_err(|_| wrong("--socket", text, "want the path of a unix socket"));
+        return socket_of("--socket", text).map_err(|_| wrong("--socket", text, "want the path of a unix socket"));
     }
     absolute("--socket", Path::new(text))
 }
@@ -387,6 +397,13 @@ mod tests {
         start: StartArgs,
     }
 
+    const TOKEN: &str = "PEERTKN-1-00000000000000000000000000000000000000000000000000-0000000000000000000000000";
+
+    /// With the token in its place.
+    fn with_token(line: &str) -> String {
+        line.replace("TOKEN", TOKEN)
+    }
+
     fn around() -> Surroundings {
         Surroundings { data_dir: "/var/lib/peer".into(), token: None, socket: |dir| dir.join("peer.sock") }
     }
@@ -396,7 +413,7 @@ mod tests {
     }
 
     fn options_in(around: &Surroundings, line: &str) -> Result<StartOptions, CliError> {
-        let args = args(line);
+        let args = args(&with_token(line));
         args.publish_on().and_then(|_| args.options(around))
     }
 
@@ -416,13 +433,13 @@ mod tests {
 
     #[test]
     fn everything_can_be_said() {
-        let line = "--join 10.0.0.1:7400 --token PEERTKN-1-a-b --advertise-addr 10.0.0.2 --listen-addr 10.0.0.2:7401 \
+        let line = "--join 10.0.0.1:7400 --token TOKEN --advertise-addr 10.0.0.2 --listen-addr 10.0.0.2:7401 \
              --data-dir /tmp/p --engine demo --socket /tmp/p.sock --hostname n2 --label zone=east --label ssd \
              --availability drain --publish-addr 127.0.0.1 --mesh kernel --mesh-transport quic";
         assert_eq!(args(line).publish_on().unwrap(), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         let options = options(line).unwrap();
         let join = options.join.unwrap();
-        assert_eq!((join.host.as_str(), join.token.as_str()), ("10.0.0.1:7400", "PEERTKN-1-a-b"));
+        assert_eq!((join.host.as_str(), join.token.as_str()), ("10.0.0.1:7400", TOKEN));
         assert_eq!(options.advertise, Some(("10.0.0.2".parse().unwrap(), None)));
         assert_eq!(options.listen, Some("10.0.0.2:7401".parse().unwrap()));
         assert_eq!(options.engine, Some(EngineChoice::Demo));
@@ -467,13 +484,14 @@ mod tests {
             ("--mesh ipvs", "--mesh"),
             ("--mesh-transport tcp", "--mesh-transport"),
             ("--socket tcp://x", "--socket"),
-            ("--join http://x --token PEERTKN-1-a-b", "--join"),
-            ("--join host:99999 --token PEERTKN-1-a-b", "--join"),
-            ("--join host:0 --token PEERTKN-1-a-b", "--join"),
+            ("--join http://x --token TOKEN", "--join"),
+            ("--join host:99999 --token TOKEN", "--join"),
+            ("--join host:0 --token TOKEN", "--join"),
             ("--join host", "--join"),
-            ("--token PEERTKN-1-a-b", "--token"),
+            ("--token TOKEN", "--token"),
             ("--join host --token SWMTKN-1-a-b", "--token"),
             ("--join host --token hunter2", "--token"),
+            ("--join host --token PEERTKN-1-hunter2", "--token: the token is cut short"),
         ] {
             let error = options(line).unwrap_err();
             assert!(error.message().starts_with(flag), "{line}: {error}");
@@ -486,11 +504,11 @@ mod tests {
     fn the_token_may_come_from_a_file_or_the_environment() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
-        std::fs::write(&file, "PEERTKN-1-a-file\n").unwrap();
+        std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
         let line = format!("--join host --token-file {}", file.display());
-        assert_eq!(options(&line).unwrap().join.unwrap().token, "PEERTKN-1-a-file");
-        let around = Surroundings { token: Some("PEERTKN-1-a-env".to_owned()), ..around() };
-        assert_eq!(options_in(&around, "--join host").unwrap().join.unwrap().token, "PEERTKN-1-a-env");
+        assert_eq!(options(&line).unwrap().join.unwrap().token, TOKEN);
+        let around = Surroundings { token: Some(TOKEN.to_owned()), ..around() };
+        assert_eq!(options_in(&around, "--join host").unwrap().join.unwrap().token, TOKEN);
         assert!(
             options_in(&around, "").unwrap().join.is_none(),
             "a token that lies about in the environment is no mistake"

@@ -6,6 +6,7 @@ use super::error::CliError;
 use super::go::{ago, capital};
 use super::json::{items, list, number, text};
 use super::list::{self as listing, ListArgs, Row, short};
+use super::reason;
 use super::service::image::familiar;
 use super::table::natural;
 use clap::Args;
@@ -24,7 +25,8 @@ pub struct TaskArgs {
 
 const HEADER: [&str; 8] = ["ID", "NAME", "IMAGE", "NODE", "DESIRED STATE", "CURRENT STATE", "ERROR", "PORTS"];
 const FIELDS: [&str; 8] = ["ID", "Name", "Image", "Node", "DesiredState", "CurrentState", "Error", "Ports"];
-const MAX_ERROR_CHARS: usize = 30;
+/// Docker's 30 end before most reasons do.
+const MAX_ERROR_CHARS: usize = 50;
 
 /// The tasks of these services, or on these nodes: `key` says which.
 pub async fn show(
@@ -95,13 +97,7 @@ fn row(task: &Value, name: String, node: String, no_trunc: bool, now: Timestamp)
 }
 
 fn error(task: &Value, no_trunc: bool) -> String {
-    let error = text(task, "/Status/Err").replace('\n', " ");
-    let shown = match error.char_indices().nth(MAX_ERROR_CHARS - 1) {
-        Some((end, last)) if !no_trunc && end + last.len_utf8() < error.len() => {
-            format!("{}…", error.get(..end).unwrap_or_default())
-        }
-        _ => error,
-    };
+    let shown = reason::short(text(task, "/Status/Err"), if no_trunc { usize::MAX } else { MAX_ERROR_CHARS });
     if shown.is_empty() { shown } else { format!("\"{shown}\"") }
 }
 
@@ -147,8 +143,8 @@ mod tests {
         let task = |err: &str| serde_json::json!({ "Status": { "Err": err } });
         assert_eq!(error(&task(""), false), "");
         assert_eq!(error(&task("no suitable node"), false), "\"no suitable node\"");
-        let long = "starting container failed: no such file";
-        assert_eq!(error(&task(long), false), "\"starting container failed: no…\"");
+        let long = "pull access denied for shop/web, repository does not exist or may require 'docker login'";
+        assert_eq!(error(&task(long), false), "\"image not found, or no access to it\"");
         assert_eq!(error(&task(long), true), format!("\"{long}\""));
     }
 }

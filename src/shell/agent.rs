@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod first;
+mod fresh;
 mod options;
 mod plane;
 mod remote;
@@ -10,6 +11,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
+pub use fresh::{Before, answers};
 pub use options::{AgentConfig, Dashboard, EngineChoice, Join, MeshChoice, MeshTransport, StartOptions};
 pub use run::run;
 

@@ -13,12 +13,14 @@ use super::start::{failed, runtime};
 use crate::shell::demo::greeter::{self, Greeter};
 use clap::Args;
 use stage::Stage;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 const MAX_NODES: u16 = 50;
+const MAX_PACE_S: u16 = 600;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,10 +38,10 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct DemoArgs {
     /// How many nodes
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_NODES)))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = |text: &str| number(text, 1..=MAX_NODES))]
     nodes: u16,
     /// The port on which every node answers for the greeters
-    #[arg(long, value_name = "PORT", default_value_t = 9000, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", default_value_t = 9000, value_parser = |text: &str| number(text, 1..=u16::MAX))]
     port: u16,
     /// What runs the greeters: the Docker Engine behind a socket, the built-in engine (demo), or auto: Docker if it can
     #[arg(long, value_name = "auto|demo|unix:///PATH", default_value = "auto")]
@@ -51,7 +53,7 @@ pub struct DemoArgs {
     #[arg(long, conflicts_with = "tour")]
     chaos: bool,
     /// Seconds between steps of the tour; between faults about twice as many
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(0..=600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = |text: &str| number(text, 0..=MAX_PACE_S))]
     pace: u16,
 }
 
@@ -60,6 +62,11 @@ enum Engine {
     Auto,
     BuiltIn,
     Docker(PathBuf),
+}
+
+fn number(text: &str, range: RangeInclusive<u16>) -> Result<u16, String> {
+    let wanted = || format!("want a whole number from {} to {}", range.start(), range.end());
+    text.parse().ok().filter(|number| range.contains(number)).ok_or_else(wanted)
 }
 
 impl DemoArgs {
@@ -163,6 +170,14 @@ pub fn greet(args: &GreeterArgs) -> Result<(), CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_out_of_range_is_told_the_range() {
+        for bad in ["x", "0", "51", "-1", ""] {
+            assert_eq!(number(bad, 1..=MAX_NODES), Err("want a whole number from 1 to 50".to_owned()), "{bad}");
+        }
+        assert_eq!(number("50", 1..=MAX_NODES), Ok(50));
+    }
 
     #[test]
     fn engines_are_parsed() {

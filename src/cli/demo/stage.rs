@@ -4,7 +4,9 @@ use super::chaos::Chaos;
 use super::node::{Ended, Node};
 use super::tour::{Tour, kill};
 use super::{DemoArgs, Engine};
+use crate::cli::client::Client;
 use crate::cli::json::{items, text};
+use crate::shell::agent::answers;
 use crate::shell::demo::image::{self, DemoDocker};
 use crate::shell::demo::{address, tempfile_dir};
 use anyhow::{Context, bail, ensure};
@@ -81,6 +83,7 @@ impl Stage {
         match choice {
             Engine::BuiltIn => println!("Using the engine built into peer: its containers are only played."),
             Engine::Docker(socket) => {
+                answers(socket).await?;
                 self.use_docker(socket).await.with_context(|| format!("--engine {}", socket.display()))?;
             }
             Engine::Auto => {
@@ -155,6 +158,10 @@ impl Stage {
 
     pub fn host(&self) -> anyhow::Result<String> {
         Ok(format!("unix://{}", self.nodes.first().context("no node")?.socket().display()))
+    }
+
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Ok(self.nodes.first().context("no node")?.client())
     }
 
     pub fn image(&self, tag: &str) -> String {

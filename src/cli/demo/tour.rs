@@ -1,6 +1,9 @@
 //! `peer demo --tour`: the story told by itself, with the commands that anybody would type and a line on each.
 
 use super::stage::{SERVICE, Stage};
+use crate::cli::CliError;
+use crate::cli::client::Client;
+use crate::cli::json::{items, text};
 use anyhow::{Context, ensure};
 use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
@@ -11,15 +14,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// A greeting that takes longer has failed.
 const GREETING_LIMIT: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const BETWEEN_GREETINGS: Duration = Duration::from_millis(20);
 
 /// All that the story needs of the stage, so that the stage can watch its nodes meanwhile.
 pub struct Tour {
     host: String,
+    client: Client,
     pace: Duration,
     images: [String; 2],
     /// The last node, to be drained.
@@ -37,6 +42,7 @@ impl Tour {
         let [first, last] = stage.ends()?;
         Ok(Self {
             host: stage.host()?,
+            client: stage.client()?,
             pace,
             images: [stage.image("2"), stage.image("bad")],
             last: last.0,
@@ -76,6 +82,7 @@ impl Tour {
             ))
             .await;
             self.kills.send(()).context("the stage has gone")?;
+            self.down(name).await?;
             self.rest().await;
             self.peer(&["node", "ls"]).await?;
             sleep(away).await;
@@ -83,6 +90,19 @@ impl Tour {
         self.peer(&["service", "ls"]).await?;
         println!("\nThat was the tour. The cluster goes on: try it yourself. Ctrl-C ends the demo and cleans up.");
         Ok(())
+    }
+
+    /// Until the others take the node for dead, so that what is shown next shows it; or until it returns, if they are slow.
+    async fn down(&self, name: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + self.away;
+        loop {
+            let nodes = self.client.get("/nodes").await.map_err(CliError::from)?;
+            let mut nodes = items(&nodes).iter().filter(|node| text(node, "/Description/Hostname") == name);
+            if nodes.any(|node| text(node, "/Status/State") == "down") || Instant::now() >= deadline {
+                return Ok(());
+            }
+            sleep(LOOK_AGAIN).await;
+        }
     }
 
     async fn rest(&self) {

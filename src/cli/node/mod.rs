@@ -2,7 +2,7 @@
 
 mod inspect;
 
-use super::client::{Answer, Client, escaped, with_query};
+use super::client::{Answer, Client, escaped, no_such, with_query};
 use super::console::Console;
 use super::error::CliError;
 use super::go::capital;
@@ -174,7 +174,7 @@ async fn ps(args: &Ps, client: &Client, console: &mut Console) -> Result<(), Cli
 }
 
 fn missing(node: &str) -> CliError {
-    CliError::new(format!("no such node: {node}")).hint("see what there is with: peer node ls")
+    no_such("node", node)
 }
 
 impl Update {

@@ -20,6 +20,7 @@ use tally::Tally;
 pub const POLL: Duration = Duration::from_millis(150);
 /// An agent that is being restarted is back by then.
 const PATIENCE: Duration = Duration::from_secs(20);
+const HINT: &str = "hint";
 const DEFAULT_MONITOR: Duration = Duration::from_secs(5);
 
 pub struct Wait<'a> {
@@ -74,6 +75,9 @@ async fn follow_all(waits: &[Wait<'_>], quiet: bool, client: &Client, console: &
                 None => follow.screen.summary(),
             };
             screen.set(follow.wait.shown, &line, None);
+            if follow.troubled {
+                screen.set(HINT, &leave_safely(follow.wait.shown), None);
+            }
         }
         screen.draw(console)?;
         tokio::time::sleep(POLL).await;
@@ -88,11 +92,19 @@ struct Follow<'a> {
     /// Since when as many run as should, by our clock.
     converged: Option<Instant>,
     looks: usize,
+    /// It may not converge by itself: who waits has been told what else there is to do.
+    troubled: bool,
     /// Why the update is being rolled back.
     rolled_back: Option<String>,
     heard: Instant,
     /// What of its published ports can't be opened, and where.
     blocked: Vec<String>,
+}
+
+fn leave_safely(shown: &str) -> String {
+    format!(
+        "Ctrl-C ends only this wait, the cluster goes on (with -d nobody waits); whole reasons: peer service ps --no-trunc {shown}"
+    )
 }
 
 /// What one look at the service led to.
@@ -123,7 +135,7 @@ impl<'a> Follow<'a> {
     fn new(wait: &'a Wait<'a>, client: &'a Client) -> Self {
         let screen = Screen::new(wait.quiet);
         let (heard, blocked) = (Instant::now(), Vec::new());
-        Self { wait, client, screen, converged: None, looks: 0, rolled_back: None, heard, blocked }
+        Self { wait, client, screen, converged: None, looks: 0, troubled: false, rolled_back: None, heard, blocked }
     }
 
     async fn run(&mut self, console: &mut Console) -> Result<(), CliError> {
@@ -164,10 +176,14 @@ impl<'a> Follow<'a> {
         let rolling_back = state.starts_with("rollback");
         let tally = Tally::of(&service, &tasks, &nodes);
         tally.show(&mut self.screen, rolling_back);
+        if tally.is_troubled() && !self.troubled {
+            self.troubled = true;
+            self.screen.set(HINT, &leave_safely(self.wait.shown), None);
+        }
         if let Some(why) = tally.failure() {
             self.screen.draw(console)?;
             let hint = format!(
-                "see what failed with: peer service ps {}; again with: peer service update --force {0}",
+                "see what failed with: peer service ps --no-trunc {}; again with: peer service update --force {0}",
                 self.wait.shown
             );
             return Err(CliError::new(format!("job failed: {why}")).hint(hint).into());
@@ -186,10 +202,11 @@ impl<'a> Follow<'a> {
     fn judge(&mut self, state: &str, message: &str) -> Result<(), CliError> {
         let shown = self.wait.shown;
         match state {
-            "paused" => Err(CliError::new(format!("service update paused: {message}"))
-                .hint(format!("see why with: peer service ps {shown}; go back with: peer service rollback {shown}"))),
+            "paused" => Err(CliError::new(format!("service update paused: {message}")).hint(format!(
+                "see why with: peer service ps --no-trunc {shown}; go back with: peer service rollback {shown}"
+            ))),
             "rollback_paused" => Err(CliError::new(format!("service rollback paused: {message}"))
-                .hint(format!("see why with: peer service ps {shown}"))),
+                .hint(format!("see why with: peer service ps --no-trunc {shown}"))),
             "rollback_started" | "rollback_completed" if self.wait.doing == Doing::Deploying => {
                 if self.rolled_back.is_none() {
                     // A rollback may be over before we look; then the message tells its end and not its reason.
@@ -240,7 +257,7 @@ impl<'a> Follow<'a> {
         match &self.rolled_back {
             None => Ok(()),
             Some(why) => Err(CliError::new(format!("service update rolled back: {why}"))
-                .hint(format!("see what failed with: peer service ps {}", self.wait.shown))),
+                .hint(format!("see what failed with: peer service ps --no-trunc {}", self.wait.shown))),
         }
     }
 }

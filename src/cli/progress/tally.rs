@@ -2,6 +2,7 @@
 
 use super::screen::Screen;
 use crate::cli::json::{flag, is_there, items, number, text};
+use crate::cli::reason;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 /// Beyond it only the overall numbers are shown.
 const MAX_LINES: usize = 20;
+/// One line of a narrow terminal.
 const MAX_ERROR_CHARS: usize = 70;
 const RUNNING: u64 = 9;
 const COMPLETE: u64 = 10;
@@ -129,6 +131,11 @@ impl<'a> Tally<'a> {
         running.map(|(_, task)| super::ran_for(task, now)).min().unwrap_or_default()
     }
 
+    /// Some task isn't where it should be, for a reason that may last.
+    pub fn is_troubled(&self) -> bool {
+        !self.converged() && self.lines.iter().any(|(_, task)| !text(task, "/Status/Err").is_empty())
+    }
+
     pub fn show(&self, screen: &mut Screen, rolling_back: bool) {
         let Some(wanted) = self.wanted else {
             return screen.set("overall progress", "waiting for new tasks", None);
@@ -149,7 +156,7 @@ impl<'a> Tally<'a> {
         for (name, task) in self.lines.iter().take(wanted) {
             let (error, state) = (text(task, "/Status/Err"), text(task, "/Status/State"));
             if !error.is_empty() {
-                screen.set(name, &short(error), None);
+                screen.set(name, &reason::short(error, MAX_ERROR_CHARS), None);
             } else if rank(text(task, "/DesiredState")) <= end && rank(state) <= end {
                 screen.set(name, &format!("{state:<9}"), Some((rank(state), end)));
             }
@@ -173,15 +180,6 @@ fn put_if_better<'a, K: Ord>(chosen: &mut BTreeMap<K, &'a Value>, key: K, task: 
 
 fn runs(task: &Value) -> bool {
     text(task, "/Status/State") == "running" && rank(text(task, "/DesiredState")) <= RUNNING
-}
-
-/// One line of a narrow terminal.
-fn short(error: &str) -> String {
-    let line = error.replace('\n', " ");
-    match line.char_indices().nth(MAX_ERROR_CHARS) {
-        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
-        None => line,
-    }
 }
 
 /// The ids of the tasks that count.

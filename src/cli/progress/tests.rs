@@ -133,7 +133,7 @@ async fn a_paused_update_is_a_failure() {
     let error = result.unwrap_err();
     assert_eq!(error.message(), "service update paused: update paused due to failure or early termination of task t1");
     assert_eq!(error.code(), 1);
-    assert!(error.hint_text().unwrap().contains("peer service ps web"));
+    assert!(error.hint_text().unwrap().contains("peer service ps --no-trunc web"));
 }
 
 #[tokio::test]
@@ -269,4 +269,29 @@ async fn a_job_that_can_not_end_with_success_fails_once_the_rest_has_ended() {
     let (result, _) = followed(&agent, Doing::Deploying).await;
     let error = result.unwrap_err().to_string();
     assert!(error.contains("job failed: 1 out of 3 tasks failed for good: task: non-zero exit (3)"), "{error}");
+}
+
+/// An image that nobody has, a constraint that no node meets: it may never end, and that isn't an error.
+#[tokio::test]
+async fn who_waits_for_what_may_never_come_is_told_that_nothing_is_lost_by_leaving() {
+    let mut polls = 0;
+    let agent = FakeAgent::start(move |request: Asked| match request.path.split('?').next().unwrap() {
+        "/services/abc" => {
+            polls += 1;
+            (200, scene(&[]).service())
+        }
+        "/tasks" => {
+            let (state, why) = if polls < 4 { ("pending", "no suitable node") } else { ("running", "") };
+            let task = |slot: u64| {
+                json!({ "Slot": slot, "NodeID": "", "DesiredState": "running",
+                "Status": { "State": state, "Err": why, "Timestamp": "2026-11-22T20:35:30Z" } })
+            };
+            (200, json!([task(1), task(2)]))
+        }
+        _ => (200, json!([])),
+    });
+    let (result, out) = followed(&agent, Doing::Deploying).await;
+    assert_eq!(result, Ok(()));
+    let hints: Vec<&str> = out.lines().filter(|line| line.starts_with("hint: ")).collect();
+    assert!(matches!(hints[..], [hint] if hint.contains("Ctrl-C") && hint.contains("--no-trunc web")), "{out}");
 }

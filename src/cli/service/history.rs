@@ -1,6 +1,7 @@
 //! `peer service history`: the revisions that a rollback can go back to.
 
 use super::image::familiar;
+use super::path;
 use crate::cli::client::{Client, escaped};
 use crate::cli::console::Console;
 use crate::cli::error::CliError;
@@ -34,11 +35,30 @@ pub async fn history(args: &History, client: &Client, console: &mut Console) -> 
     let answer = client.get(&format!("/peer/services/{}/history", escaped(&args.service))).await?;
     let mut revisions: Vec<&Value> = items(&answer).iter().collect();
     revisions.sort_by_key(|revision| std::cmp::Reverse(number(revision, "/Number")));
-    let rows = revisions.iter().map(|revision| row(revision, args.list.no_trunc, console.now())).collect();
+    let rollout = match client.get(&path(&args.service)).await {
+        Ok(service) => in_words(text(&service, "/UpdateStatus/State")),
+        // Removed just now: its revisions are worth showing all the same.
+        Err(error) if error.is_not_found() => "",
+        Err(error) => return Err(error.into()),
+    };
+    let rows = revisions.iter().map(|revision| row(revision, rollout, args.list.no_trunc, console.now())).collect();
     list::show(&args.list, &HEADER, rows, console)
 }
 
-fn row(revision: &Value, no_trunc: bool, now: Timestamp) -> Row {
+/// How the current revision came to be in force, where that is more than an update that ended well. (Of earlier rollouts
+/// the agent keeps nothing.)
+fn in_words(state: &str) -> &'static str {
+    match state {
+        "updating" => "rolling out",
+        "paused" => "its update is paused",
+        "rollback_started" => "being rolled back to",
+        "rollback_paused" => "the rollback to it is paused",
+        "rollback_completed" => "rolled back to",
+        _ => "",
+    }
+}
+
+fn row(revision: &Value, rollout: &str, no_trunc: bool, now: Timestamp) -> Row {
     let number_text = number(revision, "/Number").to_string();
     let image = text(revision, "/Spec/TaskTemplate/ContainerSpec/Image");
     let image = if no_trunc { image.to_owned() } else { familiar(image) };
@@ -50,11 +70,9 @@ fn row(revision: &Value, no_trunc: bool, now: Timestamp) -> Row {
         }
         None => "1".to_owned(),
     };
-    let note = match (flag(revision, "/Current"), text(revision, "/Note")) {
-        (true, "") => "current".to_owned(),
-        (true, note) => format!("current, {note}"),
-        (false, note) => note.to_owned(),
-    };
+    let (current, rollout) = if flag(revision, "/Current") { ("current", rollout) } else { ("", "") };
+    let notes = [current, rollout, text(revision, "/Note")].into_iter().filter(|note| !note.is_empty());
+    let note = notes.collect::<Vec<_>>().join(", ");
     let created = go::ago(text(revision, "/CreatedAt"), now);
     Row::new(number_text.clone(), &FIELDS, vec![number_text, image, replicas, created, note])
 }
@@ -68,6 +86,9 @@ mod tests {
     #[tokio::test]
     async fn the_newest_stands_first_and_the_current_is_marked() {
         let agent = FakeAgent::start(|request| {
+            if request.path == "/services/web" {
+                return (200, json!({ "UpdateStatus": { "State": "rollback_completed" } }));
+            }
             assert_eq!(request.path, "/peer/services/web/history");
             let revision = |number: u64, image: &str, current: bool| {
                 json!({ "Number": number, "Current": current, "CreatedAt": "2026-11-22T20:35:30Z", "Author": "n",
@@ -83,7 +104,7 @@ mod tests {
             out.text(),
             "REVISION   IMAGE     REPLICAS   CREATED         NOTE\n\
              2          web:2     3          2 minutes ago   \n\
-             1          web:1     3          2 minutes ago   current\n"
+             1          web:1     3          2 minutes ago   current, rolled back to\n"
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use super::path;
 use super::ports::options_of;
-use crate::cli::client::{Client, with_query};
+use crate::cli::client::{Client, no_such, with_query};
 use crate::cli::console::Console;
 use crate::cli::error::CliError;
 use crate::cli::go;
@@ -40,10 +40,7 @@ pub async fn inspect(args: &Inspect, client: &Client, console: &mut Console) -> 
         match client.get_text(&with_query(&path(service), &[("insertDefaults", "true")])).await {
             Ok(text) => found.push(text),
             Err(error) if error.is_not_found() => {
-                failed.push(
-                    CliError::new(format!("no such service: {service}"))
-                        .hint("see what there is with: peer service ls"),
-                );
+                failed.push(no_such("service", service));
             }
             Err(error) => return Err(error.into()),
         }

@@ -3,6 +3,7 @@
 mod create;
 pub mod csv;
 mod edit;
+mod flags;
 mod history;
 pub mod image;
 mod inspect;
@@ -19,13 +20,14 @@ pub mod values;
 pub use inspect::{Shape, show};
 pub use values::pair;
 
-use super::client::{Answer, Client, escaped, with_query};
+use super::client::{Answer, Client, escaped, no_such, with_query};
 use super::console::Console;
 use super::error::CliError;
 use super::json::{Object, child, index, into_object, put, text, texts};
 use super::progress::{self, Doing};
 use super::tasks;
 use clap::{Args, Subcommand};
+use flags::By;
 use serde_json::Value;
 use settings::{How, Waiting};
 
@@ -140,7 +142,8 @@ async fn create(args: &create::Create, client: &Client, console: &mut Console) -
     let mut spec = args.spec()?;
     args.refs.apply(&mut spec, client).await?;
     let image = resolve_image(&mut spec, &args.settings.how, client).await?;
-    let answer = client.post_with("/services/create", Some(&Value::Object(spec)), image.auth.as_deref()).await?;
+    let answer = client.post_with("/services/create", Some(&Value::Object(spec)), image.auth.as_deref()).await;
+    let answer = flags::warned(answer.map_err(|error| flags::refused(error, By::Create))?, By::Create);
     image.tell(console);
     let held = tell_warnings(&answer, console);
     let id = text(&answer, "/ID").to_owned();
@@ -202,6 +205,7 @@ async fn update(args: &edit::Update, client: &Client, console: &mut Console) -> 
     let mut image = Resolved::default();
     for attempt in 1.. {
         let (service, mut spec) = read(&args.service, client).await?;
+        let before = spec.clone();
         args.edit(&mut spec)?;
         args.refs.apply(&mut spec, client).await?;
         if args.image.is_some() {
@@ -216,6 +220,11 @@ async fn update(args: &edit::Update, client: &Client, console: &mut Console) -> 
             let name = text(&Value::Object(spec.clone()), "/TaskTemplate/ContainerSpec/Image").to_owned();
             image.auth = image::stored_auth(&name)?;
         }
+        let unchanged = same(&before, &spec);
+        if unchanged {
+            spec = before;
+        }
+        let unchanged = unchanged && image.auth.is_none();
         let version = index(&service);
         let mut parameters = vec![("version", version.as_str())];
         if args.settings.how.with_registry_auth != Some(true) {
@@ -225,9 +234,15 @@ async fn update(args: &edit::Update, client: &Client, console: &mut Console) -> 
         match client.post_with(&path, Some(&Value::Object(spec)), image.auth.as_deref()).await {
             Err(error) if error.is_out_of_sequence() && attempt < ATTEMPTS => {}
             answer => {
-                let answer = answer?;
+                let answer = answer.map_err(|error| flags::refused(error, By::Update))?;
                 image.tell(console);
-                let held = tell_warnings(&answer, console);
+                let held = tell_warnings(&flags::warned(answer, By::Update), console);
+                if unchanged {
+                    let service = &args.service;
+                    console.note(&format!(
+                        "nothing to change: no flag asks for anything that {service} hasn't got already"
+                    ));
+                }
                 console.line(&args.service)?;
                 let id = text(&service, "/ID");
                 return wait(id, &args.service, Doing::Deploying, args.settings.how.waiting, held, client, console)
@@ -236,6 +251,27 @@ async fn update(args: &edit::Update, client: &Client, console: &mut Console) -> 
         }
     }
     Ok(())
+}
+
+/// What is empty is as good as not there.
+fn same(a: &Object, b: &Object) -> bool {
+    fn bare(object: &Object) -> Object {
+        let bare = |value: &Value| match value {
+            Value::Object(object) => Value::Object(bare(object)),
+            value => value.clone(),
+        };
+        let kept = object.iter().map(|(key, value)| (key.clone(), bare(value)));
+        kept.filter(|(_, value)| !is_empty(value)).collect()
+    }
+    fn is_empty(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::Object(object) => object.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            _ => false,
+        }
+    }
+    bare(a) == bare(b)
 }
 
 fn copy_image(from: &Object, to: &mut Object) {
@@ -382,10 +418,7 @@ async fn ps(args: &Ps, client: &Client, console: &mut Console) -> Result<(), Cli
         match client.get(&path(service)).await {
             Ok(found) => ids.push(text(&found, "/ID").to_owned()),
             Err(error) if error.is_not_found() => {
-                failed.push(
-                    CliError::new(format!("no such service: {service}"))
-                        .hint("see what there is with: peer service ls"),
-                );
+                failed.push(no_such("service", service));
             }
             Err(error) => return Err(error.into()),
         }

@@ -75,7 +75,11 @@ fn option(mount: &mut Object, key: &str, value: Option<&str>) -> Result<(), Stri
                 u32::from_str_radix(needed()?, 8).map_err(|_| "tmpfs-mode: want an octal mode, as 1777".to_owned())?;
             put(child(mount, "TmpfsOptions"), "Mode", mode);
         }
-        _ => return Err(format!("unknown field {key:?}")),
+        _ => {
+            return Err(format!(
+                "unknown field {key:?}: want type, source, target, readonly or another of docker's fields, as type=bind,source=/srv,target=/data"
+            ));
+        }
     }
     Ok(())
 }
@@ -155,7 +159,8 @@ mod tests {
             ("source=data", "target is missing"),
             ("type=npipe,target=/x", "invalid type"),
             ("type=tmpfs,target=/x,volume-nocopy", "volume-*"),
-            ("target=/x,colour=red", "unknown field"),
+            ("target=/x,colour=red", "unknown field \"colour\": want type, source, target"),
+            ("garbage", "as type=bind,source=/srv,target=/data"),
             ("target=/x,readonly=perhaps", "readonly"),
             ("target", "want target=VALUE"),
         ] {

@@ -108,11 +108,8 @@ fn number_of(what: &str, text: &str) -> Result<u16, String> {
 
 fn range(text: &str) -> Result<std::ops::RangeInclusive<u16>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let number = |text: &str| {
-        number_of("", text)
-            .map_err(|why| why.replace("  ", " "))
-            .and_then(|port| if port == 0 { Err("invalid port \"0\"".to_owned()) } else { Ok(port) })
-    };
+    let wanted = |text: &str| format!("invalid port {text:?}: want a number from 1 to 65535");
+    let number = |text: &str| text.parse().ok().filter(|port: &u16| *port > 0).ok_or_else(|| wanted(text));
     let (first, last) = (number(first)?, number(last)?);
     if first > last {
         return Err(format!("invalid range {text:?}: it ends before it begins"));

@@ -228,7 +228,7 @@ async fn id_of(kind: Kind, name: &str, client: &Client) -> Result<String, CliErr
     // The filter takes what begins like it, too.
     let found = items(&found).iter().find(|object| text(object, "/Spec/Name") == name);
     found.map(|object| text(object, "/ID").to_owned()).ok_or_else(|| {
-        CliError::new(format!("{} not found: {name}", kind.noun))
+        CliError::new(format!("no such {}: {name}", kind.noun))
             .hint(format!("make it with: peer {} create {name} FILE", kind.noun))
     })
 }
@@ -260,7 +260,7 @@ async fn networks(add: &[NetworkFlag], rm: &[String], spec: &mut Object, client:
 async fn network_id(name: &str, client: &Client) -> Result<String, CliError> {
     match client.get(&format!("/networks/{}", escaped(name))).await {
         Ok(found) => Ok(text(&found, "/Id").to_owned()),
-        Err(error) if error.is_not_found() => Err(CliError::new(format!("network {name} not found"))
+        Err(error) if error.is_not_found() => Err(CliError::new(format!("no such network: {name}"))
             .hint(format!("make it with: docker network create -d overlay {name}"))),
         Err(error) => Err(error.into()),
     }

@@ -351,7 +351,7 @@ async fn the_others_are_removed_when_one_is_missing() {
     });
     let (result, out, _) = ran(&agent, &["rm", "rich", "missing", "glob"]).await;
     assert_eq!(out, "rich\nglob\n");
-    assert_eq!(result.unwrap_err().message(), "service missing not found");
+    assert_eq!(result.unwrap_err().message(), "no such service: missing");
 }
 
 /// Knows the secret, config and network of the recorded spec.
@@ -402,9 +402,9 @@ async fn secrets_configs_and_networks_are_named_and_sent_as_docker_sends_them() 
         json!([{ "Target": "h6ep4hweyhmq9vhwvm2kldbkc", "Aliases": ["a", "b"] }])
     );
     for (args, what) in [
-        (["--secret", "missing"], "secret not found: missing"),
-        (["--config", "missing"], "config not found: missing"),
-        (["--network", "missing"], "network missing not found"),
+        (["--secret", "missing"], "no such secret: missing"),
+        (["--config", "missing"], "no such config: missing"),
+        (["--network", "missing"], "no such network: missing"),
     ] {
         let error = referring(&args).await.unwrap_err();
         assert_eq!(error.message(), what);
@@ -479,4 +479,30 @@ async fn logs_are_printed_as_docker_prints_them() {
     );
     let error = ran(&agent, &["logs", "missing"]).await.0.unwrap_err();
     assert_eq!(error.message(), "no such task or service: missing");
+}
+
+#[tokio::test]
+async fn an_update_that_changes_nothing_says_so_and_sends_the_spec_as_it_is() {
+    let agent = FakeAgent::start(|request| match (request.method.as_str(), request.path.as_str()) {
+        ("GET", "/services/web") => {
+            let spec = json!({ "Name": "web", "TaskTemplate": { "ContainerSpec": { "Image": "web:1" } } });
+            (200, json!({ "ID": "abc", "Version": { "Index": 4 }, "Spec": spec }))
+        }
+        ("POST", path) => {
+            assert_eq!(path, "/services/abc/update?registryAuthFrom=spec&version=4");
+            let same =
+                request.body == json!({ "Name": "web", "TaskTemplate": { "ContainerSpec": { "Image": "web:1" } } });
+            let limited = request.body.pointer("/TaskTemplate/Placement/MaxReplicas").is_some();
+            assert!(same || limited, "{}", request.body);
+            (200, json!({ "Warnings": [] }))
+        }
+        other => panic!("{other:?}"),
+    });
+    for flags in [&[][..], &["--env-rm", "NOPE"], &["--publish-rm", "7"]] {
+        let (result, out, err) = ran(&agent, &[&["update", "-d"], flags, &["web"]].concat()).await;
+        assert_eq!((result, out.as_str()), (Ok(()), "web\n"));
+        assert!(err.starts_with("nothing to change: "), "{flags:?}: {err}");
+    }
+    let (_, _, err) = ran(&agent, &["update", "-d", "--replicas-max-per-node", "2", "web"]).await;
+    assert_eq!(err, "");
 }

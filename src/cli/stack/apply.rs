@@ -88,7 +88,7 @@ async fn ensure(
     let (labels, data) = match (&object.content, &found) {
         (None, Some(found)) => return Ok(known(found)),
         (None, None) => {
-            return Err(CliError::new(format!("{noun} not found: {}", object.name))
+            return Err(CliError::new(format!("no such {noun}: {}", object.name))
                 .hint(format!("it is external: make it with: peer {noun} create {} FILE", object.name)));
         }
         (Some(content), _) => (&content.0, STANDARD.encode(&content.1)),

@@ -6,7 +6,7 @@ mod apply;
 mod compose;
 mod diff;
 
-use super::client::{Client, escaped, with_query};
+use super::client::{Client, escaped, no_such, with_query};
 use super::console::Console;
 use super::error::CliError;
 use super::json::{index, items, pairs, text};
@@ -274,7 +274,7 @@ async fn ls(args: &Ls, client: &Client, console: &mut Console) -> Result<(), Cli
 }
 
 fn nothing(stack: &str) -> CliError {
-    CliError::new(format!("nothing found in stack: {stack}")).hint("see what there is with: peer stack ls")
+    no_such("stack", stack)
 }
 
 async fn ps(args: &Ps, client: &Client, console: &mut Console) -> Result<(), CliError> {
@@ -350,7 +350,7 @@ async fn rm(args: &Rm, client: &Client, console: &mut Console) -> Result<(), Cli
             }
         }
         if !found {
-            failed.push(CliError::new(format!("nothing found in stack: {stack}")));
+            failed.push(nothing(stack));
         }
     }
     one_error(failed)

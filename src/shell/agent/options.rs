@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-const SETTINGS_FILE: &str = "settings.json";
+pub(super) const SETTINGS_FILE: &str = "settings.json";
 const SETTINGS_VERSION: u32 = 1;
 
 /// Everything settled.
@@ -233,10 +233,10 @@ fn machine_name() -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn options(dir: &std::path::Path) -> StartOptions {
+    pub fn options(dir: &std::path::Path) -> StartOptions {
         StartOptions {
             data_dir: dir.to_owned(),
             listen: None,

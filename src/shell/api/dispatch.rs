@@ -112,8 +112,9 @@ async fn route(api: &Api, method: &str, segments: &[&str], call: &Call) -> Answe
         ("POST", ["peer", "secrets", text, "renew"]) => object::renew(api, ObjectKind::Secret, text, call).await,
         ("POST", ["peer", "secrets", text, "compare"]) => object::compare(api, ObjectKind::Secret, text, call).await,
         ("POST", ["peer", "configs", text, "renew"]) => object::renew(api, ObjectKind::Config, text, call).await,
+        ("GET", ["peer", "certs"]) => cert::list(api).await,
         ("POST", ["peer", "certs"]) => cert::issue(api, call).await,
-        ("POST", ["peer", "certs", name, "revoke"]) => cert::revoke(api, name).await,
+        ("POST", ["peer", "certs", name, "revoke"]) => cert::revoke(api, name, call).await,
         ("POST", ["peer", "recover"]) => peer::recover(api).await,
         ("POST", ["peer", "stop"]) => peer::stop(api).await,
 

@@ -161,6 +161,11 @@ impl DataDir {
         }
     }
 
+    /// Gives the directory up, as if nobody had opened it. Whoever opens it now takes a lock of its own.
+    pub fn remove_lock(self) -> Result<(), DataDirError> {
+        self.remove_private(LOCK)
+    }
+
     fn parse_identity(&self, text: &str) -> Result<IdentityFile, DataDirError> {
         // The version alone first: a newer file may look different in every other respect.
         let value: serde_json::Value = serde_json::from_str(text).map_err(|e| self.corrupt(IDENTITY, e.to_string()))?;

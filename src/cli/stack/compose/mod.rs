@@ -158,7 +158,11 @@ pub fn text_of(file: &Path) -> Result<String, CliError> {
 }
 
 fn read(file: &Path) -> Result<Value, CliError> {
-    parse(&text_of(file)?).map_err(|why| CliError::new(format!("{}: {why}", file.display())))
+    let text = text_of(file).map_err(|error| {
+        CliError::new(format!("--compose-file {error}"))
+            .hint("name a Compose file: --compose-file FILE (-c), or - for standard input")
+    })?;
+    parse(&text).map_err(|why| CliError::new(format!("{}: {why}", file.display())))
 }
 
 /// As docker reads YAML: 0400 is octal, and yes, no, on, off, y and n are texts. Bounds on depth and aliases are the parser's.

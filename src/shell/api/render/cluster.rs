@@ -2,10 +2,11 @@
 
 use super::Version;
 use super::node::{liveness, state};
-use crate::core::view::NodeView;
+use crate::core::view::{NodeView, TaskView};
 use crate::ids::NodeId;
 use crate::limits::TASK_HISTORY;
 use crate::model::node::Liveness;
+use crate::model::task::TaskPhase;
 use crate::shell::api::backend::Snapshot;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -160,8 +161,12 @@ pub struct Status<'a> {
     voters: Vec<Named<'a>>,
     nodes: NodeCounts,
     services: usize,
+    /// All that is kept, so with those that have ended.
     tasks: usize,
     tasks_here: usize,
+    tasks_running: usize,
+    tasks_running_here: usize,
+    tasks_ended: usize,
     /// Services whose last write no majority is known to hold, with how it stands.
     pending: Vec<Pending<'a>>,
     records: usize,
@@ -208,6 +213,7 @@ struct Pending<'a> {
 pub fn status<'a>(snapshot: &'a Snapshot, agent_version: &'a str, mesh: &'a str) -> Status<'a> {
     let cluster = &snapshot.cluster;
     let counted = |wanted: &str| snapshot.nodes.iter().filter(|node| state(node) == wanted).count();
+    let here = |view: &TaskView| view.task.node == Some(cluster.node);
     let pending = |view: &'a crate::core::view::ServiceView| {
         view.pending.as_deref().map(|why| Pending { service: &view.service.name, why })
     };
@@ -230,11 +236,23 @@ pub fn status<'a>(snapshot: &'a Snapshot, agent_version: &'a str, mesh: &'a str)
         services: snapshot.services.len(),
         tasks: snapshot.tasks.len(),
         tasks_here: cluster.tasks_here.len(),
+        tasks_running: snapshot.tasks.iter().filter(|view| runs(view)).count(),
+        tasks_running_here: snapshot.tasks.iter().filter(|view| here(view) && runs(view)).count(),
+        tasks_ended: snapshot.tasks.iter().filter(|view| has_ended(view)).count(),
         pending: snapshot.services.iter().filter_map(pending).collect(),
         records: cluster.records,
         refused_records: cluster.refused_records,
         troubles: troubles(snapshot),
     }
+}
+
+fn runs(view: &TaskView) -> bool {
+    view.status.as_ref().is_some_and(|status| status.phase == TaskPhase::Running)
+}
+
+/// One that never began has no status, but may be wanted no more.
+fn has_ended(view: &TaskView) -> bool {
+    view.status.as_ref().map_or(!view.task.desired.is_live(), |status| status.phase > TaskPhase::Running)
 }
 
 fn named(snapshot: &Snapshot, id: NodeId) -> Named<'_> {
