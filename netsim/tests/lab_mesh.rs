@@ -4,7 +4,6 @@
 mod common;
 
 use common::Cluster;
-use netsim::lab::load::Mode;
 use netsim::lab::load::faults::{self, Fault};
 use netsim::lab::load::stories::{self, Story, StoryConfig};
 use std::time::Duration;
@@ -55,7 +54,7 @@ fn what_breaks_costs_only_what_was_under_way_on_a_plain_port() {
     let config = StoryConfig { tag: "1".to_owned(), clients: 2, rest: REST, requests: 0, at_most: Duration::ZERO };
     let rows = faults::run(&cluster.lab, &[Fault::Node, Fault::Agent], &config).unwrap();
     for row in &rows {
-        let may_fail = row.fault == Fault::Node && row.port == "tcp" && row.mode != Mode::New;
+        let may_fail = row.fault == Fault::Node && row.port == "tcp";
         let failed = row.report.failures();
         assert!(failed == 0 || may_fail, "{:?} {} {:?}: {:?}", row.fault, row.port, row.mode, row.report.told);
         assert!(row.report.answered > 0, "every load has asked");
