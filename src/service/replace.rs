@@ -52,11 +52,14 @@ impl ServicePlan<'_> {
         }
         self.give_up_lost(slots, memory);
         self.give_up_undone();
+        // What fills a slot takes its place in the budget before another is stopped.
+        self.fill(slots, memory, placer, new_id);
         for _ in 0..STEPS {
             let by_slot = self.slot_tasks(memory);
             let before = self.tasks.clone();
+            let mut may_stop = self.budget(spec).saturating_sub(self.out_of_service(spec, slots, memory, placer));
             for tasks in slots.wanted.iter().filter_map(|slot| by_slot.get(slot)) {
-                self.drive(spec, tasks, memory, placer);
+                self.drive(spec, tasks, &mut may_stop, memory, placer);
             }
             if self.tasks == before {
                 break;
@@ -183,8 +186,8 @@ impl ServicePlan<'_> {
 
     // ---- slots with a task
 
-    /// Takes a slot's tasks one step on.
-    fn drive(&mut self, spec: &ServiceSpec, tasks: &SlotTasks, memory: &Memory, placer: &Placer) {
+    /// Takes a slot's tasks one step on. `may_stop` is how many slots that serve the budget lets stop now.
+    fn drive(&mut self, spec: &ServiceSpec, tasks: &SlotTasks, may_stop: &mut usize, memory: &Memory, placer: &Placer) {
         let Some(current) = tasks.current.map(|id| self.tasks[&id].clone()) else { return };
         if self.serves(&current) {
             for id in &tasks.surplus {
@@ -204,7 +207,9 @@ impl ServicePlan<'_> {
             _ if is_planted(Bug::KillsForTheUnproven) => ready,
             _ => self.serves(&successor),
         };
-        if takes_over {
+        let disrupts = self.serves(&current) && !self.serves(&successor);
+        if takes_over && !(disrupts && *may_stop == 0) {
+            *may_stop -= usize::from(disrupts);
             let why = self.cause(spec, &current, memory, placer).map_or("replaced".to_owned(), |c| c.message());
             self.raise(current.id, Desired::Shutdown, &why);
         }
@@ -309,6 +314,28 @@ impl ServicePlan<'_> {
 
     // ---- the budget
 
+    /// How many slots may be out of service at once for a change that somebody planned.
+    fn budget(&self, spec: &ServiceSpec) -> usize {
+        match self.config(spec).parallelism {
+            0 => usize::MAX,
+            _ if is_planted(Bug::NoBudget) => usize::MAX,
+            at_once => at_once as usize,
+        }
+    }
+
+    /// Slots that are on their way back to serving. What was begun within the budget may have to wait before it stops
+    /// anything: since then a slot may have been lost, or let go and wanted again.
+    fn out_of_service(&mut self, spec: &ServiceSpec, slots: &Slots, memory: &Memory, placer: &Placer) -> usize {
+        let by_slot = self.slot_tasks(memory);
+        let mut out = 0;
+        for tasks in slots.wanted.iter().filter_map(|slot| by_slot.get(slot)) {
+            let Some(current) = tasks.current.map(|id| self.tasks[&id].clone()) else { continue };
+            let served = [tasks.current, tasks.successor].iter().flatten().any(|id| self.serves(&self.tasks[id]));
+            out += usize::from(!served && self.in_transition(spec, &current, tasks.successor, memory, placer));
+        }
+        out
+    }
+
     fn start_replacements(
         &mut self,
         spec: &ServiceSpec,
@@ -318,14 +345,13 @@ impl ServicePlan<'_> {
         new_id: &mut dyn FnMut() -> TaskId,
     ) {
         let config = self.config(spec);
-        let limit =
-            if config.parallelism == 0 || is_planted(Bug::NoBudget) { usize::MAX } else { config.parallelism as usize };
+        let limit = self.budget(spec);
         let by_slot = self.slot_tasks(memory);
         let mut in_transition = 0;
         let mut waiting = Vec::new();
         for (slot, tasks) in by_slot.iter().filter(|(slot, _)| slots.wanted.contains(slot)) {
             let Some(current) = tasks.current.map(|id| self.tasks[&id].clone()) else { continue };
-            if self.in_transition(&current, tasks.successor, &config, memory) {
+            if self.in_transition(spec, &current, tasks.successor, memory, placer) {
                 in_transition += 1;
             } else if tasks.successor.is_none() && self.cause(spec, &current, memory, placer).is_some() {
                 waiting.push((self.serves(&current), *slot, current));
@@ -356,13 +382,15 @@ impl ServicePlan<'_> {
     }
 
     /// A slot takes a place in the budget from the moment its replacement begins until the new task serves, and for
-    /// the delay after that.
+    /// the delay after that. One that was filled anew (its node was lost, or it was let go and wanted again while
+    /// its old task still stopped) takes one, too, until it serves: whatever the cause, it is one that serves less.
     fn in_transition(
         &mut self,
+        spec: &ServiceSpec,
         current: &Task,
         successor: Option<TaskId>,
-        config: &UpdateConfig,
         memory: &Memory,
+        placer: &Placer,
     ) -> bool {
         // One that failed is no longer on its way: what becomes of it is the failure action's affair.
         let has_failed = |id: TaskId| self.status.get(&id).is_some_and(|s| s.ever_failed());
@@ -372,19 +400,24 @@ impl ServicePlan<'_> {
         if current.desired == Desired::Ready {
             return true;
         }
-        if current.replaces.is_none() {
-            return false;
-        }
         if current.node.is_some_and(|n| self.is_lost(n, memory)) {
             return false; // A global service's task on a node that is gone: nothing of it is on its way.
+        }
+        if current.replaces.is_none() {
+            // What has no node waits for a room that the others' replacement may make, and what is to be replaced
+            // itself is not on its way to what is wanted.
+            let comes =
+                current.node.is_some() && !self.serves(current) && self.cause(spec, current, memory, placer).is_none();
+            return comes && !has_failed(current.id) && !self.is_over(current.id);
         }
         if !self.serves(current) {
             return !has_failed(current.id) && !self.is_over(current.id);
         }
-        let Some(since) = memory.running_since(current.id).filter(|_| !config.delay.is_zero()) else { return false };
-        let fresh = self.now.mono.since(since) < config.delay;
+        let delay = self.config(spec).delay;
+        let Some(since) = memory.running_since(current.id).filter(|_| !delay.is_zero()) else { return false };
+        let fresh = self.now.mono.since(since) < delay;
         if fresh {
-            self.wake_at(since + config.delay);
+            self.wake_at(since + delay);
         }
         fresh
     }

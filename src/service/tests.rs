@@ -545,6 +545,28 @@ fn a_drain_keeps_to_the_update_policy() {
     }
 }
 
+/// Regression (calm, seed 20001 at 600 s, U1): two operators scale down and up within milliseconds, in the middle of an
+/// update. The slots that had just been stopped for it are let go and made anew, and the others wait for them.
+#[test]
+fn slots_that_are_made_anew_in_the_middle_of_an_update_take_their_place_in_the_budget() {
+    let deploy = |tag, replicas| Deploy { tag, replicas, parallelism: 2, ..Deploy::default() };
+    let mut stage = Stage::set(3, &deploy("1", 5));
+    let first = stage.service.current;
+    stage.deploy(&deploy("2", 5));
+    stage.play_until("two are stopped for the update", |s| s.serving().len() == 3);
+    stage.deploy(&deploy("2", 3));
+    stage.settle();
+    stage.deploy(&deploy("2", 5));
+    stage.settle();
+    for _ in 0..100 {
+        let serve = stage.tasks.values().filter(|t| stage.serves(t)).count();
+        assert!(serve >= 3, "{serve} of 5 serve, the budget is 2");
+        stage.play(1);
+    }
+    assert_eq!((stage.serving().len(), stage.serving_of(first)), (5, 0));
+    assert_eq!(stage.state(), Some(RolloutState::Completed));
+}
+
 // ---- anything at all
 
 #[derive(Debug, Clone)]

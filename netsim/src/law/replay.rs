@@ -175,6 +175,9 @@ impl Replay {
             }));
         }
         let replaced = is_replaced(&task) && seat.service(task.service).is_some();
+        if !is_replaced(&task) {
+            self.budgets.dropped(&task);
+        }
         let takes_over = |t: &Task| {
             let same = t.id != id && t.service == task.service && t.slot == task.slot;
             same && t.desired.is_live() && seat.says_running(t.id)

@@ -291,6 +291,22 @@ fn start_first_keeps_the_last_that_serves() {
     assert_eq!(story.broken(), [""; 0]);
 }
 
+/// The old task still lets its connections end when the slot is given up: what was to take over is stopped first.
+#[test]
+fn a_slot_that_is_given_up_keeps_nobody() {
+    let given_up = |message: &str| {
+        let mut story = Story::new();
+        story.service("start-first");
+        let (old, new) = (task(1, 1), Task { replaces: Some(id(1)), ..task(11, 1) });
+        story.task(&old, 10).running(&old, 10).task(&new, 11).running(&new, 12).task(&stopped(&old), 13);
+        let new = Task { message: message.to_owned(), desired: Desired::Remove, ..new };
+        story.task(&new, 14).tell(1, vec![Seen::Stops { task: new.id }]).tell(1, vec![Seen::Stops { task: old.id }]);
+        story.broken()
+    };
+    assert_eq!(given_up("scaled down"), [""; 0]);
+    assert_eq!(given_up("another task has its slot"), ["U2"]);
+}
+
 #[test]
 fn a_paused_release_is_not_spread() {
     let with = |state| {
