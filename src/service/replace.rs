@@ -207,10 +207,14 @@ impl ServicePlan<'_> {
             _ if is_planted(Bug::KillsForTheUnproven) => ready,
             _ => self.serves(&successor),
         };
-        let disrupts = self.serves(&current) && !self.serves(&successor);
-        if takes_over && !(disrupts && *may_stop == 0) {
-            *may_stop -= usize::from(disrupts);
-            let why = self.cause(spec, &current, memory, placer).map_or("replaced".to_owned(), |c| c.message());
+        if takes_over {
+            let cause = self.cause(spec, &current, memory, placer);
+            let unbounded = is_planted(Bug::DrainIgnoresBudget) && cause == Some(Cause::Drained);
+            if self.serves(&current) && !self.serves(&successor) && !unbounded {
+                let Some(left) = may_stop.checked_sub(1) else { return };
+                *may_stop = left;
+            }
+            let why = cause.map_or("replaced".to_owned(), |c| c.message());
             self.raise(current.id, Desired::Shutdown, &why);
         }
     }
