@@ -207,10 +207,14 @@ impl ServicePlan<'_> {
             _ if is_planted(Bug::KillsForTheUnproven) => ready,
             _ => self.serves(&successor),
         };
-        let disrupts = self.serves(&current) && !self.serves(&successor);
-        if takes_over && !(disrupts && *may_stop == 0) {
-            *may_stop -= usize::from(disrupts);
-            let why = self.cause(spec, &current, memory, placer).map_or("replaced".to_owned(), |c| c.message());
+        if takes_over {
+            let cause = self.cause(spec, &current, memory, placer);
+            let unbounded = is_planted(Bug::DrainIgnoresBudget) && cause == Some(Cause::Drained);
+            if self.serves(&current) && !self.serves(&successor) && !unbounded {
+                let Some(left) = may_stop.checked_sub(1) else { return };
+                *may_stop = left;
+            }
+            let why = cause.map_or("replaced".to_owned(), |c| c.message());
             self.raise(current.id, Desired::Shutdown, &why);
         }
     }
@@ -394,14 +398,16 @@ impl ServicePlan<'_> {
     ) -> bool {
         // One that failed is no longer on its way: what becomes of it is the failure action's affair.
         let has_failed = |id: TaskId| self.status.get(&id).is_some_and(|s| s.ever_failed());
+        // A global service's task on a node that is gone, or its successor: nothing of it is on its way.
+        let latest = successor.map_or(current, |id| &self.tasks[&id]);
+        if latest.node.is_some_and(|n| self.is_lost(n, memory)) {
+            return false;
+        }
         if let Some(successor) = successor {
             return !has_failed(successor);
         }
         if current.desired == Desired::Ready {
             return true;
-        }
-        if current.node.is_some_and(|n| self.is_lost(n, memory)) {
-            return false; // A global service's task on a node that is gone: nothing of it is on its way.
         }
         if current.replaces.is_none() {
             // What has no node waits for a room that the others' replacement may make, and what is to be replaced
