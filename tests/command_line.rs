@@ -2,7 +2,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A script that says `PEER_HOST= peer status` means the usual socket.
 #[test]
@@ -71,6 +72,7 @@ fn an_error_names_what_was_said() {
         (&["--host", host.as_str(), "service", "ls"][..], 1, format!("error: --host {host}: no agent here")),
         (&["-H", "tcp://x", "service", "ls"], 2, "error: --host tcp://x: ".to_owned()),
         (&["start", "--data-dir", "/proc/x", "--engine", "demo"], 1, "error: --data-dir: /proc/x".to_owned()),
+        (&["node", "promote", "node1"], 2, "there are no managers to promote or demote".to_owned()),
         (&["demo", "--nodes", "x"], 2, "want a whole number from 1 to 50".to_owned()),
         (&["service", "create", "-p", "0:80", "x"], 2, "want a number from 1 to 65535".to_owned()),
         (&["stack", "deploy", "-c", "none.yml", "s"], 1, "error: --compose-file none.yml: ".to_owned()),
@@ -78,4 +80,26 @@ fn an_error_names_what_was_said() {
         let (exit, err) = said(args, dir.path());
         assert!(exit == Some(code) && err.contains(&words), "{args:?}: {exit:?}: {err}");
     }
+}
+
+/// `peer start | head -1`, and a terminal that was closed: the agent's containers need it all the same.
+#[test]
+fn an_agent_lives_on_where_nobody_reads_what_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut start = Command::new(env!("CARGO_BIN_EXE_peer"));
+    start.args(["start", "--data-dir", "data", "--socket", "s", "--engine", "demo", "--dashboard", "none"]);
+    start.args(["--mesh", "userspace", "--listen-addr", &free]).current_dir(dir.path());
+    let mut agent = start.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop((agent.stdout.take(), agent.stderr.take()));
+    let host = format!("unix://{}", dir.path().join("s").display());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while said(&["-H", &host, "node", "ls"], dir.path()).0 != Some(0) {
+        assert_eq!(agent.try_wait().unwrap(), None, "it has ended");
+        assert!(Instant::now() < deadline, "it doesn't answer");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let told = Command::new("kill").args(["-TERM", &agent.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    assert_eq!(agent.wait().unwrap().code(), Some(0));
 }

@@ -7,7 +7,7 @@ use peer::core::face::{Accepted, Refused, Request};
 use peer::ids::{ServiceId, TaskId};
 use peer::model::container::Owner;
 use peer::model::node::{Availability, Liveness};
-use peer::model::rollout::RolloutState;
+use peer::model::rollout::{Rollout, RolloutState};
 use peer::model::task::TaskPhase;
 use peer::shell::demo::Demo;
 use std::collections::{BTreeMap, BTreeSet};
@@ -264,6 +264,37 @@ async fn create_scale_update_pause_roll_back_and_drain() {
     story.until_serving(0, "demo/greeter:2", 5).await;
     let seen = load.end().await;
     assert_eq!(seen.keys().map(String::as_str).collect::<Vec<_>>(), ["greeter 2"], "{seen:?}");
+    story.demo.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_that_no_node_fits_says_why_it_waits_and_stops_nothing() {
+    let story = Story::start(2).await;
+    let id = story.create("demo/greeter:1", 2).await;
+    story.until_serving(1, "demo/greeter:1", 2).await;
+    let task = serde_json::json!({"ContainerSpec": {"Image": "demo/greeter:1"}, "Placement": {"Constraints": ["node.labels.zone==mars"]}});
+    let spec_json = story.spec("demo/greeter:1", 2, serde_json::json!({"TaskTemplate": task}));
+    story.request(1, Request::UpdateService { id, version: None, spec_json, auth: None }).await.unwrap();
+    story
+        .until(0, "the update says what it waits for", move |core| {
+            let waits = |m: &str| m.starts_with("update in progress; waiting: ") && m.contains("zone==mars");
+            core.service(id).and_then(|s| s.rollout).is_some_and(|r| waits(&r.message))
+        })
+        .await;
+    let (running, renewed) = story
+        .ask(0, move |core| {
+            let renewed = core.tasks().iter().filter(|t| t.up_to_date && t.task.node.is_some()).count();
+            (core.service(id).unwrap().running, renewed)
+        })
+        .await;
+    assert_eq!((running, renewed), (2, 0));
+    story.request(0, Request::RollbackService { id, version: None, to: None }).await.unwrap();
+    story
+        .until(1, "the way back is complete, and nothing waits", move |core| {
+            let done = |r: &Rollout| !r.state.is_active() && !r.message.contains("waiting");
+            core.service(id).is_some_and(|s| s.running == 2 && s.rollout.as_ref().is_some_and(done))
+        })
+        .await;
     story.demo.end().await;
 }
 

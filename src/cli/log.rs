@@ -44,7 +44,8 @@ pub fn log_to_stderr(args: &LogArgs, default: &str) {
     let said = args.log_level.clone();
     let said = said.or_else(|| std::env::var("PEER_LOG").or_else(|_| std::env::var("RUST_LOG")).ok());
     let filter = EnvFilter::try_new(said.as_deref().unwrap_or(default)).unwrap_or_else(|_| EnvFilter::new(default));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What can't be written goes unsaid: complaining of it, on stderr too, would end the agent.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     // A second subscriber is refused: the first one then has the log.
     let _ = match args.log_format {
         LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(true).try_init(),

@@ -94,14 +94,12 @@ pub struct StartArgs {
 
 pub fn start(args: StartArgs) -> Result<(), CliError> {
     let options = args.options(&Surroundings::of_process())?;
-    let publish_on = args.publish_on()?;
     let (until_eof, trace_file) = (args.until_eof, args.trace_file.clone());
     log_to_stderr(&args.log, "info");
     let before = Before::of(&options.data_dir);
     let orphaned = async move { if until_eof { stdin_ends().await } else { std::future::pending().await } };
     let ended = runtime()?.block_on(async {
         let mut config = options.settle()?;
-        config.publish_on = publish_on.unwrap_or(config.publish_on);
         config.trace_file = trace_file;
         before.check_engine(&config).await?;
         crate::shell::agent::run(config, orphaned).await
@@ -189,15 +187,12 @@ impl StartArgs {
             labels: self.labels()?,
             availability: self.availability.as_deref().map(availability).transpose()?,
             dashboard: self.dashboard.as_deref().map(dashboard).transpose()?,
+            publish_on: self.publish_addr.as_deref().map(|text| ip("--publish-addr", text)).transpose()?,
             mesh: self.mesh.as_deref().map(mesh).transpose()?,
             mesh_transport: self.mesh_transport.as_deref().map(mesh_transport).transpose()?,
             api: self.api.as_deref().map(api).transpose()?,
             data_dir,
         })
-    }
-
-    fn publish_on(&self) -> Result<Option<IpAddr>, CliError> {
-        self.publish_addr.as_deref().map(|text| ip("--publish-addr", text)).transpose()
     }
 
     fn labels(&self) -> Result<std::collections::BTreeMap<String, String>, CliError> {
@@ -413,8 +408,7 @@ mod tests {
     }
 
     fn options_in(around: &Surroundings, line: &str) -> Result<StartOptions, CliError> {
-        let args = args(&with_token(line));
-        args.publish_on().and_then(|_| args.options(around))
+        args(&with_token(line)).options(around)
     }
 
     fn options(line: &str) -> Result<StartOptions, CliError> {
@@ -436,8 +430,8 @@ mod tests {
         let line = "--join 10.0.0.1:7400 --token TOKEN --advertise-addr 10.0.0.2 --listen-addr 10.0.0.2:7401 \
              --data-dir /tmp/p --engine demo --socket /tmp/p.sock --hostname n2 --label zone=east --label ssd \
              --availability drain --publish-addr 127.0.0.1 --mesh kernel --mesh-transport quic";
-        assert_eq!(args(line).publish_on().unwrap(), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         let options = options(line).unwrap();
+        assert_eq!(options.publish_on, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         let join = options.join.unwrap();
         assert_eq!((join.host.as_str(), join.token.as_str()), ("10.0.0.1:7400", TOKEN));
         assert_eq!(options.advertise, Some(("10.0.0.2".parse().unwrap(), None)));

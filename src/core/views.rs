@@ -4,7 +4,7 @@ use super::view::*;
 use super::*;
 use crate::ids::ServiceId;
 use crate::model::service::Service;
-use crate::model::spec::Mode;
+use crate::model::spec::{Mode, ServiceSpec};
 use crate::model::task::{Desired, Slot, Task, TaskPhase};
 use crate::time::Wall;
 use crate::wire::message::MemberEntry;
@@ -17,6 +17,8 @@ struct Count {
     /// Of those that are wanted: not ended for good.
     to_end: u32,
     completed: BTreeSet<(RevisionId, Slot)>,
+    /// Why one of them has no node yet.
+    waits: String,
 }
 
 impl Count {
@@ -49,6 +51,9 @@ impl Core {
         let live = task.desired.is_live();
         count.running += u32::from(live && self.runs(task));
         count.wanted += u32::from(live);
+        if live && task.node.is_none() && count.waits.is_empty() {
+            count.waits.clone_from(&task.message);
+        }
         count.to_end += u32::from(live && !status.is_some_and(|s| s.is_over() && s.is_given_up()));
         if task.desired < Desired::Remove && status.is_some_and(|s| s.phase == TaskPhase::Complete) {
             count.completed.insert((task.revision, task.slot));
@@ -72,7 +77,10 @@ impl Core {
             None => Arc::new(spec::parse(&revision.spec_json).ok()?),
         };
         let record = self.store.record(&Key::Service(service.id))?;
-        let rollout = self.store.rollout(service.id).filter(|r| r.to == service.current).cloned();
+        let mut rollout = self.store.rollout(service.id).filter(|r| r.to == service.current).cloned();
+        if let Some(rollout) = rollout.as_mut().filter(|r| r.state.is_active() && !count.waits.is_empty()) {
+            rollout.message = format!("{}; waiting: {}", rollout.message, count.waits);
+        }
         let previous = service.previous.and_then(|p| self.store.revision(service.id, p));
         Some(ServiceView {
             index: record.stamp.hlc,
@@ -125,9 +133,15 @@ impl Core {
     fn task_view(&self, task: &Task, effective: Option<RevisionId>) -> TaskView {
         let spec = self.specs.get(&task.revision).cloned();
         let wanted = effective.and_then(|id| self.specs.get(&id));
+        // An earlier run of a job was of the same spec, and yet another run. Where it may run is judged by the holder, whose
+        // rollout is over once it is so.
+        let moves = self.store.rollout(task.service).is_some_and(|r| r.state.is_active());
+        let is_same = |wanted: &ServiceSpec, spec: &ServiceSpec| {
+            let stays = !moves || wanted.task.placement == spec.task.placement;
+            !spec.mode.is_job() && !wanted.needs_replacement(spec) && stays
+        };
         let up_to_date = Some(task.revision) == effective
-            // An earlier run of a job was of the same spec, and yet another run.
-            || matches!((wanted, &spec), (Some(wanted), Some(spec)) if !spec.mode.is_job() && !wanted.needs_replacement(spec));
+            || matches!((wanted, &spec), (Some(wanted), Some(spec)) if is_same(wanted, spec));
         let name = self.store.service(task.service).map(|s| s.name.clone());
         TaskView {
             index: self.store.index(&Key::Task(task.id)).unwrap_or_default(),

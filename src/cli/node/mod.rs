@@ -24,6 +24,24 @@ pub enum NodeCommand {
     Inspect(inspect::Inspect),
     Update(Update),
     Rm(Rm),
+    /// There are no managers: every node takes every command
+    #[command(hide = true)]
+    Promote(Managers),
+    /// Likewise
+    #[command(hide = true)]
+    Demote(Managers),
+}
+
+const MANAGERS_EXAMPLES: &str = "\
+Examples:
+  peer node ls                            MANAGER STATUS tells which node schedules now";
+
+/// What Docker's users type.
+#[derive(Debug, Args)]
+#[command(after_help = MANAGERS_EXAMPLES)]
+pub struct Managers {
+    #[arg(value_name = "NODE")]
+    _nodes: Vec<String>,
 }
 
 const LS_EXAMPLES: &str = "\
@@ -105,6 +123,10 @@ pub async fn run(command: NodeCommand, client: &Client, console: &mut Console) -
             console.line(&args.node)
         }
         NodeCommand::Rm(args) => remove(&args, client, console).await,
+        NodeCommand::Promote(_) | NodeCommand::Demote(_) => {
+            Err(CliError::misuse("there are no managers to promote or demote: every node takes every command")
+                .hint("which one schedules now is in MANAGER STATUS of: peer node ls"))
+        }
     }
 }
 

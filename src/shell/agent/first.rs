@@ -169,17 +169,16 @@ async fn resolve(host: &str) -> anyhow::Result<Vec<SocketAddr>> {
     Ok(addrs)
 }
 
-/// What others dial: what was said, what it was last time, how the node that we joined at saw us, or the address that
-/// leads to the rest of the world.
+/// What others dial: what was said, the one address that is listened on, what it was last time, how the node that we joined at saw us,
+/// or the address that leads to the rest of the world.
 fn address(dir: &DataDir, config: &AgentConfig, seen: Option<IpAddr>) -> anyhow::Result<SocketAddr> {
     let last = dir.read_private(ADDR_FILE)?.and_then(|b| String::from_utf8(b).ok()?.trim().parse::<SocketAddr>().ok());
     let port = config.listen.port();
     let listen = Some(config.listen.ip()).filter(|ip| !ip.is_unspecified());
-    let guess = || listen.or(seen.filter(|ip| !ip.is_unspecified())).or_else(outgoing_ip);
-    let addr = match config.advertise.or_else(|| last.map(|l| SocketAddr::new(l.ip(), port))) {
-        Some(addr) => addr,
-        None => SocketAddr::new(guess().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port),
-    };
+    let seen = seen.filter(|ip| !ip.is_unspecified());
+    let known = listen.or(last.map(|last| last.ip())).or(seen);
+    let guess = || known.or_else(outgoing_ip).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let addr = config.advertise.unwrap_or_else(|| SocketAddr::new(guess(), port));
     if addr.ip().is_unspecified() {
         bail!("--advertise-addr {addr}: other nodes can't dial that address");
     }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 pub(super) const SETTINGS_FILE: &str = "settings.json";
 const SETTINGS_VERSION: u32 = 1;
+const EVERYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Everything settled.
 #[derive(Debug, Clone)]
@@ -117,6 +118,7 @@ pub struct StartOptions {
     pub labels: BTreeMap<String, String>,
     pub availability: Option<Availability>,
     pub dashboard: Option<Dashboard>,
+    pub publish_on: Option<IpAddr>,
     pub mesh: Option<MeshChoice>,
     pub mesh_transport: Option<MeshTransport>,
     /// Nothing was said, or none, or where.
@@ -140,6 +142,7 @@ struct Settings {
     standby: bool,
     mesh: Option<MeshChoice>,
     mesh_transport: Option<MeshTransport>,
+    publish_on: Option<IpAddr>,
     /// Likewise.
     #[serde(default)]
     api: Option<SocketAddr>,
@@ -155,7 +158,7 @@ impl StartOptions {
             })?),
             None => None,
         };
-        let default_listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT);
+        let default_listen = SocketAddr::new(EVERYWHERE, DEFAULT_PORT);
         let listen = self.listen.or(last.as_ref().map(|l| l.listen)).unwrap_or(default_listen);
         let said = self.advertise.map(|(ip, port)| SocketAddr::new(ip, port.unwrap_or(listen.port())));
         let engine = self
@@ -172,7 +175,7 @@ impl StartOptions {
             hostname: self.hostname.or_else(|| last.as_ref().map(|l| l.hostname.clone())).unwrap_or_else(machine_name),
             labels: self.labels,
             availability: self.availability,
-            publish_on: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            publish_on: self.publish_on.or(last.as_ref().and_then(|l| l.publish_on)).unwrap_or(EVERYWHERE),
             mesh: self.mesh.or(last.as_ref().and_then(|l| l.mesh)).unwrap_or_default(),
             mesh_transport: self.mesh_transport.or(last.as_ref().and_then(|l| l.mesh_transport)).unwrap_or_default(),
             dashboard: self.dashboard.or(last.as_ref().and_then(|l| l.dashboard)).unwrap_or(Dashboard::Default),
@@ -195,6 +198,7 @@ impl StartOptions {
             standby: config.standby,
             mesh: Some(config.mesh),
             mesh_transport: Some(config.mesh_transport),
+            publish_on: Some(config.publish_on),
             api: config.api,
         };
         dir.write_private(SETTINGS_FILE, &serde_json::to_vec_pretty(&settings)?)?;
@@ -250,6 +254,7 @@ pub(super) mod tests {
             labels: BTreeMap::new(),
             availability: None,
             dashboard: None,
+            publish_on: None,
             mesh: None,
             mesh_transport: None,
             api: None,
@@ -270,6 +275,19 @@ pub(super) mod tests {
         assert!(!dir.path().join(SETTINGS_FILE).exists());
         settle("[::]:7373", "127.0.0.1").expect("it listens on both");
         settle("[::1]:7373", "::1").unwrap();
+    }
+
+    /// A restart must not open on all addresses what was to be on one.
+    #[test]
+    fn where_ports_are_published_is_remembered_until_it_is_said_otherwise() {
+        let dir = tempfile::tempdir().unwrap();
+        let settle = |said: Option<&str>| {
+            let publish_on = said.map(|ip| ip.parse().unwrap());
+            StartOptions { publish_on, ..options(dir.path()) }.settle().unwrap().publish_on.to_string()
+        };
+        let told: Vec<String> =
+            [None, Some("127.0.0.7"), None, Some("0.0.0.0"), None].into_iter().map(settle).collect();
+        assert_eq!(told, ["0.0.0.0", "127.0.0.7", "127.0.0.7", "0.0.0.0", "0.0.0.0"]);
     }
 
     #[test]

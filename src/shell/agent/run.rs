@@ -15,6 +15,7 @@ use crate::shell::identity::data_dir::MEMBER;
 use crate::shell::net::JoinError;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -59,17 +60,23 @@ async fn member(
     let socket = config.socket.clone();
     let agent = Agent::start_behind(config, engine, front).await?;
     tracing::info!(node = %agent.node, addr = %agent.addr, socket = %socket.display(), "this node is up");
-    if agent.founded {
-        println!("A new cluster of one node, {}, is up.\n", agent.addr);
-        println!("To add a node, run on it:\n");
-        println!("    peer start --join {} --token {}\n", agent.addr, agent.token().await?);
-        if let Some(link) = &agent.page {
-            println!("To see the cluster, open:\n\n    {link}\n");
-        }
-    } else if agent.first_start {
-        println!("This node has joined the cluster. See its nodes with: peer node ls");
-    }
+    // An agent lives on where nobody reads what it says.
+    let _ = std::io::stdout().write_all(greeting(&agent).await?.as_bytes());
     Ok(live(agent, told).await)
+}
+
+/// What to do next, after a node's first start.
+async fn greeting(agent: &Agent) -> anyhow::Result<String> {
+    if !agent.founded {
+        let joined = "This node has joined the cluster. See its nodes with: peer node ls\n";
+        return Ok(if agent.first_start { joined.to_owned() } else { String::new() });
+    }
+    let (addr, token) = (agent.addr, agent.token().await?);
+    let page =
+        agent.page.as_ref().map(|link| format!("To see the cluster, open:\n\n    {link}\n\n")).unwrap_or_default();
+    Ok(format!(
+        "A new cluster of one node, {addr}, is up.\n\nTo add a node, run on it:\n\n    peer start --join {addr} --token {token}\n\n{page}"
+    ))
 }
 
 /// Each connection through the mesh takes two; what a shell gives is a thousand.
