@@ -145,6 +145,8 @@ pub fn run(config: MeshBenchConfig) -> Result<MeshReport> {
 /// Services and a container as every path wants them; the container's address, to which the client has a way.
 fn prepare(lab: &Lab) -> Result<String> {
     let image = image("1");
+    let ready = || lab.peer_ok(1, &["node", "ls"]).is_ok_and(|table| table.matches(" Ready ").count() == NODES);
+    wait_until("all nodes are ready", PATIENCE, ready)?;
     lab.peer_ok(1, &["node", "update", "--availability", "drain", &format!("node{CLIENT}")])?;
     let published = |port: u16, protocol: &str| format!("published={port},target=5000,protocol={protocol}");
     let create = |name: &str, replicas: &str, constraint: &str, ports: &[String]| {
@@ -158,6 +160,7 @@ fn prepare(lab: &Lab) -> Result<String> {
     let engine = lab.engine_socket(1);
     let ports = json!({"5000/tcp": [{"HostPort": DOCKER.to_string()}]});
     let body = json!({"Image": image, "ExposedPorts": {"5000/tcp": {}}, "HostConfig": {"PortBindings": ports}});
+    ask(&engine, "POST", &format!("/images/create?fromImage={image}"), None)?;
     let id = json(&engine, "POST", "/containers/create?name=alone", Some(&body))?;
     let id = id["Id"].as_str().context("no id")?.to_owned();
     ask(&engine, "POST", &format!("/containers/{id}/start"), None)?;
@@ -184,8 +187,8 @@ fn client(lab: &Lab, command: &[&str]) -> Result<String> {
 fn new_connections(lab: &Lab, target: &str, config: &MeshBenchConfig) -> Result<Figures> {
     let (requests, url) = (config.requests.to_string(), format!("http://{target}/"));
     let busy = BusyTime::now()?;
-    // -l: replicas tell their names, so that lengths differ.
-    let told = client(lab, &["ab", "-q", "-l", "-c", CONNECTIONS, "-n", &requests, &url])?;
+    // -l: replicas tell their names, so that lengths differ. ab speaks HTTP/1.0 and waits for the end of each connection.
+    let told = client(lab, &["ab", "-q", "-l", "-H", "Connection: close", "-c", CONNECTIONS, "-n", &requests, &url])?;
     let cpu_s = busy.spent()?;
     let made = number_behind(&told, "Complete requests:")?;
     Ok(Figures {
