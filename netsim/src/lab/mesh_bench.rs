@@ -5,7 +5,7 @@
 
 use super::bench::{BusyTime, median};
 use super::http::{ask, json};
-use super::load::stories::is_userspace;
+use super::load::stories::{is_userspace, until_ready};
 use super::{Lab, LabConfig, address, image, namespace, wait_until};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -145,8 +145,7 @@ pub fn run(config: MeshBenchConfig) -> Result<MeshReport> {
 /// Services and a container as every path wants them; the container's address, to which the client has a way.
 fn prepare(lab: &Lab) -> Result<String> {
     let image = image("1");
-    let ready = || lab.peer_ok(1, &["node", "ls"]).is_ok_and(|table| table.matches(" Ready ").count() == NODES);
-    wait_until("all nodes are ready", PATIENCE, ready)?;
+    until_ready(lab, 1)?;
     lab.peer_ok(1, &["node", "update", "--availability", "drain", &format!("node{CLIENT}")])?;
     let published = |port: u16, protocol: &str| format!("published={port},target=5000,protocol={protocol}");
     let create = |name: &str, replicas: &str, constraint: &str, ports: &[String]| {

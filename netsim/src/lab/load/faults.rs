@@ -1,9 +1,9 @@
 //! What breaks unannounced, under load: how many requests fail, and until how long after it broke such are begun.
 
-use super::stories::{Loads, PATIENCE, SERVICE, StoryConfig, create, is_userspace, until_replicas};
+use super::stories::{Loads, SERVICE, StoryConfig, create, is_userspace, until_ready, until_replicas};
 use super::{Mode, Report, header};
+use crate::lab::Lab;
 use crate::lab::http::{ask, json};
-use crate::lab::{Lab, wait_until};
 use anyhow::{Context, Result};
 use std::time::{Duration, Instant};
 
@@ -89,8 +89,7 @@ fn suffer(lab: &Lab, fault: Fault, config: &StoryConfig) -> Result<Vec<Row>> {
     let broken = strike(lab, fault);
     std::thread::sleep(AFTER);
     let reports = loads.end();
-    let mended = broken.and_then(|()| mend(lab, fault));
-    mended?;
+    broken.and_then(|()| mend(lab, fault))?;
     let row = |(port, mode, report): (&'static str, Mode, Report)| {
         let in_vain = report.last_in_vain.map(|last| last.saturating_sub(broke));
         Row { fault, port, mode, report, in_vain }
@@ -118,8 +117,7 @@ fn mend(lab: &Lab, fault: Fault) -> Result<()> {
         Fault::Node => lab.set_link(NODE, true)?,
         Fault::Agent => lab.start_agent(NODE, None)?,
     }
-    let ready = || lab.peer_ok(1, &["node", "ls"]).is_ok_and(|t| t.matches(" Ready ").count() == lab.config.nodes);
-    wait_until("all nodes are ready", PATIENCE, ready)?;
+    until_ready(lab, 1)?;
     lab.peer_ok(1, &["service", "update", "--force", SERVICE])?;
     until_replicas(lab, 1, 5)
 }

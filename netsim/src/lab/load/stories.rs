@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(super) const SERVICE: &str = "web";
 /// Layer 4, and HTTP-aware.
 pub const PORTS: [(u16, &str); 2] = [(9_000, "tcp"), (9_001, "http")];
-pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// A request takes at most this long, a slow one's 1.5 s counted in.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
 /// A load goes on for this long before anything happens, and after everything has.
@@ -265,12 +265,17 @@ fn restart(lab: &Lab, node: usize) -> Result<()> {
         leader(lab, other).is_ok_and(|leader| !leader.is_empty() && leader != name)
     })?;
     lab.start_agent(node, None)?;
+    until_ready(lab, other)?;
+    until_replicas(lab, node, 5)
+}
+
+/// As the agent of the asked node sees them.
+pub(in crate::lab) fn until_ready(lab: &Lab, asked: usize) -> Result<()> {
     let ready = || {
-        let listed = lab.peer_ok(other, &["node", "ls"]);
+        let listed = lab.peer_ok(asked, &["node", "ls"]);
         listed.is_ok_and(|table| table.matches(" Ready ").count() == lab.config.nodes)
     };
-    wait_until("all nodes are ready", PATIENCE, ready)?;
-    until_replicas(lab, node, 5)
+    wait_until("all nodes are ready", PATIENCE, ready)
 }
 
 fn leader(lab: &Lab, asked: usize) -> Result<String> {
