@@ -67,7 +67,7 @@ pub async fn leave(args: &LeaveArgs, client: &Client, console: &mut Console) -> 
     console.note(match (now, last) {
         (Now::OnStandby, _) => "Its agent waits on standby: docker swarm join, or docker swarm init, makes it a member of a cluster again.",
         (_, true) => "To use this machine again: peer start --data-dir DIR, with a fresh DIR, makes a new cluster.",
-        (_, false) => "To use this machine again: peer start --join HOST --token TOKEN --data-dir DIR, with a fresh DIR (`peer token` on\nanother node shows HOST and TOKEN); with the old one it doesn't start: that holds a node which was removed.",
+        (_, false) => "To use this machine again: peer start --join HOST --token TOKEN --data-dir DIR, with a fresh DIR (`peer token` on\nanother node shows HOST and TOKEN); the old one holds a node which was\nremoved: it can be deleted.",
     });
     Ok(())
 }

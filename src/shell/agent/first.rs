@@ -9,7 +9,7 @@ use crate::limits::MAX_MESSAGE_BYTES;
 use crate::model::node::{Availability, NodePolicy};
 use crate::shell::identity::data_dir::{ADDR as ADDR_FILE, FIRST as FIRST_FILE};
 use crate::shell::identity::{DataDir, Identity, Token, random};
-use crate::shell::net::{self, DEFAULT_PORT};
+use crate::shell::net::{self, DEFAULT_PORT, JoinError};
 use crate::time::Wall;
 use crate::wire::codec;
 use crate::wire::message::MemberEntry;
@@ -151,7 +151,7 @@ async fn join_cluster(
     Ok((joined.identity, first, Some(joined.seen)))
 }
 
-async fn resolve(host: &str) -> anyhow::Result<Vec<SocketAddr>> {
+async fn resolve(host: &str) -> Result<Vec<SocketAddr>, JoinError> {
     let has_port = host.parse::<SocketAddr>().is_ok()
         || host
             .rsplit_once(':')
@@ -161,12 +161,13 @@ async fn resolve(host: &str) -> anyhow::Result<Vec<SocketAddr>> {
         Err(_) if has_port => host.to_owned(),
         Err(_) => format!("{host}:{DEFAULT_PORT}"),
     };
+    let unknown = |why: String| JoinError::Unknown { host: host.to_owned(), why };
     let addrs: Vec<SocketAddr> =
-        tokio::net::lookup_host(&target).await.with_context(|| format!("--join {host}: no such host"))?.collect();
-    if addrs.is_empty() {
-        bail!("--join {host}: the name has no address");
+        tokio::net::lookup_host(&target).await.map_err(|error| unknown(error.to_string()))?.collect();
+    match addrs.is_empty() {
+        true => Err(unknown("the name has no address".to_owned())),
+        false => Ok(addrs),
     }
-    Ok(addrs)
 }
 
 /// What others dial: what was said, the one address that is listened on, what it was last time, how the node that we joined at saw us,

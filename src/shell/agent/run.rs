@@ -58,7 +58,11 @@ async fn member(
     told: Told<'_>,
 ) -> anyhow::Result<Ended> {
     let socket = config.socket.clone();
-    let agent = Agent::start_behind(config, engine, front).await?;
+    let host = config.join.as_ref().map(|join| join.host.clone());
+    let agent = Agent::start_behind(config, engine, front).await.map_err(|error| match host {
+        Some(host) if error.is::<JoinError>() => error.context(format!("--join {host}")),
+        _ => error,
+    })?;
     tracing::info!(node = %agent.node, addr = %agent.addr, socket = %socket.display(), "this node is up");
     // An agent lives on where nobody reads what it says.
     let _ = std::io::stdout().write_all(greeting(&agent).await?.as_bytes());

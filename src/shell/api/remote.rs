@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub type MakeTls = Box<dyn Fn() -> anyhow::Result<Arc<ServerConfig>> + Send>;
 
 pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| format!("--api: listening on {addr}"))
+    TcpListener::bind(addr).await.with_context(|| format!("--api tcp://{addr}: can't listen there"))
 }
 
 pub async fn serve(api: Arc<Api>, listener: TcpListener, make_tls: MakeTls, stop: CancellationToken) {

@@ -67,7 +67,7 @@ async fn clear_stale(path: &Path) -> anyhow::Result<()> {
         );
     }
     match UnixStream::connect(path).await {
-        Ok(_) => bail!("another agent answers on {}", path.display()),
+        Ok(_) => bail!("--socket {}: another agent answers there: choose another place for this one", path.display()),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).with_context(|| format!("removing the stale socket {}", path.display()))
         }

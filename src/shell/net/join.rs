@@ -73,6 +73,8 @@ pub struct Joined {
 pub enum JoinError {
     #[error("no address to join was given")]
     NoAddress,
+    #[error("no such host: {host}: {why}")]
+    Unknown { host: String, why: String },
     #[error("no answer from {addr}: {why}")]
     Unreachable { addr: SocketAddr, why: String },
     #[error("{addr}: the cluster's CA does not match the token: this token belongs to another cluster")]

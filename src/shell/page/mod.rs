@@ -83,7 +83,7 @@ struct Shared {
 /// # Errors
 /// The address can't be bound.
 pub async fn serve(addr: SocketAddr, token: String, sources: Sources, stop: CancellationToken) -> anyhow::Result<Page> {
-    let listener = TcpListener::bind(addr).await.with_context(|| format!("can't serve the page on {addr}"))?;
+    let listener = TcpListener::bind(addr).await.with_context(|| format!("--dashboard {addr}: can't listen there"))?;
     let addr = listener.local_addr()?;
     let Sources { agent, counters, measured, events, logs, mesh, round_trip } = sources;
     let watch = Watch::start(agent.clone(), events, stop.clone());

@@ -1,20 +1,26 @@
 //! `peer start`: what was typed, made into the agent's configuration, every value checked before
 //! anything is touched.
 
+mod failed;
+#[cfg(test)]
+mod tests;
+
+pub use failed::failed;
+
 use super::client::{own_data_dir, own_socket, socket_of};
 use super::error::CliError;
 use super::log::{LogArgs, log_to_stderr};
 use super::service::pair;
 use crate::model::node::Availability;
-use crate::shell::agent::{
-    Before, Dashboard, Ended, EngineChoice, Join, MeshChoice, MeshTransport, StartError, StartOptions,
-};
-use crate::shell::identity::{BadToken, DataDirError, Token};
+use crate::shell::agent::{Before, Dashboard, Ended, EngineChoice, Join, MeshChoice, MeshTransport, StartOptions};
+use crate::shell::identity::{BadToken, Token};
 use clap::Args;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 const DEFAULT_PORT: u16 = 7373;
+const SHOW_TOKEN: &str = "show it on any node of the cluster with: peer token";
 
 const START_EXAMPLES: &str = "\
 Examples:
@@ -96,6 +102,9 @@ pub fn start(args: StartArgs) -> Result<(), CliError> {
     let options = args.options(&Surroundings::of_process())?;
     let (until_eof, trace_file) = (args.until_eof, args.trace_file.clone());
     log_to_stderr(&args.log, "info");
+    if let Some(passed_over) = args.passed_over(&options) {
+        tracing::warn!("{passed_over}");
+    }
     let before = Before::of(&options.data_dir);
     let orphaned = async move { if until_eof { stdin_ends().await } else { std::future::pending().await } };
     let ended = runtime()?.block_on(async {
@@ -136,17 +145,6 @@ async fn stdin_ends() {
 pub fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|error| CliError::new(format!("can't start: {error}")))
-}
-
-/// The whole chain of causes in one line.
-pub fn failed(error: anyhow::Error) -> CliError {
-    let failed = CliError::new(format!("{error:#}"));
-    match (error.downcast_ref::<StartError>(), error.downcast_ref::<DataDirError>()) {
-        (Some(error), _) => failed.hint(error.hint),
-        (None, Some(DataDirError::Io { .. })) => CliError::new(format!("--data-dir: {error:#}"))
-            .hint("want a directory that this user can write: --data-dir DIR (or run it as root)"),
-        _ => failed,
-    }
 }
 
 /// What the defaults depend on.
@@ -208,37 +206,47 @@ impl StartArgs {
             };
         };
         check_host(host)?;
-        match self.token(around) {
-            Ok(Some(token)) => Ok(Some(Join { host: host.to_owned(), token })),
+        match self.token(around)? {
+            Some(token) => Ok(Some(Join { host: host.to_owned(), token })),
             // A member needs no token any more: it may have been taken away after the first start.
-            _ if is_member(data_dir) => Ok(None),
-            Ok(None) => Err(CliError::misuse("--join needs the cluster's token: --token, --token-file or PEER_TOKEN")
-                .hint("show it on any node of the cluster with: peer token")),
-            Err(error) => Err(error),
+            None if is_member(data_dir) => Ok(None),
+            None => Err(match &self.token_file {
+                Some(file) => CliError::misuse(format!("--token-file {}: no such file", file.display())),
+                None => CliError::misuse("--join needs the cluster's token: --token, --token-file or PEER_TOKEN"),
+            }
+            .hint(SHOW_TOKEN)),
         }
     }
 
+    /// A unit file says `--join` at every start. Without the token nobody can tell whether it means the cluster
+    /// that the node is in.
+    fn passed_over(&self, options: &StartOptions) -> Option<String> {
+        let host = self.join.as_ref().filter(|_| options.join.is_none())?;
+        Some(format!(
+            "--join {host} is passed over, for {} holds a member of a cluster; to join another one: --data-dir DIR, with a fresh DIR",
+            options.data_dir.display()
+        ))
+    }
+
+    /// The one that was said; none if nothing was, or the file isn't there.
     fn token(&self, around: &Surroundings) -> Result<Option<String>, CliError> {
         let (flag, text) = match (&self.token, &self.token_file, &around.token) {
             (Some(token), _, _) => ("--token", token.clone()),
-            (None, Some(file), _) => {
-                let text = std::fs::read_to_string(file);
-                (
-                    "--token-file",
-                    text.map_err(|error| CliError::new(format!("--token-file {}: {error}", file.display())))?,
-                )
-            }
+            (None, Some(file), _) => match std::fs::read_to_string(file) {
+                Ok(text) => ("--token-file", text),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(wrong("--token-file", &file.display().to_string(), &error.to_string())),
+            },
             (None, None, Some(token)) => ("PEER_TOKEN", token.clone()),
             (None, None, None) => return Ok(None),
         };
         let token = text.trim();
-        let hint = "show it on any node of the cluster with: peer token";
         // The token itself stays out of messages and logs.
         match Token::parse(token) {
             Ok(_) => Ok(Some(token.to_owned())),
             // The hint would lead to the same token.
             Err(error @ BadToken::Version(_)) => Err(CliError::misuse(format!("{flag}: {error}"))),
-            Err(error) => Err(CliError::misuse(format!("{flag}: {error}")).hint(hint)),
+            Err(error) => Err(CliError::misuse(format!("{flag}: {error}")).hint(SHOW_TOKEN)),
         }
     }
 }
@@ -379,142 +387,4 @@ fn hostname(text: &str) -> Result<String, CliError> {
         return Ok(text.to_owned());
     }
     Err(wrong("--hostname", text, "want letters, digits, - . and _, 253 at most"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Debug, Parser)]
-    struct Only {
-        #[command(flatten)]
-        start: StartArgs,
-    }
-
-    const TOKEN: &str = "PEERTKN-1-00000000000000000000000000000000000000000000000000-0000000000000000000000000";
-
-    /// With the token in its place.
-    fn with_token(line: &str) -> String {
-        line.replace("TOKEN", TOKEN)
-    }
-
-    fn around() -> Surroundings {
-        Surroundings { data_dir: "/var/lib/peer".into(), token: None, socket: |dir| dir.join("peer.sock") }
-    }
-
-    fn args(line: &str) -> StartArgs {
-        Only::try_parse_from(std::iter::once("start").chain(line.split_whitespace())).unwrap().start
-    }
-
-    fn options_in(around: &Surroundings, line: &str) -> Result<StartOptions, CliError> {
-        args(&with_token(line)).options(around)
-    }
-
-    fn options(line: &str) -> Result<StartOptions, CliError> {
-        options_in(&around(), line)
-    }
-
-    #[test]
-    fn nothing_needs_to_be_said() {
-        let options = options("").unwrap();
-        assert_eq!((options.listen, options.advertise, options.engine, options.socket), (None, None, None, None));
-        assert!(options.join.is_none() && options.hostname.is_none() && options.labels.is_empty());
-        assert_eq!(options.data_dir, Path::new("/var/lib/peer"));
-        assert_eq!(options.default_socket, Path::new("/var/lib/peer/peer.sock"));
-        assert_eq!(options.availability, None);
-    }
-
-    #[test]
-    fn everything_can_be_said() {
-        let line = "--join 10.0.0.1:7400 --token TOKEN --advertise-addr 10.0.0.2 --listen-addr 10.0.0.2:7401 \
-             --data-dir /tmp/p --engine demo --socket /tmp/p.sock --hostname n2 --label zone=east --label ssd \
-             --availability drain --publish-addr 127.0.0.1 --mesh kernel --mesh-transport quic";
-        let options = options(line).unwrap();
-        assert_eq!(options.publish_on, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-        let join = options.join.unwrap();
-        assert_eq!((join.host.as_str(), join.token.as_str()), ("10.0.0.1:7400", TOKEN));
-        assert_eq!(options.advertise, Some(("10.0.0.2".parse().unwrap(), None)));
-        assert_eq!(options.listen, Some("10.0.0.2:7401".parse().unwrap()));
-        assert_eq!(options.engine, Some(EngineChoice::Demo));
-        assert_eq!(
-            options.labels.into_iter().collect::<Vec<_>>(),
-            [("ssd".into(), "".into()), ("zone".into(), "east".into())]
-        );
-        assert_eq!(options.availability, Some(Availability::Drain));
-        assert_eq!((options.mesh, options.mesh_transport), (Some(MeshChoice::Kernel), Some(MeshTransport::Quic)));
-        assert_eq!(advertise("::1").unwrap(), ("::1".parse().unwrap(), None));
-        assert_eq!(address("--listen-addr", "::1", 7373).unwrap(), "[::1]:7373".parse().unwrap());
-        assert_eq!(address("--listen-addr", ":7400", 7373).unwrap(), "0.0.0.0:7400".parse().unwrap());
-        assert_eq!(advertise("10.0.0.2:9").unwrap(), ("10.0.0.2".parse().unwrap(), Some(9)));
-        assert_eq!(engine("/run/docker.sock").unwrap(), EngineChoice::Docker("/run/docker.sock".into()));
-    }
-
-    #[test]
-    fn a_node_that_was_removed_is_told_apart() {
-        assert_eq!(over(Ended::Removed).unwrap_err().code(), 3);
-        let left = over(Ended::Left).unwrap_err();
-        assert_eq!((left.code(), left.message()), (3, ""), "a unit file must not start it again");
-        assert!(over(Ended::Stopped).is_ok());
-        assert_eq!(failed(anyhow::anyhow!("disk full")).code(), 1);
-    }
-
-    #[test]
-    fn one_error_names_the_flag() {
-        for (line, flag) in [
-            ("--listen-addr nowhere", "--listen-addr"),
-            ("--listen-addr 1.2.3.4:0", "--listen-addr"),
-            ("--listen-addr :x", "--listen-addr"),
-            ("--advertise-addr 0.0.0.0", "--advertise-addr"),
-            ("--advertise-addr ::", "--advertise-addr"),
-            ("--engine tcp://10.0.0.1:2375", "--engine"),
-            ("--engine podman", "--engine"),
-            ("--api 10.0.0.1:2376", "--api"),
-            ("--api tcp://nowhere", "--api"),
-            ("--hostname my_node!", "--hostname"),
-            ("--label =x", "--label"),
-            ("--availability sleepy", "--availability"),
-            ("--publish-addr lo", "--publish-addr"),
-            ("--mesh ipvs", "--mesh"),
-            ("--mesh-transport tcp", "--mesh-transport"),
-            ("--socket tcp://x", "--socket"),
-            ("--join http://x --token TOKEN", "--join"),
-            ("--join host:99999 --token TOKEN", "--join"),
-            ("--join host:0 --token TOKEN", "--join"),
-            ("--join host", "--join"),
-            ("--token TOKEN", "--token"),
-            ("--join host --token SWMTKN-1-a-b", "--token"),
-            ("--join host --token hunter2", "--token"),
-            ("--join host --token PEERTKN-1-hunter2", "--token: the token is cut short"),
-        ] {
-            let error = options(line).unwrap_err();
-            assert!(error.message().starts_with(flag), "{line}: {error}");
-            assert_eq!(error.code(), 2, "{line}");
-            assert!(!error.message().contains("hunter2"), "a token is a secret");
-        }
-    }
-
-    #[test]
-    fn the_token_may_come_from_a_file_or_the_environment() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("token");
-        std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
-        let line = format!("--join host --token-file {}", file.display());
-        assert_eq!(options(&line).unwrap().join.unwrap().token, TOKEN);
-        let around = Surroundings { token: Some(TOKEN.to_owned()), ..around() };
-        assert_eq!(options_in(&around, "--join host").unwrap().join.unwrap().token, TOKEN);
-        assert!(
-            options_in(&around, "").unwrap().join.is_none(),
-            "a token that lies about in the environment is no mistake"
-        );
-    }
-
-    #[test]
-    fn a_member_starts_again_without_its_token() {
-        let dir = tempfile::tempdir().unwrap();
-        let line = format!("--join host --token-file /nonexistent --data-dir {}", dir.path().display());
-        assert!(options(&line).is_err());
-        std::fs::write(dir.path().join("identity.json"), "{}").unwrap();
-        assert!(options(&line).unwrap().join.is_none());
-    }
 }
