@@ -29,7 +29,7 @@ mod progress;
 mod reason;
 mod service;
 mod shell;
-mod stack;
+pub mod stack;
 mod start;
 mod table;
 mod tasks;

@@ -94,12 +94,17 @@ pub enum Output {
     },
 }
 
+/// In the year 6429: what is later was read from a disk that is damaged, and no write could ever be later still.
+const LATEST: Hlc = Hlc(u64::MAX / 2);
+
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("record {key:02x?}: {why}")]
     Record { key: Vec<u8>, why: CodecError },
     #[error("record {0:02x?} does not fit its key")]
     Misplaced(Vec<u8>),
+    #[error("record {0:02x?} has a time that no clock shows")]
+    Time(Vec<u8>),
 }
 
 impl Store {
@@ -136,6 +141,9 @@ impl Store {
                         || record.value.as_ref().is_some_and(|v| !record.key.fits(v))
                     {
                         return Err(LoadError::Misplaced(key.clone()));
+                    }
+                    if record.stamp.hlc > LATEST {
+                        return Err(LoadError::Time(key.clone()));
                     }
                     store.clock = store.clock.max(record.stamp.hlc);
                     store.insert(record);

@@ -515,3 +515,17 @@ fn a_digest_of_the_first_versions_is_read_as_that_of_life_zero() {
     }
     assert!(!net.disks[&node(1)].keys().any(|key| key.first() == Some(&DISK_OLD_DIGEST)));
 }
+
+/// Found by the fuzz target `disk`: the next write's time ran over.
+#[test]
+fn a_disk_with_a_time_that_no_clock_shows_is_refused() {
+    let stamp = |hlc| Stamp { term: Term::ZERO, hlc: Hlc(hlc), author: node(2) };
+    let load = |hlc| {
+        let record = Record { key: Key::Cluster, value: None, stamp: stamp(hlc), seq: 1 };
+        let disk = BTreeMap::from([(disk_record_key(&record.key), codec::encode(&record))]);
+        Store::load(node(1), 1, &disk)
+    };
+    assert!(matches!(load(u64::MAX), Err(LoadError::Time(_))));
+    let mut store = load(LATEST.0).unwrap();
+    store.write(vec![(Key::Cluster, None)], Term::ZERO, at(1));
+}

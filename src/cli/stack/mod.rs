@@ -3,7 +3,7 @@
 //! one display, and goes back as a whole.
 
 mod apply;
-mod compose;
+pub mod compose;
 mod diff;
 
 use super::client::{Client, escaped, no_such, with_query};
