@@ -198,7 +198,7 @@ pub fn parse(text: &str, file: &Path) -> Result<Value, CliError> {
         }
         Err(error) => error,
     };
-    let message = error.to_string();
+    let message = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
     Err(CliError::new(match error.location() {
         Some(at) => {
             let place = format!(" at line {}, column {}", at.line(), at.column());
