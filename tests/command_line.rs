@@ -76,10 +76,40 @@ fn an_error_names_what_was_said() {
         (&["demo", "--nodes", "x"], 2, "want a whole number from 1 to 50".to_owned()),
         (&["service", "create", "-p", "0:80", "x"], 2, "want a number from 1 to 65535".to_owned()),
         (&["stack", "deploy", "-c", "none.yml", "s"], 1, "error: --compose-file none.yml: ".to_owned()),
+        (&["service", "create", "--device", "/dev/fuse", "x"], 2, "error: --device: ".to_owned()),
+        (&["node", "update", "--role", "worker", "n"], 2, "error: --role: there are no roles".to_owned()),
+        (&["-H", "unix:///etc/passwd", "node", "ls"], 1, "/etc/passwd is not a socket\nhint: ".to_owned()),
     ] {
         let (exit, err) = said(args, dir.path());
         assert!(exit == Some(code) && err.contains(&words), "{args:?}: {exit:?}: {err}");
     }
+}
+
+/// A newcomer had PEER_HOST set, and saw a list with commands that the help hasn't.
+#[test]
+fn without_a_command_there_is_the_help_whatever_the_environment_says() {
+    let alone = |host: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
+        command.env_remove("PEER_HOST").envs(host.map(|host| ("PEER_HOST", host)));
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = alone(Some("unix:///a"));
+    assert!(said.contains("Usage: peer ") && !said.contains("greeter"), "{said}");
+    assert_eq!(said, alone(None));
+}
+
+/// A second demo, or a tour beside one.
+#[test]
+fn a_demo_on_a_port_that_is_taken_names_the_flag() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (code, err) = said(&["demo", "--tour", "--engine", "demo", "--port", &port], dir.path());
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains(&format!("error: --port {port}: ")) && err.contains("hint: "), "{err}");
+    assert!(err.lines().last().unwrap().contains("--port 9100"), "{err}");
 }
 
 /// `peer start | head -1`, and a terminal that was closed: the agent's containers need it all the same.

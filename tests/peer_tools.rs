@@ -164,6 +164,10 @@ async fn secrets_and_configs_are_listed_as_docker_does_and_updated_as_it_cannot(
     tools.demo.end().await;
 }
 
+const NO_CHANGES: &str = "\
+    warning: services.worker.build: not supported, nothing is built: the nodes run services.worker.image as the registry has it\n\
+    no changes\n";
+
 const STACK: &str = r"
 services:
   web:
@@ -202,7 +206,9 @@ async fn a_stack_is_deployed_compared_rolled_back_and_removed() {
         "+ network st_front\n+ network st_default\n+ secret st_token\n+ config st_motd\n+ service st_worker\n+ service st_web\n"
     );
     let (success, out, err) = tools.peer(0, deploy).await;
-    assert!(success && err.contains("services.worker.build"), "{err}");
+    assert!(success && err.contains("services.worker.build: not supported"), "{err}");
+    let of_networks = err.matches("names resolve only between containers of one node").count();
+    assert_eq!(of_networks, 1, "two networks and two services on them are one warning: {err}");
     let at = |what: &str| out.find(what).unwrap_or_else(|| panic!("no {what:?} in {out}"));
     assert!(at("st_worker: converged") < at("Creating service st_web"), "what web depends on comes first: {out}");
     assert!(at("Creating service st_web") < at("st_web: converged"));
@@ -217,7 +223,8 @@ async fn a_stack_is_deployed_compared_rolled_back_and_removed() {
     // Said again, nothing changes: not a task is replaced, and nothing there is to be said.
     let ids = |tasks: Vec<TaskView>| tasks.iter().map(|t| t.task.id).collect::<Vec<_>>();
     let before = ids(tools.running("st_web", 2).await);
-    assert_eq!(tools.run(1, "stack diff --exit-code -c compose.yml st").await, "");
+    let (success, out, err) = tools.peer(1, "stack diff --exit-code -c compose.yml st").await;
+    assert_eq!((success, out.as_str(), err.as_str()), (true, "", NO_CHANGES), "on stderr: a pipeline reads no lines");
     let said = tools.run(1, deploy).await;
     assert!(said.contains("Unchanged service st_web") && said.contains("Unchanged service st_worker"), "{said}");
     assert_eq!(ids(tools.running("st_web", 2).await), before);
@@ -249,7 +256,17 @@ async fn a_stack_is_deployed_compared_rolled_back_and_removed() {
     assert_eq!(Tools::images(&tools.running("st_web", 2).await), ["demo/greeter:1"; 2]);
     tools.file("unknown.yml", &STACK.replace("image:", "imagge: x\n    image:"));
     let unknown = tools.refused(0, "stack deploy -c unknown.yml st").await;
-    assert!(unknown.contains("services.web.imagge, services.worker.imagge"), "{unknown}");
+    for name in ["web", "worker"] {
+        assert!(
+            unknown.contains(&format!("error: services.{name}.imagge: unknown key; did you mean image?\n")),
+            "{unknown}"
+        );
+    }
+    // What only the cluster refuses is told by the file's keys, too.
+    let bad = "deploy: {placement: {constraints: [nonsense]}, mode";
+    tools.file("refused.yml", &STACK.replace("deploy: {mode", bad));
+    let refused = tools.refused(0, "stack deploy --resolve-image never -c refused.yml st").await;
+    assert!(refused.contains("error: services.worker.deploy.placement.constraints[0]: "), "{refused}");
 
     // A service that the files have no more goes only when that is asked for.
     let without = STACK.replace("    depends_on: [worker]\n", "");

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::fmt::Write;
 use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -297,6 +298,9 @@ fn no_agent(socket: &Path, error: &std::io::Error) -> CliError {
     match error.kind() {
         ErrorKind::NotFound => CliError::new(format!("no agent here: {at} does not exist"))
             .hint("is the agent running? start it with: peer start"),
+        // The system says the same of it as of a socket on which nobody listens, or which one may not use.
+        _ if is_something_else(socket) => CliError::new(format!("{at} is not a socket"))
+            .hint("want the socket of a running agent, as unix:///run/peer/peer.sock"),
         ErrorKind::ConnectionRefused => {
             CliError::new(format!("no agent answers on {at}")).hint("is the agent running? start it with: peer start")
         }
@@ -304,6 +308,10 @@ fn no_agent(socket: &Path, error: &std::io::Error) -> CliError {
             .hint("use sudo or join the group peer: sudo usermod -aG peer \"$USER\""),
         _ => CliError::new(format!("can't speak to the agent on {at}: {error}")),
     }
+}
+
+fn is_something_else(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket())
 }
 
 /// `unix:///path` or a path.
@@ -418,6 +426,15 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
         let error = CliError::from(Client::new(&socket).get("/nodes").await.unwrap_err());
         assert!(error.message().starts_with("no agent answers on"), "{error}");
+        // And what never was one.
+        for path in [dir.path().to_owned(), dir.path().join("file")] {
+            if path != dir.path() {
+                std::fs::write(&path, "").unwrap();
+            }
+            let error = CliError::from(Client::new(&path).get("/nodes").await.unwrap_err());
+            assert_eq!(error.message(), format!("{} is not a socket", path.display()));
+            assert!(error.hint_text().unwrap().contains("unix:///run/peer/peer.sock"));
+        }
         let denied = no_agent(&socket, &ErrorKind::PermissionDenied.into());
         assert!(denied.hint_text().unwrap().contains("use sudo or join the group peer"));
     }

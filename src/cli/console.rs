@@ -1,6 +1,7 @@
 //! Where a command prints: results to `out`, everything else to `err`. Tests hand in buffers.
 
 use super::error::{CliError, wants_colours};
+use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal, Write};
 
 pub struct Console {
@@ -9,6 +10,8 @@ pub struct Console {
     /// Whether `out` can be drawn over.
     pub terminal: bool,
     colours: bool,
+    /// What [`Console::warn_once`] has said.
+    warned: BTreeSet<String>,
     #[cfg(test)]
     now: Option<jiff::Timestamp>,
 }
@@ -23,6 +26,7 @@ impl Console {
             err: Box::new(err),
             terminal,
             colours,
+            warned: BTreeSet::new(),
             #[cfg(test)]
             now: None,
         }
@@ -30,7 +34,7 @@ impl Console {
 
     #[cfg(test)]
     pub fn of_buffers(out: impl Write + Send + 'static, err: impl Write + Send + 'static, terminal: bool) -> Self {
-        Self { out: Box::new(out), err: Box::new(err), terminal, colours: false, now: None }
+        Self { out: Box::new(out), err: Box::new(err), terminal, colours: false, warned: BTreeSet::new(), now: None }
     }
 
     #[cfg(test)]
@@ -72,6 +76,13 @@ impl Console {
     pub fn warn(&mut self, text: &str) {
         let label = if self.colours { "\x1b[1;33mwarning:\x1b[0m" } else { "warning:" };
         let _ = writeln!(self.err, "{label} {text}");
+    }
+
+    /// What several parts of one command would say in the same words.
+    pub fn warn_once(&mut self, text: &str) {
+        if self.warned.insert(text.to_owned()) {
+            self.warn(text);
+        }
     }
 
     /// Asks on stderr; only a "y" or "yes" from a person on a terminal is a yes.

@@ -27,6 +27,7 @@ mod node;
 mod object;
 mod progress;
 mod reason;
+mod refused;
 mod service;
 mod shell;
 pub mod stack;
@@ -40,7 +41,8 @@ mod top;
 
 pub use error::CliError;
 
-use clap::builder::ValueParser;
+use clap::builder::{Resettable, ValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use client::{Client, Said};
@@ -98,14 +100,18 @@ enum Command {
 
 /// Does what the arguments (the program's name first) ask for. Help, and what clap finds wrong, end the process.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
-    let (cli, host) = parse(args).unwrap_or_else(|error| error.exit());
+    let (cli, host) = match parsed_or_refused(args) {
+        Ok(parsed) => parsed,
+        Err(Ok(refused)) => return Err(refused),
+        Err(Err(error)) => error.exit(),
+    };
     let mut console = Console::of_process();
     match cli.command {
         Command::Start(args) => start::start(*args),
         Command::Demo(args) => demo::run(&args),
         Command::Greeter(args) => demo::greet(&args),
         Command::Completions(args) => shell::completions(&args, with_host(Cli::command()), &mut console),
-        Command::Man(args) => shell::man(&args, with_host(Cli::command())),
+        Command::Man(args) => shell::man(&args, with_host(Cli::command()), &mut console),
         command => {
             let client = Client::of_host(host.as_ref())?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -137,14 +143,33 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
     }
 }
 
-fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Option<Said>), clap::Error> {
+type Parsed = (Cli, Option<Said>);
+
+/// What clap finds wrong is said in our words where a known flag of docker's is the matter.
+fn parsed_or_refused(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Result<CliError, clap::Error>> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    parse(args.iter().cloned()).map_err(|error| refused::by_name(&error, &Cli::command(), &args).ok_or(error))
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::Error> {
     let mut command = with_last_word(with_host(Cli::command())).mut_subcommand("service", |service| {
         service.mut_subcommand("create", with_any_values).mut_subcommand("update", with_any_values)
     });
     command.build();
-    let matches = command.try_get_matches_from_mut(args)?;
+    let matches = command.try_get_matches_from_mut(args).map_err(|error| or_help(error, &command))?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     Ok((cli, host(&matches)))
+}
+
+/// Where only a socket is named, be it by PEER_HOST, clap lists the commands, hidden ones too: the help says it better.
+fn or_help(error: clap::Error, command: &clap::Command) -> clap::Error {
+    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    if error.kind() != ErrorKind::MissingSubcommand {
+        return error;
+    }
+    let bare = command.clone().mut_arg(HOST, |arg| arg.env(Resettable::Reset));
+    let words = named.split_whitespace().map(str::to_owned).collect::<Vec<String>>();
+    bare.try_get_matches_from(words).err().unwrap_or(error)
 }
 
 const HOST: &str = "daemon-host";
@@ -157,12 +182,12 @@ fn with_host(command: clap::Command) -> clap::Command {
         .short('H')
         .value_name("SOCKET")
         .value_parser(ValueParser::string())
-        .help("The agent's socket, as unix:///run/peer/peer.sock")
+        .help("The agent's socket, as unix:///run/peer/peer.sock [env: PEER_HOST]")
         .help_heading("Global options")
         .display_order(1_000);
     let arg = if taken { arg } else { arg.long("host") };
     let is_root = command.get_name() == "peer";
-    command.arg(if is_root { arg.env("PEER_HOST") } else { arg }).mut_subcommands(with_host)
+    command.arg(if is_root { arg.env("PEER_HOST").hide_env(true) } else { arg }).mut_subcommands(with_host)
 }
 
 /// Of a flag that takes one value and is given twice the last one counts, as with the docker CLI: scripts put their own
@@ -258,6 +283,24 @@ mod tests {
             command.get_subcommands().for_each(walk);
         }
         walk(&Cli::command());
+    }
+
+    /// A newcomer who had set PEER_HOST saw a list with commands that no help shows.
+    #[test]
+    fn without_a_command_there_is_the_help() {
+        for (line, command) in [
+            ("peer -H unix:///a", "peer"),
+            ("peer", "peer"),
+            ("peer service -H unix:///a", "peer service"),
+            ("peer -H unix:///a node", "peer node"),
+        ] {
+            let error = parsed(line).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, "{line}");
+            let said = error.to_string();
+            assert!(said.contains(&format!("Usage: {command} ")) && said.contains("Commands:"), "{line}: {said}");
+            assert!(!said.contains("greeter") && !said.contains("promote"), "{line}: {said}");
+            assert_eq!(error.exit_code(), 2);
+        }
     }
 
     #[test]

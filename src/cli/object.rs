@@ -108,18 +108,6 @@ pub struct Create {
     file: String,
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = pair)]
     label: Vec<(String, String)>,
-    #[arg(short, long, hide = true, value_parser = no_driver)]
-    driver: Option<String>,
-    #[arg(long, hide = true, value_parser = no_template)]
-    template_driver: Option<String>,
-}
-
-fn no_driver(_: &str) -> Result<String, String> {
-    Err("drivers of secrets are not supported".to_owned())
-}
-
-fn no_template(_: &str) -> Result<String, String> {
-    Err("templates are not supported".to_owned())
 }
 
 #[derive(Debug, Args)]

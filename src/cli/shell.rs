@@ -42,9 +42,19 @@ pub fn completions(args: &CompletionsArgs, mut command: clap::Command, console: 
     console.print(&String::from_utf8_lossy(&script))
 }
 
-pub fn man(args: &ManArgs, command: clap::Command) -> Result<(), CliError> {
-    let written = std::fs::create_dir_all(&args.dir).and_then(|()| clap_mangen::generate_to(command, &args.dir));
-    written.map_err(|error| CliError::new(format!("{}: {error}", args.dir.display())))
+pub fn man(args: &ManArgs, command: clap::Command, console: &mut Console) -> Result<(), CliError> {
+    let failed = |error: std::io::Error| CliError::new(format!("{}: {error}", args.dir.display()));
+    let is_new = !args.dir.exists();
+    std::fs::create_dir_all(&args.dir).map_err(failed)?;
+    let pages = pages(&command);
+    clap_mangen::generate_to(command, &args.dir).map_err(failed)?;
+    let made = if is_new { ", which wasn't there" } else { "" };
+    console.line(&format!("{pages} man pages written to {}{made}", args.dir.display()))
+}
+
+/// As many as there are commands that aren't hidden, the ones that only have others below them too.
+fn pages(command: &clap::Command) -> usize {
+    1 + command.get_subcommands().filter(|inner| !inner.is_hide_set()).map(pages).sum::<usize>()
 }
 
 #[cfg(test)]
@@ -60,7 +70,13 @@ mod tests {
     #[test]
     fn every_command_has_a_page_and_completions() {
         let dir = tempfile::tempdir().unwrap();
-        man(&ManArgs { dir: dir.path().join("man") }, command()).unwrap();
+        let args = ManArgs { dir: dir.path().join("man") };
+        for made in [", which wasn't there", ""] {
+            let (mut console, out, _) = console(false);
+            man(&args, command(), &mut console).unwrap();
+            let count = std::fs::read_dir(&args.dir).unwrap().count();
+            assert_eq!(out.text(), format!("{count} man pages written to {}{made}\n", args.dir.display()));
+        }
         for page in
             ["peer.1", "peer-service-create.1", "peer-stack-deploy.1", "peer-secret-update.1", "peer-cert-issue.1"]
         {

@@ -6,7 +6,7 @@ use super::tour::{Tour, kill};
 use super::{DemoArgs, Engine};
 use crate::cli::client::Client;
 use crate::cli::json::{items, text};
-use crate::shell::agent::answers;
+use crate::shell::agent::{StartError, answers};
 use crate::shell::demo::image::{self, DemoDocker};
 use crate::shell::demo::{address, tempfile_dir};
 use anyhow::{Context, bail, ensure};
@@ -313,7 +313,10 @@ fn ports_are_free(args: &DemoArgs) -> anyhow::Result<()> {
     for number in 1..=usize::from(args.nodes) {
         let ip = address(number);
         if let Err(error) = TcpListener::bind((ip, args.port)) {
-            bail!("--port {}: can't be opened on {ip} ({error}): choose another one", args.port);
+            bail!(StartError {
+                why: format!("--port {}: can't be opened on {ip}: {error}", args.port),
+                hint: "is another demo running, or something else on that port? choose another one, as: --port 9100",
+            });
         }
     }
     Ok(())

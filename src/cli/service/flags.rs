@@ -125,6 +125,12 @@ pub fn warned(mut answer: Value, by: By) -> Value {
     answer
 }
 
+/// For the table of a Compose file's keys, which must know them all.
+#[cfg(test)]
+pub fn fields_with_flags() -> impl Iterator<Item = &'static str> {
+    FLAGS.iter().map(|(path, _)| *path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

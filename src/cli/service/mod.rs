@@ -17,6 +17,8 @@ mod settings;
 mod tests;
 pub mod values;
 
+#[cfg(test)]
+pub use flags::fields_with_flags;
 pub use inspect::{Shape, show};
 pub use values::pair;
 

@@ -138,26 +138,13 @@ pub struct RefEdits {
     network_rm: Vec<String>,
     #[command(flatten)]
     unsupported: Unsupported,
-    #[arg(long, hide = true, value_parser = generic_resource)]
-    generic_resource_add: Vec<String>,
-    #[arg(long, hide = true, value_parser = generic_resource)]
-    generic_resource_rm: Vec<String>,
 }
 
-/// Flags of docker's that are known and refused by name.
+/// Taken with its default value; flags of docker's that never are stand in [`crate::cli::refused`].
 #[derive(Debug, Default, Args)]
 struct Unsupported {
-    #[arg(long, hide = true, value_parser = generic_resource)]
-    generic_resource: Vec<String>,
-    #[arg(long, hide = true, value_parser = windows)]
-    credential_spec: Option<String>,
     #[arg(long, hide = true, value_parser = windows)]
     isolation: Option<String>,
-}
-
-fn generic_resource(_: &str) -> Result<String, String> {
-    Err("generic resources are not supported yet; to choose nodes that have something, label them and use --constraint"
-        .to_owned())
 }
 
 fn windows(text: &str) -> Result<String, String> {

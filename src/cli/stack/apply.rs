@@ -1,6 +1,7 @@
 //! What a deploy writes: the networks, secrets and configs that aren't there, and then each service, only if it differs.
 
 use super::compose::{self, FileObject, IMAGE, Stack};
+use super::keys::{self, refused, refused_at, tell_once};
 use super::{Files, Resolve, diff};
 use crate::cli::client::{ApiError, Client, escaped, with_query};
 use crate::cli::console::Console;
@@ -47,9 +48,10 @@ pub async fn prepare(stack: &Stack, client: &Client, console: &mut Console) -> R
             .hint(format!("make it with: docker network create -d overlay {}", network.name)));
         };
         console.line(&format!("Creating network {}", network.name))?;
-        let answer = client.post("/networks/create", Some(create)).await?;
+        let answer = client.post("/networks/create", Some(create)).await;
+        let answer = answer.map_err(|error| refused_at(error, &format!("networks.{}", network.short)))?;
         if !text(&answer, "/Warning").is_empty() {
-            console.warn(text(&answer, "/Warning"));
+            tell_once(text(&answer, "/Warning"), console);
         }
     }
     let mut objects = Objects::default();
@@ -84,6 +86,7 @@ async fn ensure(
     console: &mut Console,
 ) -> Result<(String, String), CliError> {
     let found = newest(noun, &object.name, client).await?;
+    let refused_here = |error| refused_at(error, &format!("{noun}s.{}", object.short));
     let known = |found: &Value| (text(found, "/ID").to_owned(), text(found, "/Spec/Name").to_owned());
     let (labels, data) = match (&object.content, &found) {
         (None, Some(found)) => return Ok(known(found)),
@@ -96,7 +99,7 @@ async fn ensure(
     let Some(found) = found else {
         console.line(&format!("Creating {noun} {}", object.name))?;
         let spec = json!({ "Name": object.name, "Labels": labels, "Data": data });
-        let answer = client.post(&format!("/{noun}s/create"), Some(&spec)).await?;
+        let answer = client.post(&format!("/{noun}s/create"), Some(&spec)).await.map_err(refused_here)?;
         tell_warnings(&answer, console);
         return Ok((text(&answer, "/ID").to_owned(), object.name.clone()));
     };
@@ -113,13 +116,14 @@ async fn ensure(
         // Only the agent can tell whether a secret's content is the same.
         Err(ApiError::Refused { status: 400, message }) if message.starts_with("only updates to Labels") => {
             let renew = with_query(&format!("/peer/{noun}s/{}/renew", escaped(&id)), &[("move", "false")]);
-            let answer = client.post(&renew, Some(&json!({ "Labels": labels, "Data": data }))).await?;
+            let renewed = client.post(&renew, Some(&json!({ "Labels": labels, "Data": data }))).await;
+            let answer = renewed.map_err(refused_here)?;
             tell_warnings(&answer, console);
             let name = text(&answer, "/Name").to_owned();
             console.line(&format!("Creating {noun} {name}"))?;
             Ok((text(&answer, "/ID").to_owned(), name))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(refused_here(error)),
     }
 }
 
@@ -164,8 +168,9 @@ pub async fn service(
     let Some(old) = old else {
         put(child(&mut spec, "Labels"), STAMP, stamp);
         console.line(&format!("Creating service {}", service.name))?;
-        let answer = client.post_with("/services/create", Some(&Value::Object(spec)), auth.as_deref()).await?;
-        let held = tell_warnings(&answer, console);
+        let answer = client.post_with("/services/create", Some(&Value::Object(spec)), auth.as_deref()).await;
+        let answer = answer.map_err(|error| refused(error, &service.short))?;
+        let held = keys::tell_warnings(&answer, &service.short, console);
         return Ok(done(text(&answer, "/ID"), held));
     };
     let (id, old_spec) = (text(old, "/ID"), old.get("Spec").unwrap_or(&Value::Null));
@@ -187,8 +192,9 @@ pub async fn service(
         parameters.push(("registryAuthFrom", "spec"));
     }
     let to = with_query(&format!("{}/update", path(id)), &parameters);
-    let answer = client.post_with(&to, Some(&Value::Object(spec)), auth.as_deref()).await?;
-    let held = tell_warnings(&answer, console);
+    let answer = client.post_with(&to, Some(&Value::Object(spec)), auth.as_deref()).await;
+    let answer = answer.map_err(|error| refused(error, &service.short))?;
+    let held = keys::tell_warnings(&answer, &service.short, console);
     Ok(done(id, held))
 }
 

@@ -50,6 +50,10 @@ pub async fn diff(args: &Diff, client: &Client, console: &mut Console) -> Result
         let _ = writeln!(out, "- service {name}   (only with --prune)");
     }
     console.print(&out)?;
+    if out.is_empty() {
+        // Not a result: what reads the lines finds none.
+        console.note("no changes");
+    }
     if args.exit_code && !out.is_empty() { Err(CliError::silent()) } else { Ok(()) }
 }
 

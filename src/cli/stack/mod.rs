@@ -5,6 +5,7 @@
 mod apply;
 pub mod compose;
 mod diff;
+mod keys;
 
 use super::client::{Client, escaped, no_such, with_query};
 use super::console::Console;
@@ -29,12 +30,17 @@ pub enum StackCommand {
     /// Services start in the order of their depends_on, each after those that it depends on have converged. The exit code is 1
     /// if a rollout pauses or rolls back.
     #[command(
+        override_usage = "peer stack deploy [OPTIONS] [-c FILE]... STACK",
         visible_alias = "up",
         after_help = "Examples:\n  peer stack deploy -c compose.yml shop\n  peer stack deploy -c compose.yml -c prod.yml --prune shop\n  TAG=1.3 peer stack deploy --quiet -c compose.yml shop"
     )]
     Deploy(Deploy),
     /// Show what a deploy would change
+    ///
+    /// One line for each thing that would be made (+), changed (~) or removed (-); without any it says so on stderr. The exit
+    /// code is 0 either way, and with --exit-code 1 if anything differs; a file that makes no sense is 1, too, with an error.
     #[command(
+        override_usage = "peer stack diff [OPTIONS] [-c FILE]... STACK",
         after_help = "Examples:\n  peer stack diff -c compose.yml shop\n  peer stack diff --exit-code -c compose.yml shop     exit code 1 if anything differs"
     )]
     Diff(Diff),

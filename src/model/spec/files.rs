@@ -12,6 +12,9 @@ const DEFAULT_MODE: u64 = 0o444;
 /// Files and networks of one service; more is somebody's mistake.
 const MAX_FILES: usize = 200;
 const MAX_NETWORKS: usize = 50;
+/// Who makes a network is told, and who puts a service on one.
+pub const NETWORKS_ARE_LOCAL: &str =
+    "names resolve only between containers of one node for now: reach other nodes by a published port";
 
 pub(super) fn files(container: &Field<'_>) -> Result<Vec<FileRef>, SpecError> {
     let mut files = Vec::new();
@@ -104,11 +107,7 @@ pub(super) fn networks(field: &Field<'_>, warnings: &mut Vec<String>) -> Result<
         return Err(field.bad(format!("more than the {MAX_NETWORKS} allowed")));
     }
     if !networks.is_empty() {
-        warnings.push(
-            field.note(
-                "names resolve only between containers of one node for now: reach other nodes by a published port",
-            ),
-        );
+        warnings.push(field.note(NETWORKS_ARE_LOCAL));
     }
     Ok(networks)
 }

@@ -12,6 +12,7 @@ mod port_options;
 mod read;
 pub mod template;
 pub use defaults::{is_unnamed, resolve_defaults, resolve_minimum, with_files_of, with_name};
+pub use files::NETWORKS_ARE_LOCAL;
 pub use parse::{SpecError, parse, parse_with_warnings, warnings};
 pub use placement::parse_network;
 pub use port_options::{AppProtocol, PortOptions, ProxyProtocol};

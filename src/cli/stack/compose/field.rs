@@ -119,12 +119,72 @@ impl<'a> Field<'a> {
     /// Every key must be known; what is `ignored` is told, what isn't known is an error in the end.
     pub fn check(&self, known: &[&str], ignored: &[&str], report: &mut Report) -> Result<(), CliError> {
         for (key, value) in self.map()? {
-            if known.contains(&key.as_str()) || key.starts_with("x-") || value.is_null() {
+            if known.contains(&key.as_str()) || key.starts_with("x-") {
                 continue;
             }
             let place = format!("{}.{key}", self.at);
-            if ignored.contains(&key.as_str()) { report.ignored.push(place) } else { report.unknown.push(place) }
+            if ignored.contains(&key.as_str()) {
+                report.ignored.extend((!value.is_null()).then_some(place));
+            } else {
+                report.unknown.push((place, meant(key, known)));
+            }
         }
         Ok(())
+    }
+}
+
+/// The known key that was probably meant.
+pub fn meant(key: &str, known: &[&str]) -> Option<String> {
+    let most = if key.chars().count() < 4 { 1 } else { 2 };
+    let near = known.iter().map(|known| (typos(key, known), *known)).filter(|(typos, _)| *typos <= most);
+    near.min().map(|(_, known)| known.to_owned())
+}
+
+/// How many letters were put in, left out, taken for others, or swapped with their neighbours.
+fn typos(typed: &str, meant: &str) -> usize {
+    let (typed, meant): (Vec<char>, Vec<char>) = (typed.chars().collect(), meant.chars().collect());
+    // The rows of the table that are needed: what it takes to make each beginning of `meant` of so much of `typed`.
+    let mut before: Vec<usize> = Vec::new();
+    let mut row: Vec<usize> = (0..=meant.len()).collect();
+    for (n, letter) in typed.iter().enumerate() {
+        let mut next = vec![n + 1];
+        for (m, other) in meant.iter().enumerate() {
+            let at = |row: &[usize], m: usize| row.get(m).copied().unwrap_or(usize::MAX - 1);
+            let changed = at(&row, m) + usize::from(letter != other);
+            let mut least = changed.min(at(&row, m + 1) + 1).min(at(&next, m) + 1);
+            let swapped = m > 0 && n > 0 && meant.get(m - 1) == Some(letter) && typed.get(n - 1) == Some(other);
+            if swapped {
+                least = least.min(at(&before, m - 1) + 1);
+            }
+            next.push(least);
+        }
+        before = std::mem::replace(&mut row, next);
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_nearly_one_is_recognised_and_others_are_not() {
+        assert_eq!(
+            [("imag", "image"), ("iamge", "image"), ("image", "image"), ("", "ab"), ("imagge", "image"), ("xyz", "ab")]
+                .map(|(typed, meant)| typos(typed, meant)),
+            [1, 1, 0, 2, 1, 3]
+        );
+        let known = ["image", "ports", "dns", "tty", "environment"];
+        for (key, want) in [
+            ("imag", Some("image")),
+            ("port", Some("ports")),
+            ("enviroment", Some("environment")),
+            ("dn", Some("dns")),
+            ("env", None),
+            ("ps", None),
+            ("tier", None),
+        ] {
+            assert_eq!(meant(key, &known).as_deref(), want, "{key}");
+        }
     }
 }

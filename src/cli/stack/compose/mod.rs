@@ -14,6 +14,7 @@ pub use top::{FileObject, Network};
 
 use crate::cli::error::CliError;
 use crate::cli::json::Object;
+use crate::cli::service::one_error;
 use field::Field;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +28,10 @@ const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub struct Report {
     pub ignored: Vec<String>,
-    pub unknown: Vec<String>,
+    /// With the key that was probably meant.
+    pub unknown: Vec<(String, Option<String>)>,
+    /// Services that would be built here, if anything were.
+    pub built: Vec<String>,
     /// Variables that had no value.
     pub unset: Vec<String>,
 }
@@ -101,8 +105,10 @@ pub fn load(source: &Source<'_>) -> Result<Stack, CliError> {
         merge(&mut whole, value, "");
     }
     let context = Context { stack: source.stack, dir: &dir, variables: &variables };
-    let stack = convert(&whole, source.profiles, &context, &mut report)?;
-    finish(stack, report)
+    let stack = convert(&whole, source.profiles, &context, &mut report);
+    // First of all: what is missing elsewhere may be missing because of a key that is mistyped.
+    unknown(&report.unknown)?;
+    Ok(finish(stack?, report))
 }
 
 fn parent(file: &Path) -> PathBuf {
@@ -110,11 +116,25 @@ fn parent(file: &Path) -> PathBuf {
     std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned())
 }
 
-fn finish(mut stack: Stack, mut report: Report) -> Result<Stack, CliError> {
-    if !report.unknown.is_empty() {
-        let (many, them) = if report.unknown.len() == 1 { ("this key", "it") } else { ("these keys", "them") };
-        return Err(CliError::new(format!("peer doesn't know {many}: {}", report.unknown.join(", ")))
-            .hint(format!("correct {them}, take {them} out, or begin {them} with x-")));
+/// All of them in one error.
+fn unknown(keys: &[(String, Option<String>)]) -> Result<(), CliError> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let line = |(place, meant): &(String, Option<String>)| match meant {
+        Some(meant) => CliError::new(format!("{place}: unknown key; did you mean {meant}?")),
+        None => CliError::new(format!("{place}: unknown key")),
+    };
+    let them = if keys.len() == 1 { "it" } else { "them" };
+    one_error(keys.iter().map(line).collect())
+        .map_err(|error| error.hint(format!("correct {them}, take {them} out, or begin {them} with x-")))
+}
+
+fn finish(mut stack: Stack, mut report: Report) -> Stack {
+    for place in &report.built {
+        stack.warnings.push(format!(
+            "{place}.build: not supported, nothing is built: the nodes run {place}.image as the registry has it"
+        ));
     }
     if !report.ignored.is_empty() {
         stack.warnings.push(format!("passed over, as a cluster has no use for it: {}", report.ignored.join(", ")));
@@ -122,7 +142,7 @@ fn finish(mut stack: Stack, mut report: Report) -> Result<Stack, CliError> {
     report.unset.sort();
     report.unset.dedup();
     stack.warnings.extend(report.unset.iter().map(|name| format!("the variable {name} is not set: taken as empty")));
-    Ok(stack)
+    stack
 }
 
 /// Those of the process win over those of the `.env`.
@@ -162,17 +182,31 @@ fn read(file: &Path) -> Result<Value, CliError> {
         CliError::new(format!("--compose-file {error}"))
             .hint("name a Compose file: --compose-file FILE (-c), or - for standard input")
     })?;
-    parse(&text).map_err(|why| CliError::new(format!("{}: {why}", file.display())))
+    parse(&text, file)
 }
 
 /// As docker reads YAML: 0400 is octal, and yes, no, on, off, y and n are texts. Bounds on depth and aliases are the parser's.
-pub fn parse(text: &str) -> Result<Value, String> {
-    let options = serde_saphyr::options! { legacy_octal_numbers: true, strict_booleans: true };
-    match serde_saphyr::from_str_with_options::<Value>(text, options) {
-        Ok(value @ Value::Object(_)) => Ok(value),
-        Ok(_) => Err("not a Compose file: want a mapping with services in it".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
+pub fn parse(text: &str, file: &Path) -> Result<Value, CliError> {
+    let options = serde_saphyr::options! { legacy_octal_numbers: true, strict_booleans: true, with_snippet: false };
+    let error = match serde_saphyr::from_str_with_options::<Value>(text, options) {
+        Ok(value @ Value::Object(_)) => return Ok(value),
+        Ok(_) => {
+            return Err(CliError::new(format!(
+                "{}: not a Compose file: want a mapping with services in it",
+                file.display()
+            )));
+        }
+        Err(error) => error,
+    };
+    let message = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+    Err(CliError::new(match error.location() {
+        Some(at) => {
+            let place = format!(" at line {}, column {}", at.line(), at.column());
+            let why = message.strip_suffix(&place).unwrap_or(&message);
+            format!("{}:{}:{}: {why}", file.display(), at.line(), at.column())
+        }
+        None => format!("{}: {message}", file.display()),
+    }))
 }
 
 /// In all texts, wherever they stand.
@@ -228,7 +262,7 @@ fn convert(whole: &Value, profiles: &[String], context: &Context<'_>, report: &m
     for key in top.map()?.keys() {
         let known = ["version", "name", "services", "networks", "volumes", "secrets", "configs"];
         if !known.contains(&key.as_str()) && !key.starts_with("x-") {
-            report.unknown.push(key.clone());
+            report.unknown.push((key.clone(), field::meant(key, &known)));
         }
     }
     let section = |key: &'static str| Field::of(key, whole.get(key).filter(|v| !v.is_null()).unwrap_or(&none));

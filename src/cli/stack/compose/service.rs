@@ -31,6 +31,7 @@ pub struct Used {
 }
 
 const KNOWN: &[&str] = &[
+    "build",
     "image",
     "command",
     "entrypoint",
@@ -78,7 +79,6 @@ const KNOWN: &[&str] = &[
 ];
 /// Docker's stacks pass over these, too, or they speak of this machine alone.
 const IGNORED: &[&str] = &[
-    "build",
     "cgroup_parent",
     "cgroup",
     "container_name",
@@ -111,9 +111,22 @@ pub fn service(
 ) -> Result<Service, CliError> {
     field.check(KNOWN, IGNORED, report)?;
     let name = context.scoped(short);
-    let image = field.get("image").ok_or_else(|| {
-        field.bad("image is missing").hint("a cluster runs images from a registry: build it, push it, and name it here")
-    })?;
+    let image = match (field.get("image"), field.get("build")) {
+        (Some(image), build) => {
+            report.built.extend(build.map(|_| field.at.clone()));
+            image
+        }
+        (None, Some(build)) => {
+            return Err(build.bad("not supported: a cluster runs images from a registry").hint(format!(
+                "build it and push it (docker build --push -t REGISTRY/{short} ...), then name it: image: REGISTRY/{short}"
+            )));
+        }
+        (None, None) => {
+            return Err(field
+                .bad("image is missing")
+                .hint("a cluster runs images from a registry: build it, push it, and name it here"));
+        }
+    };
     let image = image.text()?;
     let mut spec = Object::new();
     put(&mut spec, "Name", name.as_str());

@@ -60,6 +60,7 @@ services:
   db:
     image: postgres
     build: .
+    privileged: true
     deploy: {mode: global}
 networks: {front: {internal: true, driver_opts: {x: "1"}}, unused: {}}
 volumes: {data: {driver: local}}
@@ -79,7 +80,13 @@ fn a_whole_file_becomes_what_docker_stack_makes_of_it() {
     let stack = files.load(&["compose.yml"]).unwrap();
     let names: Vec<&str> = stack.services.iter().map(|service| service.name.as_str()).collect();
     assert_eq!(names, ["st_db", "st_web"], "what is depended on comes first");
-    assert_eq!(stack.warnings, ["passed over, as a cluster has no use for it: services.db.build"]);
+    assert_eq!(
+        stack.warnings,
+        [
+            "services.db.build: not supported, nothing is built: the nodes run services.db.image as the registry has it",
+            "passed over, as a cluster has no use for it: services.db.privileged"
+        ]
+    );
     let web = spec(&stack, "web");
     let container = &web["TaskTemplate"]["ContainerSpec"];
     assert_eq!(container["Image"], "nginx:2");
@@ -122,14 +129,50 @@ fn a_whole_file_becomes_what_docker_stack_makes_of_it() {
 fn every_key_that_is_not_known_is_named_in_one_error() {
     let files = Files::new(&[(
         "c.yml",
-        "services: {a: {image: x, imagge: y, deploy: {replcas: 2}, healthcheck: {tset: z}}}\nservics: {}\nx-mine: 1\n",
+        "services: {a: {image: x, imagge: y, colour: red, deploy: {replcas: 2}, healthcheck: {tset: z}}}\nservics: {}\nx-mine: 1\n",
     )]);
     let error = files.load(&["c.yml"]).unwrap_err();
     assert_eq!(
         error.message(),
-        "peer doesn't know these keys: servics, services.a.imagge, services.a.healthcheck.tset, services.a.deploy.replcas"
+        "servics: unknown key; did you mean services?\n\
+         error: services.a.colour: unknown key\n\
+         error: services.a.imagge: unknown key; did you mean image?\n\
+         error: services.a.healthcheck.tset: unknown key; did you mean test?\n\
+         error: services.a.deploy.replcas: unknown key; did you mean replicas?"
     );
-    assert!(error.hint_text().is_some());
+    assert_eq!(error.hint_text(), Some("correct them, take them out, or begin them with x-"));
+}
+
+/// A newcomer's `imag:` was told as an image that is missing, and his `build:` likewise.
+#[test]
+fn a_key_is_named_and_not_what_is_missing_because_of_it() {
+    let load = |file: &str| Files::new(&[("c.yml", file)]).load(&["c.yml"]).unwrap_err();
+    let error = load("services: {web: {imag: nginx}}");
+    assert_eq!(error.message(), "services.web.imag: unknown key; did you mean image?");
+    assert_eq!(error.hint_text(), Some("correct it, take it out, or begin it with x-"));
+    let error = load("services: {web: {image: nginx, imag: }}");
+    assert!(error.message().starts_with("services.web.imag: unknown key"), "{error}");
+    let error = load("service: {web: {image: nginx}}");
+    assert_eq!(error.message(), "service: unknown key; did you mean services?");
+    let error = load("services: {web: {build: .}}");
+    assert_eq!(error.message(), "services.web.build: not supported: a cluster runs images from a registry");
+    assert!(error.hint_text().unwrap().ends_with("then name it: image: REGISTRY/web"), "{error:?}");
+}
+
+#[test]
+fn an_error_in_yaml_has_the_file_the_line_and_the_column_and_no_more() {
+    for (file, line) in
+        [("services:\n  web:\n    image: x\n   ports: [1]\n", "4"), ("a: 1\na: 2\n", "2"), ("services: [", "1")]
+    {
+        let files = Files::new(&[("c.yml", file)]);
+        let error = files.load(&["c.yml"]).unwrap_err().message().to_owned();
+        let place = format!("{}:{line}:", files.0.path().join("c.yml").display());
+        let rest = error.strip_prefix(&place).unwrap_or_else(|| panic!("{error}"));
+        assert!(rest.starts_with(|c: char| c.is_ascii_digit()) && rest.len() > 10, "{error}");
+        for noise in ["<input>", "error:", "\n", "column", "Options"] {
+            assert!(!error.contains(noise), "{noise:?} in {error}");
+        }
+    }
 }
 
 #[test]
@@ -195,5 +238,5 @@ fn what_makes_no_sense_is_told_with_its_place() {
         let before = format!("*a{},", n - 1).repeat(9);
         bomb.push_str(&format!("a{n}: &a{n} [{before}]\n"));
     }
-    assert!(parse(&bomb).is_err());
+    assert!(parse(&bomb, Path::new("bomb.yml")).is_err());
 }

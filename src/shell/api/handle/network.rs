@@ -5,6 +5,7 @@ use crate::core::face::Request as Ask;
 use crate::core::view::ObjectView;
 use crate::model::container::LABEL_NETWORK;
 use crate::model::object::ObjectKind;
+use crate::model::spec::NETWORKS_ARE_LOCAL;
 use crate::shell::api::filters::Filters;
 use crate::shell::api::incoming::{self, Call, Query};
 use crate::shell::api::render::fields::Fields;
@@ -162,7 +163,7 @@ async fn create(api: &Api, segments: &[&str], request: Request) -> Answer {
     let ask = Ask::CreateObject { kind: ObjectKind::Network, spec_json: call.json_object()?, data: Vec::new() };
     let accepted = api.backend.request(ask).await?;
     let mut warning = accepted.warnings;
-    warning.push("a bridge on every node that needs it: names resolve only between containers of one node".to_owned());
+    warning.push(NETWORKS_ARE_LOCAL.to_owned());
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]
     struct Created {
