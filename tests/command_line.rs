@@ -76,9 +76,31 @@ fn an_error_names_what_was_said() {
         (&["demo", "--nodes", "x"], 2, "want a whole number from 1 to 50".to_owned()),
         (&["service", "create", "-p", "0:80", "x"], 2, "want a number from 1 to 65535".to_owned()),
         (&["stack", "deploy", "-c", "none.yml", "s"], 1, "error: --compose-file none.yml: ".to_owned()),
+        (&["node", "update", "node1"], 2, "hint: want --availability active|pause|drain, --label-add".to_owned()),
     ] {
         let (exit, err) = said(args, dir.path());
         assert!(exit == Some(code) && err.contains(&words), "{args:?}: {exit:?}: {err}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told_with_what_was_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, error, hint) in [
+        (
+            &["secret", "create", "x", "none"][..],
+            "error: can't read none: ",
+            "hint: want the file that the content is in",
+        ),
+        (&["config", "update", "x", "none"], "error: can't read none: ", "hint: want the file that the content is in"),
+        (
+            &["service", "create", "--env-file", "none", "x"],
+            "error: --env-file none: ",
+            "hint: want a file with a KEY=VALUE",
+        ),
+    ] {
+        let (exit, err) = said(args, dir.path());
+        assert!(exit == Some(1) && err.contains(error) && err.contains(hint), "{args:?}: {exit:?}: {err}");
     }
 }
 

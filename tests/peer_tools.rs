@@ -103,7 +103,8 @@ async fn secrets_and_configs_are_listed_as_docker_does_and_updated_as_it_cannot(
     let id = tools.run(0, "secret create --label tier=front token token").await;
     assert_eq!(id.trim().len(), 25, "{id}");
     let taken = tools.refused(0, "secret create token token").await;
-    assert!(taken.contains("already exists") && taken.contains("hint: to give it new content"), "{taken}");
+    let told = "error: secret token already exists\nhint: to give it new content: peer secret update token FILE\n";
+    assert_eq!(taken, told);
     tools.run(1, "config create motd motd").await;
     for args in [
         "secret ls",

@@ -52,6 +52,8 @@ pub struct TaskView {
     pub spec: Option<Arc<ServiceSpec>>,
     /// Runs what the service's effective revision asks for (Docker's `_up-to-date` filter).
     pub up_to_date: bool,
+    /// Why nobody can tell whether it still is what its node said last: "node web3 is down".
+    pub out_of_sight: Option<String>,
 }
 
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use super::*;
 use crate::ids::ServiceId;
 use crate::model::service::Service;
 use crate::model::spec::{Mode, ServiceSpec};
-use crate::model::task::{Desired, Slot, Task, TaskPhase};
+use crate::model::task::{Desired, Slot, Task, TaskPhase, TaskStatus};
 use crate::time::Wall;
 use crate::wire::message::MemberEntry;
 
@@ -62,10 +62,20 @@ impl Core {
 
     /// Running, and on a node that is there: unlike Swarm's, our count leaves out the dead.
     fn runs(&self, task: &Task) -> bool {
-        let here = task
-            .node
-            .is_some_and(|n| n == self.me || self.membership.member(n).is_some_and(|m| m.liveness != Liveness::Down));
-        here && self.store.status(task.id).is_some_and(|s| s.phase == TaskPhase::Running)
+        task.node.is_some_and(|node| self.is_there(node))
+            && self.store.status(task.id).is_some_and(|s| s.phase == TaskPhase::Running)
+    }
+
+    /// A node whose agent was stopped is: its containers run on.
+    fn is_there(&self, node: NodeId) -> bool {
+        node == self.me || self.membership.member(node).is_some_and(|m| m.liveness != Liveness::Down)
+    }
+
+    /// What has ended can't become anything else.
+    fn out_of_sight(&self, task: &Task) -> Option<String> {
+        let node = task.node.filter(|node| !self.is_there(*node))?;
+        let over = self.store.status(task.id).is_some_and(TaskStatus::is_over);
+        (!over).then(|| format!("node {} is down", self.hostname(node)))
     }
 
     /// `None` until the revision's record has arrived too.
@@ -150,6 +160,7 @@ impl Core {
             spec_json: self.store.revision(task.service, task.revision).map(|r| r.spec_json.clone()),
             spec,
             up_to_date,
+            out_of_sight: self.out_of_sight(task),
             task: task.clone(),
         }
     }

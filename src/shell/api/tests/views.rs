@@ -184,6 +184,7 @@ pub fn task(service: &ServiceView, slot: u32, id: u8, node: NodeId) -> TaskView 
         spec_json: Some(service.spec_json.clone()),
         spec: Some(service.spec.clone()),
         up_to_date: true,
+        out_of_sight: None,
     }
 }
 
