@@ -40,6 +40,10 @@ pub struct RevisionView {
     pub number: u32,
     pub revision: Revision,
     pub current: bool,
+    /// The last rollback led away from it. (Of those before that one nothing is kept.)
+    pub rolled_back_from: bool,
+    /// What the rollout under way, or paused, came upon, while tasks of it serve: known to run, and so a way back.
+    pub fallback: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use super::view::*;
 use super::*;
 use crate::ids::ServiceId;
-use crate::model::service::Service;
+use crate::model::service::{Revision, Service};
 use crate::model::spec::{Mode, ServiceSpec};
 use crate::model::task::{Desired, Slot, Task, TaskPhase, TaskStatus};
 use crate::time::Wall;
@@ -130,8 +130,37 @@ impl Core {
     pub fn revisions(&self, id: ServiceId) -> Vec<RevisionView> {
         let Some(service) = self.store.service(id) else { return Vec::new() };
         let effective = self.effective_revision(service);
-        let numbered = self.store.revisions(id).zip(1..);
-        numbered.map(|(r, number)| RevisionView { number, revision: r.clone(), current: r.id == effective }).collect()
+        let (left, fallback) = (self.rolled_back_from(service), self.fallback(service));
+        let view = |(r, number): (&Revision, u32)| RevisionView {
+            number,
+            revision: r.clone(),
+            current: r.id == effective,
+            rolled_back_from: left == Some(r.id) && r.id != effective,
+            fallback: fallback == Some(r.id) && r.id != effective,
+        };
+        self.store.revisions(id).zip(1..).map(view).collect()
+    }
+
+    /// By an operator, or by itself, for as long as nothing is written on top.
+    fn rolled_back_from(&self, service: &Service) -> Option<RevisionId> {
+        if service.rolled_back {
+            return service.previous;
+        }
+        let rollout = self.store.rollout(service.id).filter(|r| r.to == service.current);
+        rollout.filter(|r| r.state.is_rollback()).map(|r| r.to)
+    }
+
+    /// The revision before may be one that never ran, too: what the rollout's record has as `from` is what ran last.
+    fn fallback(&self, service: &Service) -> Option<RevisionId> {
+        let rollout = self.store.rollout(service.id).filter(|r| r.to == service.current)?;
+        let from = rollout.from.filter(|_| rollout.state.is_active() || rollout.state.is_paused())?;
+        let wanted = self.specs.get(&from)?;
+        let same = |task: &Task| {
+            let has = self.specs.get(&task.revision);
+            task.revision == from || has.is_some_and(|has| !wanted.needs_replacement(has))
+        };
+        let mut of_it = self.store.tasks().filter(|t| t.service == service.id && t.desired.is_live());
+        of_it.any(|task| self.runs(task) && same(task)).then_some(from)
     }
 
     pub fn tasks(&self) -> Vec<TaskView> {

@@ -1,5 +1,6 @@
 //! `peer service`: its commands, and the writes among them. Reading and printing stand in modules of their own.
 
+mod changes;
 mod create;
 pub mod csv;
 mod edit;

@@ -6,6 +6,8 @@ mod apply;
 mod compose;
 mod diff;
 
+pub use apply::STAMP;
+
 use super::client::{Client, escaped, no_such, with_query};
 use super::console::Console;
 use super::error::CliError;

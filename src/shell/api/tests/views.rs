@@ -153,6 +153,8 @@ pub fn revisions(view: &ServiceView) -> Vec<RevisionView> {
             created: NOW,
         },
         current: number == 2,
+        rolled_back_from: false,
+        fallback: number == 1,
     };
     vec![revision(1, "greeter:1"), revision(2, "greeter:2")]
 }
