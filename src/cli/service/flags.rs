@@ -13,7 +13,7 @@ pub enum By {
 }
 
 /// A field, and its flag; `+`: with `-add` behind it in an update. Longer paths stand before those that they begin with.
-const FLAGS: [(&str, &str); 70] = [
+const FLAGS: [(&str, &str); 69] = [
     ("Name", "--name"),
     ("Labels", "--label+"),
     ("Mode.Replicated.Replicas", "--replicas"),
@@ -66,7 +66,6 @@ const FLAGS: [(&str, &str); 70] = [
     ("TaskTemplate.Placement.MaxReplicas", "--replicas-max-per-node"),
     ("TaskTemplate.LogDriver.Options", "--log-opt"),
     ("TaskTemplate.LogDriver", "--log-driver"),
-    ("TaskTemplate.ForceUpdate", "--force"),
     ("TaskTemplate.Networks", "--network+"),
     ("Networks", "--network+"),
     ("UpdateConfig.Parallelism", "--update-parallelism"),
@@ -97,6 +96,8 @@ fn flag_of(field: &str) -> Option<(&'static str, &str)> {
 /// What a field is called by who knows the flags: "limit-memory"; of one without a flag its own name.
 pub fn word(field: &str) -> String {
     match flag_of(field) {
+        // A flag of updates alone, with nothing in it that could be refused.
+        None if field == "TaskTemplate.ForceUpdate" => "force".to_owned(),
         Some(("the image", _)) => "image".to_owned(),
         Some((flag, _)) => flag.trim_start_matches("--").trim_end_matches('+').to_owned(),
         None => field.split('[').next().and_then(|path| path.rsplit('.').next()).unwrap_or_default().to_lowercase(),
