@@ -79,6 +79,7 @@ fn an_error_names_what_was_said() {
         (&["service", "create", "--device", "/dev/fuse", "x"], 2, "error: --device: ".to_owned()),
         (&["node", "update", "--role", "worker", "n"], 2, "error: --role: there are no roles".to_owned()),
         (&["-H", "unix:///etc/passwd", "node", "ls"], 1, "/etc/passwd is not a socket\nhint: ".to_owned()),
+        (&["node", "update", "node1"], 2, "hint: want --availability active|pause|drain, --label-add".to_owned()),
     ] {
         let (exit, err) = said(args, dir.path());
         assert!(exit == Some(code) && err.contains(&words), "{args:?}: {exit:?}: {err}");
@@ -110,6 +111,27 @@ fn a_demo_on_a_port_that_is_taken_names_the_flag() {
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains(&format!("error: --port {port}: ")) && err.contains("hint: "), "{err}");
     assert!(err.lines().last().unwrap().contains("--port 9100"), "{err}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told_with_what_was_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, error, hint) in [
+        (
+            &["secret", "create", "x", "none"][..],
+            "error: can't read none: ",
+            "hint: want the file that the content is in",
+        ),
+        (&["config", "update", "x", "none"], "error: can't read none: ", "hint: want the file that the content is in"),
+        (
+            &["service", "create", "--env-file", "none", "x"],
+            "error: --env-file none: ",
+            "hint: want a file with a KEY=VALUE",
+        ),
+    ] {
+        let (exit, err) = said(args, dir.path());
+        assert!(exit == Some(1) && err.contains(error) && err.contains(hint), "{args:?}: {exit:?}: {err}");
+    }
 }
 
 /// `peer start | head -1`, and a terminal that was closed: the agent's containers need it all the same.

@@ -103,7 +103,8 @@ async fn secrets_and_configs_are_listed_as_docker_does_and_updated_as_it_cannot(
     let id = tools.run(0, "secret create --label tier=front token token").await;
     assert_eq!(id.trim().len(), 25, "{id}");
     let taken = tools.refused(0, "secret create token token").await;
-    assert!(taken.contains("already exists") && taken.contains("hint: to give it new content"), "{taken}");
+    let told = "error: secret token already exists\nhint: to give it new content: peer secret update token FILE\n";
+    assert_eq!(taken, told);
     tools.run(1, "config create motd motd").await;
     for args in [
         "secret ls",
@@ -285,5 +286,62 @@ async fn a_stack_is_deployed_compared_rolled_back_and_removed() {
         let args = if kind == "stack" { "stack ls --format {{.Name}}".to_owned() } else { format!("{kind} ls -q") };
         assert_eq!(tools.run(1, &args).await, "", "{kind}");
     }
+    tools.demo.end().await;
+}
+
+/// A newcomer's second update was as bad as the first, and the rollback led from the one to the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_to_what_can_not_run_fails_and_names_the_revision_that_can() {
+    let tools = Tools::start(2).await;
+    let flags = "--update-monitor 300ms --rollback-monitor 300ms --no-resolve-image";
+    tools.run(0, &format!("service create -q {flags} --name web --replicas 2 demo/greeter:1")).await;
+    for image in ["bad", "none"] {
+        let paused =
+            tools.refused(0, &format!("service update --no-resolve-image --image demo/greeter:{image} web")).await;
+        assert!(paused.contains("service update paused") && paused.contains("rollback --to 1 web"), "{paused}");
+        // The slot that was tried runs the old version again.
+        tools.running("web", 2).await;
+    }
+    let failed = tools.refused(1, "service rollback web").await;
+    assert!(
+        failed.contains("service rollback paused") && failed.contains("peer service rollback --to 1 web"),
+        "{failed}"
+    );
+    let history = tools.run(1, "service history --format {{.Revision}}|{{.Changes}}|{{.Note}} web").await;
+    assert_eq!(
+        history, "3|image|rolled back from\n2|image|current, the rollback to it is paused\n1||still serves\n",
+        "what it ran before is the way back"
+    );
+    let back = tools.run(1, "service rollback --to 1 web").await;
+    assert!(back.contains("2 out of 2 tasks") && back.contains("converged"), "{back}");
+    let history = tools.run(0, "service history --format {{.Revision}}|{{.Note}} web").await;
+    assert_eq!(history, "3|\n2|rolled back from\n1|current, rolled back to\n");
+    tools.demo.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ran_on_a_node_that_is_down_is_neither_counted_nor_without_a_reason() {
+    let mut tools = Tools::start(3).await;
+    tools.run(0, "service create -q --no-resolve-image --name web --replicas 6 demo/greeter:1").await;
+    let third = tools.ask(2, |core| core.cluster().node).await;
+    let lost = tools.running("web", 6).await.iter().filter(|t| t.task.node == Some(third)).count();
+    assert!(lost > 0);
+    tools.demo.kill(2).await;
+    let deadline = Instant::now() + PATIENCE;
+    let down = format!(", {lost} on nodes that are down");
+    loop {
+        let status = tools.run(0, "status").await;
+        // Never more than are there: from the moment that the node is seen down.
+        if status.contains(&down) && status.contains("6 running") {
+            break;
+        }
+        assert!(!status.contains("2 ready, 1 down") || status.contains(&down), "{status}");
+        assert!(Instant::now() < deadline, "{status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let tasks = tools.run(1, "service ps --format {{.Node}}|{{.DesiredState}}|{{.Error}} web").await;
+    let of_it: Vec<&str> = tasks.lines().filter(|line| line.starts_with("node3|")).collect();
+    assert_eq!(of_it, vec!["node3|Shutdown|\"node node3 is down\""; lost], "{tasks}");
+    assert!(tools.run(1, "service ls --format {{.Replicas}}").await.contains("6/6"));
     tools.demo.end().await;
 }

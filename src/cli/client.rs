@@ -63,6 +63,13 @@ impl ApiError {
     }
 }
 
+/// What people are to read of a refusal: docker's clients get Swarm's wrapping, in which the reason stands last.
+fn plain(message: &str) -> &str {
+    let wrapped = message.strip_prefix("rpc error: code = ").and_then(|rest| rest.split_once(" desc = "));
+    let told = wrapped.map_or(message, |(_, told)| told);
+    told.strip_prefix("name conflicts with an existing object: ").unwrap_or(told)
+}
+
 impl From<ApiError> for CliError {
     fn from(error: ApiError) -> Self {
         match error {
@@ -75,16 +82,30 @@ impl From<ApiError> for CliError {
                 None => CliError::new(message),
             },
             ApiError::Refused { status: 409, message } if message.contains("already exists") => {
-                CliError::new(message).hint("change it with: peer service update NAME, or choose another --name")
+                CliError::new(plain(&message)).hint(change_it(plain(&message)))
             }
             ApiError::Refused { status: 400, message } if message.starts_with("invalid filter ") => {
                 CliError::misuse(format!("--filter: {message}"))
             }
-            ApiError::Refused { message, .. } => CliError::new(message),
+            ApiError::Refused { message, .. } => CliError::new(plain(&message)),
             ApiError::Unreachable { error, .. } => error,
             ApiError::Garbled(why) => CliError::new(format!("the agent's answer makes no sense: {why}"))
                 .hint("are the agent and this command of the same version?"),
         }
+    }
+}
+
+/// Of "secret token already exists".
+fn change_it(message: &str) -> String {
+    let mut words = message.split(' ');
+    match (words.next(), words.next()) {
+        (Some("service"), Some(name)) => {
+            format!("change it with: peer service update {name}, or choose another --name")
+        }
+        (Some(noun @ ("secret" | "config")), Some(name)) => {
+            format!("to give it new content: peer {noun} update {name} FILE")
+        }
+        _ => "choose another name".to_owned(),
     }
 }
 
@@ -437,6 +458,28 @@ mod tests {
         }
         let denied = no_agent(&socket, &ErrorKind::PermissionDenied.into());
         assert!(denied.hint_text().unwrap().contains("use sudo or join the group peer"));
+    }
+
+    #[test]
+    fn what_is_there_already_is_told_without_swarms_wrapping() {
+        for (message, want, hint) in [
+            (
+                "rpc error: code = AlreadyExists desc = secret token already exists",
+                "secret token already exists",
+                "to give it new content: peer secret update token FILE",
+            ),
+            (
+                "name conflicts with an existing object: service web already exists",
+                "service web already exists",
+                "change it with: peer service update web, or choose another --name",
+            ),
+        ] {
+            let error = CliError::from(ApiError::Refused { status: 409, message: message.to_owned() });
+            assert_eq!((error.message(), error.hint_text()), (want, Some(hint)));
+        }
+        let error =
+            ApiError::Refused { status: 400, message: "rpc error: code = InvalidArgument desc = no".to_owned() };
+        assert_eq!(CliError::from(error).message(), "no");
     }
 
     #[tokio::test]

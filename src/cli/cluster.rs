@@ -189,11 +189,14 @@ fn page(status: &Value, now: jiff::Timestamp) -> String {
 /// What has ended is kept for a while, for `service ps`, and is no load: it is counted apart.
 fn tasks(status: &Value) -> String {
     let count = |key: &str| number(status, key);
-    let (running, ended) = (count("/TasksRunning"), count("/TasksEnded"));
-    let others = count("/Tasks").saturating_sub(running + ended);
+    let (running, ended, lost) = (count("/TasksRunning"), count("/TasksEnded"), count("/TasksOnDownNodes"));
+    let others = count("/Tasks").saturating_sub(running + ended + lost);
     let mut told = format!("{running} running ({} here)", count("/TasksRunningHere"));
     if others > 0 {
         told.push_str(&format!(", {others} on their way"));
+    }
+    if lost > 0 {
+        told.push_str(&format!(", {lost} on nodes that are down"));
     }
     if ended > 0 {
         told.push_str(&format!(", {ended} ended and kept for service ps"));
@@ -247,7 +250,7 @@ mod tests {
             "ClusterID": "c1", "CreatedAt": "2026-11-22T20:26:09Z", "AgentVersion": "0.1.0", "Quorum": false, "Holder": null,
             "ElectorateEpoch": 1, "Node": { "ID": "n1", "Hostname": "node1", "Addr": "10.0.0.1:7373", "State": "ready", "Liveness": "alive" },
             "Voters": [{ "ID": "n1", "Hostname": "node1", "Liveness": "alive" }, { "ID": "n2", "Hostname": "node2", "Liveness": "down" }],
-            "Nodes": { "Total": 5, "Ready": 2, "Down": 3 }, "Services": 4, "Tasks": 20, "TasksHere": 4, "TasksRunning": 12, "TasksRunningHere": 3, "TasksEnded": 7, "Records": 120, "RefusedRecords": 0,
+            "Nodes": { "Total": 5, "Ready": 2, "Down": 3 }, "Services": 4, "Tasks": 22, "TasksHere": 4, "TasksRunning": 12, "TasksOnDownNodes": 2, "TasksRunningHere": 3, "TasksEnded": 7, "Records": 120, "RefusedRecords": 0,
             "Pending": [{ "Service": "web", "Why": "held by 1 of 5 nodes" }], "Troubles": ["no majority of the voters is alive"],
         })
     }
@@ -261,7 +264,7 @@ mod tests {
         assert_eq!(
             out.text(),
             "Cluster:    c1, created 2 hours ago\nThis node:  node1 (n1) at 10.0.0.1:7373, ready\nAgent:      0.1.0\nQuorum:     NO\n\
-             Leader:     none\nVoters:     node1, node2 (down)\nNodes:      5 (2 ready, 3 down)\nServices:   4\nTasks:      12 running (3 here), 1 on their way, 7 ended and kept for service ps\n\
+             Leader:     none\nVoters:     node1, node2 (down)\nNodes:      5 (2 ready, 3 down)\nServices:   4\nTasks:      12 running (3 here), 1 on their way, 2 on nodes that are down, 7 ended and kept for service ps\n\
              Records:    120\nPending:    web: held by 1 of 5 nodes\n"
         );
         assert_eq!(err.text(), "warning: no majority of the voters is alive\n");

@@ -11,6 +11,7 @@
 mod cert;
 mod client;
 mod cluster;
+mod compare;
 mod console;
 mod demo;
 mod error;

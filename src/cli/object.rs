@@ -180,7 +180,10 @@ fn content(file: &str) -> Result<String, CliError> {
         path => std::fs::File::open(path).and_then(|file| file.take(MAX_CONTENT_BYTES + 1).read_to_end(&mut bytes)),
     };
     let name = if file == "-" { "standard input" } else { file };
-    read.map_err(|error| CliError::new(format!("can't read {name}: {error}")))?;
+    read.map_err(|error| {
+        CliError::new(format!("can't read {name}: {error}"))
+            .hint("want the file that the content is in, or - for standard input")
+    })?;
     if bytes.len() as u64 > MAX_CONTENT_BYTES {
         return Err(CliError::new(format!("{name} has more than the {MAX_CONTENT_BYTES} bytes that fit")));
     }
@@ -190,12 +193,7 @@ fn content(file: &str) -> Result<String, CliError> {
 async fn create(kind: Kind, args: &Create, client: &Client, console: &mut Console) -> Result<(), CliError> {
     let labels: BTreeMap<&String, &String> = args.label.iter().map(|(key, value)| (key, value)).collect();
     let spec = json!({ "Name": args.name, "Labels": labels, "Data": content(&args.file)? });
-    let answer = client.post(&format!("/{}s/create", kind.noun()), Some(&spec)).await.map_err(|error| {
-        let (taken, noun) = (matches!(&error, super::client::ApiError::Refused { status: 409, .. }), kind.noun());
-        let error = CliError::from(error);
-        let hint = || format!("to give it new content: peer {noun} update {} FILE", args.name);
-        if taken { error.hint(hint()) } else { error }
-    })?;
+    let answer = client.post(&format!("/{}s/create", kind.noun()), Some(&spec)).await?;
     tell_warnings(&answer, console);
     console.line(text(&answer, "/ID"))
 }

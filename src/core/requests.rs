@@ -475,7 +475,7 @@ impl Core {
     }
 
     /// A node's hostname, or its id where that isn't known.
-    fn hostname(&self, id: NodeId) -> String {
+    pub(super) fn hostname(&self, id: NodeId) -> String {
         match self.store.get(&Key::NodeFact(id)) {
             Some(Value::NodeFact(fact)) if !fact.hostname.is_empty() => fact.hostname.clone(),
             _ => id.to_string(),

@@ -40,6 +40,10 @@ pub struct RevisionView {
     pub number: u32,
     pub revision: Revision,
     pub current: bool,
+    /// The last rollback led away from it. (Of those before that one nothing is kept.)
+    pub rolled_back_from: bool,
+    /// What the rollout under way, or paused, came upon, while tasks of it serve: known to run, and so a way back.
+    pub fallback: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -52,6 +56,8 @@ pub struct TaskView {
     pub spec: Option<Arc<ServiceSpec>>,
     /// Runs what the service's effective revision asks for (Docker's `_up-to-date` filter).
     pub up_to_date: bool,
+    /// Why nobody can tell whether it still is what its node said last: "node web3 is down".
+    pub out_of_sight: Option<String>,
 }
 
 #[derive(Debug, Clone)]

@@ -3,9 +3,9 @@
 use super::view::*;
 use super::*;
 use crate::ids::ServiceId;
-use crate::model::service::Service;
+use crate::model::service::{Revision, Service};
 use crate::model::spec::{Mode, ServiceSpec};
-use crate::model::task::{Desired, Slot, Task, TaskPhase};
+use crate::model::task::{Desired, Slot, Task, TaskPhase, TaskStatus};
 use crate::time::Wall;
 use crate::wire::message::MemberEntry;
 
@@ -62,10 +62,20 @@ impl Core {
 
     /// Running, and on a node that is there: unlike Swarm's, our count leaves out the dead.
     fn runs(&self, task: &Task) -> bool {
-        let here = task
-            .node
-            .is_some_and(|n| n == self.me || self.membership.member(n).is_some_and(|m| m.liveness != Liveness::Down));
-        here && self.store.status(task.id).is_some_and(|s| s.phase == TaskPhase::Running)
+        task.node.is_some_and(|node| self.is_there(node))
+            && self.store.status(task.id).is_some_and(|s| s.phase == TaskPhase::Running)
+    }
+
+    /// A node whose agent was stopped is: its containers run on.
+    fn is_there(&self, node: NodeId) -> bool {
+        node == self.me || self.membership.member(node).is_some_and(|m| m.liveness != Liveness::Down)
+    }
+
+    /// What has ended can't become anything else.
+    fn out_of_sight(&self, task: &Task) -> Option<String> {
+        let node = task.node.filter(|node| !self.is_there(*node))?;
+        let over = self.store.status(task.id).is_some_and(TaskStatus::is_over);
+        (!over).then(|| format!("node {} is down", self.hostname(node)))
     }
 
     /// `None` until the revision's record has arrived too.
@@ -120,8 +130,37 @@ impl Core {
     pub fn revisions(&self, id: ServiceId) -> Vec<RevisionView> {
         let Some(service) = self.store.service(id) else { return Vec::new() };
         let effective = self.effective_revision(service);
-        let numbered = self.store.revisions(id).zip(1..);
-        numbered.map(|(r, number)| RevisionView { number, revision: r.clone(), current: r.id == effective }).collect()
+        let (left, fallback) = (self.rolled_back_from(service), self.fallback(service));
+        let view = |(r, number): (&Revision, u32)| RevisionView {
+            number,
+            revision: r.clone(),
+            current: r.id == effective,
+            rolled_back_from: left == Some(r.id) && r.id != effective,
+            fallback: fallback == Some(r.id) && r.id != effective,
+        };
+        self.store.revisions(id).zip(1..).map(view).collect()
+    }
+
+    /// By an operator, or by itself, for as long as nothing is written on top.
+    fn rolled_back_from(&self, service: &Service) -> Option<RevisionId> {
+        if service.rolled_back {
+            return service.previous;
+        }
+        let rollout = self.store.rollout(service.id).filter(|r| r.to == service.current);
+        rollout.filter(|r| r.state.is_rollback()).map(|r| r.to)
+    }
+
+    /// The revision before may be one that never ran, too: what the rollout's record has as `from` is what ran last.
+    fn fallback(&self, service: &Service) -> Option<RevisionId> {
+        let rollout = self.store.rollout(service.id).filter(|r| r.to == service.current)?;
+        let from = rollout.from.filter(|_| rollout.state.is_active() || rollout.state.is_paused())?;
+        let wanted = self.specs.get(&from)?;
+        let same = |task: &Task| {
+            let has = self.specs.get(&task.revision);
+            task.revision == from || has.is_some_and(|has| !wanted.needs_replacement(has))
+        };
+        let mut of_it = self.store.tasks().filter(|t| t.service == service.id && t.desired.is_live());
+        of_it.any(|task| self.runs(task) && same(task)).then_some(from)
     }
 
     pub fn tasks(&self) -> Vec<TaskView> {
@@ -150,6 +189,7 @@ impl Core {
             spec_json: self.store.revision(task.service, task.revision).map(|r| r.spec_json.clone()),
             spec,
             up_to_date,
+            out_of_sight: self.out_of_sight(task),
             task: task.clone(),
         }
     }

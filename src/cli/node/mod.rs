@@ -119,6 +119,11 @@ pub async fn run(command: NodeCommand, client: &Client, console: &mut Console) -
         NodeCommand::Ps(args) => ps(&args, client, console).await,
         NodeCommand::Inspect(args) => inspect::inspect(&args, client, console).await,
         NodeCommand::Update(args) => {
+            if args.is_empty() {
+                return Err(CliError::misuse(format!("node update {}: no flag says what to change", args.node)).hint(
+                    "want --availability active|pause|drain, --label-add KEY=VALUE or --label-rm KEY (more than one is fine)",
+                ));
+            }
             update(&args.node, |spec| args.edit(spec), client, console).await?;
             console.line(&args.node)
         }
@@ -200,6 +205,10 @@ fn missing(node: &str) -> CliError {
 }
 
 impl Update {
+    fn is_empty(&self) -> bool {
+        self.availability.is_none() && self.label_add.is_empty() && self.label_rm.is_empty()
+    }
+
     fn edit(&self, spec: &mut super::json::Object) -> Result<(), CliError> {
         if let Some(availability) = &self.availability {
             put(spec, "Availability", availability.as_str());
@@ -327,6 +336,19 @@ mod tests {
         run(NodeCommand::Update(args), &agent.client(), &mut console).await.unwrap();
         assert_eq!(out.text(), "node4\n");
         assert_eq!(agent.asked().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn an_update_of_nothing_is_misuse_and_asks_nobody() {
+        let agent = FakeAgent::start(|request| panic!("{}", request.path));
+        let (mut console, out, _) = console(false);
+        let args = Update { node: "node4".to_owned(), availability: None, label_add: Vec::new(), label_rm: Vec::new() };
+        let error = run(NodeCommand::Update(args), &agent.client(), &mut console).await.unwrap_err();
+        assert_eq!((error.code(), error.message()), (2, "node update node4: no flag says what to change"));
+        for flag in ["--availability", "--label-add", "--label-rm"] {
+            assert!(error.hint_text().unwrap().contains(flag), "{flag}");
+        }
+        assert_eq!((out.text().as_str(), agent.asked().len()), ("", 0));
     }
 
     #[tokio::test]

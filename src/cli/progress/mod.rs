@@ -1,26 +1,30 @@
 //! Waits until a service has converged, and shows how far it is, as the docker CLI does: so many tasks out of so many,
 //! then the monitor period during which none may fail. A pause or a rollback of the update is a failure.
 //!
-//! Levels are polled, not events: an agent that restarts meanwhile costs nothing but the polls it missed.
+//! Levels are polled, not events: an agent that restarts meanwhile costs nothing but the polls it missed. Lines are kept to
+//! 80 columns where their words are ours: a longer one takes two rows of a terminal, and what is drawn over it goes astray.
 
 mod screen;
 mod tally;
 
-use super::client::{ApiError, Client, with_query};
+use super::client::{ApiError, Client, escaped, with_query};
 use super::console::Console;
 use super::error::CliError;
 use super::go;
-use super::json::{items, number, text};
+use super::json::{flag, items, number, text};
 use super::service::{one_error, path};
-use screen::Screen;
+use screen::{OVERALL, Screen};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use tally::Tally;
+use tally::{Course, Tally};
 
 pub const POLL: Duration = Duration::from_millis(150);
 /// An agent that is being restarted is back by then.
 const PATIENCE: Duration = Duration::from_secs(20);
 const HINT: &str = "hint";
+const WAY_OUT: &str = "way out";
+/// After so many looks (half a minute) a rollback that gets nowhere is as good as troubled, though no task says why.
+const SLOW: usize = 200;
 const DEFAULT_MONITOR: Duration = Duration::from_secs(5);
 
 pub struct Wait<'a> {
@@ -102,9 +106,7 @@ struct Follow<'a> {
 }
 
 fn leave_safely(shown: &str) -> String {
-    format!(
-        "Ctrl-C ends only this wait, the cluster goes on (with -d nobody waits); whole reasons: peer service ps --no-trunc {shown}"
-    )
+    format!("Ctrl-C ends only the wait; the reasons: peer service ps --no-trunc {shown}")
 }
 
 /// What one look at the service led to.
@@ -169,16 +171,27 @@ impl<'a> Follow<'a> {
     async fn look(&mut self, console: &mut Console) -> Result<Look, Trouble> {
         let service = self.client.get(&path(self.wait.id)).await?;
         let state = text(&service, "/UpdateStatus/State");
-        self.judge(state, text(&service, "/UpdateStatus/Message"))?;
+        self.judge(state, text(&service, "/UpdateStatus/Message")).await?;
         let filters = json!({ "_up-to-date": { "true": true }, "service": { self.wait.id: true } }).to_string();
         let tasks = self.client.get(&with_query("/tasks", &[("filters", &filters)])).await?;
         let nodes = self.client.get("/nodes").await?;
         let rolling_back = state.starts_with("rollback");
         let tally = Tally::of(&service, &tasks, &nodes);
-        tally.show(&mut self.screen, rolling_back);
-        if tally.is_troubled() && !self.troubled {
+        if self.wait.doing == Doing::RollingBack && state.is_empty() && !tally.is_job() {
+            // Until it has begun, nobody has judged whether what runs may stay where it is: it would count as done.
+            self.screen.set(OVERALL, "waiting for the rollback to begin", None);
+            self.screen.draw(console)?;
+            return Ok(Look::GoOn);
+        }
+        self.looks += 1;
+        let under_way = matches!(state, "updating" | "rollback_started") && !tally.is_job();
+        let serving = if under_way { self.serving().await? } else { None };
+        tally.show(&mut self.screen, Course { rolling_back, serving });
+        if !self.troubled && (tally.is_troubled() || self.is_stuck(&tally)) {
             self.troubled = true;
             self.screen.set(HINT, &leave_safely(self.wait.shown), None);
+            let way = if under_way { self.way_out(rolling_back).await } else { None };
+            way.iter().for_each(|way| self.screen.set(WAY_OUT, way, None));
         }
         if let Some(why) = tally.failure() {
             self.screen.draw(console)?;
@@ -194,19 +207,50 @@ impl<'a> Follow<'a> {
         let verdict = self.verify(&tally, monitor, completed, console);
         self.blocked = blocked(&service, &nodes);
         self.screen.draw(console)?;
-        self.looks += 1;
         Ok(verdict)
     }
 
+    fn is_stuck(&self, tally: &Tally<'_>) -> bool {
+        self.wait.doing == Doing::RollingBack && self.looks >= SLOW && !tally.converged()
+    }
+
+    /// How many of its tasks serve, of whichever version.
+    async fn serving(&self) -> Result<Option<u64>, ApiError> {
+        let filters = json!({ "id": { self.wait.id: true } }).to_string();
+        let found = self.client.get(&with_query("/services", &[("status", "true"), ("filters", &filters)])).await?;
+        Ok(items(&found).first().map(|service| number(service, "/ServiceStatus/RunningTasks")))
+    }
+
+    /// The command that leads out of what may not succeed: to the revision that still serves, where that can be told. A
+    /// rollback without a number may lead to one that can't run either.
+    async fn way_out(&self, rolling_back: bool) -> Option<String> {
+        let shown = self.wait.shown;
+        let history = self.client.get(&format!("/peer/services/{}/history", escaped(self.wait.id))).await;
+        // It is only a hint: without the history there is the other one.
+        let history = history.unwrap_or_default();
+        match items(&history).iter().find(|revision| flag(revision, "/Fallback")) {
+            Some(revision) => Some(format!("peer service rollback --to {} {shown}", number(revision, "/Number"))),
+            None if rolling_back => {
+                Some(format!("peer service rollback --to N {shown}, N of: peer service history {shown}"))
+            }
+            None => None,
+        }
+    }
+
     /// What the agent says of the update: a pause ends the wait, a rollback that nobody asked for will have failed.
-    fn judge(&mut self, state: &str, message: &str) -> Result<(), CliError> {
+    async fn judge(&mut self, state: &str, message: &str) -> Result<(), CliError> {
         let shown = self.wait.shown;
         match state {
-            "paused" => Err(CliError::new(format!("service update paused: {message}")).hint(format!(
-                "see why with: peer service ps --no-trunc {shown}; go back with: peer service rollback {shown}"
-            ))),
-            "rollback_paused" => Err(CliError::new(format!("service rollback paused: {message}"))
-                .hint(format!("see why with: peer service ps --no-trunc {shown}"))),
+            "paused" => {
+                let way = self.way_out(false).await.unwrap_or_else(|| format!("peer service rollback {shown}"));
+                Err(CliError::new(format!("service update paused: {message}"))
+                    .hint(format!("see why with: peer service ps --no-trunc {shown}; go back with: {way}")))
+            }
+            "rollback_paused" => {
+                let way = self.way_out(true).await.unwrap_or_default();
+                Err(CliError::new(format!("service rollback paused: {message}"))
+                    .hint(format!("see why with: peer service ps --no-trunc {shown}; go elsewhere with: {way}")))
+            }
             "rollback_started" | "rollback_completed" if self.wait.doing == Doing::Deploying => {
                 if self.rolled_back.is_none() {
                     // A rollback may be over before we look; then the message tells its end and not its reason.
@@ -229,13 +273,16 @@ impl<'a> Follow<'a> {
     fn verify(&mut self, tally: &Tally, monitor: Duration, completed: bool, console: &Console) -> Look {
         if !tally.converged() {
             if self.converged.take().is_some() {
-                self.screen.set("verify", "Detected task failure", None);
+                // Or more is to be replaced, or a node was lost: that is no failure of a task.
+                let why =
+                    if tally.has_failure() { "Detected task failure" } else { "Waiting for the rest of the tasks" };
+                self.screen.set("verify", why, None);
             }
             return Look::GoOn;
         }
         let since = *self.converged.get_or_insert_with(Instant::now);
         // Tasks that ran before we came need not be watched for as long.
-        let before = if self.looks == 0 { tally.running_for(console.now()) } else { Duration::ZERO };
+        let before = if self.looks == 1 { tally.running_for(console.now()) } else { Duration::ZERO };
         if let Some(earlier) = Instant::now().checked_sub(before).filter(|earlier| *earlier < since) {
             self.converged = Some(earlier);
         }

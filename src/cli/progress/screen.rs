@@ -4,6 +4,8 @@ use crate::cli::console::Console;
 use crate::cli::error::CliError;
 
 const BAR_WIDTH: u64 = 50;
+/// The line that sums up.
+pub const OVERALL: &str = "overall progress";
 
 pub struct Screen {
     quiet: bool,
@@ -41,7 +43,7 @@ impl Screen {
 
     /// All of it in one line, for who shows several: the overall line, and what else is told beside the tasks.
     pub fn summary(&self) -> String {
-        let told = |line: &&Line| matches!(line.id.as_str(), "overall progress" | "verify" | "rollback");
+        let told = |line: &&Line| matches!(line.id.as_str(), OVERALL | "verify" | "rollback");
         let texts = self.lines.iter().filter(told).map(|line| line.text.trim_end()).filter(|text| !text.is_empty());
         texts.collect::<Vec<_>>().join("; ")
     }

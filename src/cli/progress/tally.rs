@@ -1,6 +1,6 @@
 //! How many of a service's tasks run, out of the tasks that are up to date: one a slot, or one a node.
 
-use super::screen::Screen;
+use super::screen::{OVERALL, Screen};
 use crate::cli::json::{flag, is_there, items, number, text};
 use crate::cli::reason;
 use jiff::Timestamp;
@@ -33,6 +33,15 @@ fn rank(state: &str) -> u64 {
         "rejected",
     ];
     STATES.iter().zip(1..).find(|(name, _)| **name == state).map_or(0, |(_, rank)| rank)
+}
+
+/// What the service is in the middle of.
+#[derive(Debug, Clone, Copy)]
+pub struct Course {
+    pub rolling_back: bool,
+    /// While a rollout is under way: how many tasks serve, of the old version or the new. The number of new ones alone
+    /// reads as if the rest were lost.
+    pub serving: Option<u64>,
 }
 
 pub struct Tally<'a> {
@@ -136,15 +145,27 @@ impl<'a> Tally<'a> {
         !self.converged() && self.lines.iter().any(|(_, task)| !text(task, "/Status/Err").is_empty())
     }
 
-    pub fn show(&self, screen: &mut Screen, rolling_back: bool) {
+    /// A task has failed, as far as it shows.
+    pub fn has_failure(&self) -> bool {
+        self.is_troubled() || self.lines.iter().any(|(_, task)| rank(text(task, "/Status/State")) > RUNNING)
+    }
+
+    pub fn show(&self, screen: &mut Screen, course: Course) {
         let Some(wanted) = self.wanted else {
-            return screen.set("overall progress", "waiting for new tasks", None);
+            return screen.set(OVERALL, "waiting for new tasks", None);
         };
-        let prefix = if rolling_back { "rolling back update: " } else { "" };
         if self.is_job {
             screen.set("job progress", &format!("{} out of {wanted} complete", self.running), None);
         } else {
-            screen.set("overall progress", &format!("{prefix}{} out of {wanted} tasks", self.running), None);
+            let (prefix, done) =
+                if course.rolling_back { ("rolling back update: ", "are back") } else { ("", "run the new version") };
+            let mut told = format!("{prefix}{} out of {wanted} tasks", self.running);
+            if let Some(serving) = course.serving {
+                // Where the new task starts before the old one stops, both serve for a moment.
+                let serving = serving.min(u64::try_from(wanted).unwrap_or(u64::MAX));
+                told.push_str(&format!(" {done}, {serving} of {wanted} serve"));
+            }
+            screen.set(OVERALL, &told, None);
         }
         let end = if self.is_job { COMPLETE } else { RUNNING };
         if wanted > MAX_LINES {

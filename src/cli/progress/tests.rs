@@ -11,10 +11,12 @@ struct Scene {
     monitor_ms: u64,
     global: bool,
     completed_at: &'static str,
+    /// The revision that still serves.
+    fallback: u64,
 }
 
 fn scene(tasks: &[&'static str]) -> Scene {
-    Scene { update: None, tasks: tasks.to_vec(), monitor_ms: 0, global: false, completed_at: "" }
+    Scene { update: None, tasks: tasks.to_vec(), monitor_ms: 0, global: false, completed_at: "", fallback: 0 }
 }
 
 impl Scene {
@@ -59,6 +61,14 @@ fn play(scenes: Vec<Scene>) -> FakeAgent {
         let scene = scenes.get(asked - 1).or(scenes.last()).cloned().unwrap();
         match request.path.as_str() {
             "/services/abc" => (200, scene.service()),
+            r#"/services?status=true&filters={"id":{"abc":true}}"# => {
+                (200, json!([{ "ID": "abc", "ServiceStatus": { "RunningTasks": 2, "DesiredTasks": 2 } }]))
+            }
+            // The one before the last is no way out, either.
+            "/peer/services/abc/history" => {
+                let revision = |number: u64| json!({ "Number": number, "Current": number == 2, "Fallback": number == scene.fallback });
+                (200, (1..=3).map(revision).collect())
+            }
             "/nodes" => {
                 (200, (1..=3).map(|n| json!({ "ID": format!("node{n}"), "Status": { "State": "ready" } })).collect())
             }
@@ -133,7 +143,91 @@ async fn a_paused_update_is_a_failure() {
     let error = result.unwrap_err();
     assert_eq!(error.message(), "service update paused: update paused due to failure or early termination of task t1");
     assert_eq!(error.code(), 1);
-    assert!(error.hint_text().unwrap().contains("peer service ps --no-trunc web"));
+    assert_eq!(
+        error.hint_text(),
+        Some("see why with: peer service ps --no-trunc web; go back with: peer service rollback web")
+    );
+}
+
+/// Two revisions that can't run, one after the other: a plain rollback leads from the second to the first.
+#[tokio::test]
+async fn the_way_out_leads_to_what_still_serves() {
+    let known = |scene: Scene| Scene { fallback: 1, ..scene };
+    let scenes = || {
+        vec![
+            scene(&["starting"]).with("rollback_started", "manually requested rollback"),
+            scene(&["failed"]).with("rollback_started", "manually requested rollback"),
+            scene(&["failed"]).with("rollback_paused", "rollback paused due to failure of task t1"),
+        ]
+    };
+    let ended = |(result, out): (Result<(), CliError>, String)| {
+        let error = result.unwrap_err();
+        assert_eq!(
+            (error.code(), error.message()),
+            (1, "service rollback paused: rollback paused due to failure of task t1")
+        );
+        (error.hint_text().unwrap().to_owned(), out)
+    };
+    let (hint, _) = ended(watched(scenes().into_iter().map(known).collect(), Doing::RollingBack).await);
+    assert_eq!(
+        hint,
+        "see why with: peer service ps --no-trunc web; go elsewhere with: peer service rollback --to 1 web"
+    );
+    // Where it can't be told, the number is the user's to choose.
+    let (hint, _) = ended(watched(scenes(), Doing::RollingBack).await);
+    assert!(hint.ends_with("peer service rollback --to N web, N of: peer service history web"), "{hint}");
+    let paused = vec![known(scene(&["failed"]).with("paused", "update paused"))];
+    let (result, _) = watched(paused, Doing::Deploying).await;
+    assert!(result.unwrap_err().hint_text().unwrap().ends_with("go back with: peer service rollback --to 1 web"));
+}
+
+/// A task that never gets healthy says nothing for minutes.
+#[tokio::test]
+async fn a_rollback_that_gets_nowhere_names_the_way_out_while_it_waits() {
+    let waiting = Scene { fallback: 1, ..scene(&["starting"]).with("rollback_started", "manually requested rollback") };
+    let mut scenes = vec![waiting; SLOW + 1];
+    scenes.push(scene(&["failed"]).with("rollback_paused", "rollback paused"));
+    let (result, out) = watched(scenes, Doing::RollingBack).await;
+    assert_eq!(result.unwrap_err().code(), 1);
+    let told = "hint: Ctrl-C ends only the wait; the reasons: peer service ps --no-trunc web\n\
+                way out: peer service rollback --to 1 web\n";
+    assert!(out.contains(told), "{out}");
+}
+
+/// Before the holder has begun with it, what runs looks as if it had been gone back to already.
+#[tokio::test]
+async fn a_rollback_is_not_counted_before_it_has_begun() {
+    let scenes = vec![
+        scene(&["running", "running"]),
+        scene(&["running", "starting"]).with("rollback_started", "manually requested rollback"),
+        scene(&["running", "running"]).with("rollback_completed", "rollback completed"),
+    ];
+    let (result, out) = watched(scenes, Doing::RollingBack).await;
+    assert_eq!(result, Ok(()));
+    let overall: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("overall progress: ")).collect();
+    assert_eq!(
+        overall,
+        [
+            "waiting for the rollback to begin",
+            "rolling back update: 1 out of 2 tasks are back, 2 of 2 serve",
+            "rolling back update: 2 out of 2 tasks",
+        ]
+    );
+    assert!(!out.contains("verify: Waiting for") && !out.contains("Detected"), "{out}");
+}
+
+#[tokio::test]
+async fn an_update_tells_new_tasks_from_those_that_serve_and_takes_no_rest_for_a_failure() {
+    let scenes = vec![
+        scene(&["running", "running"]).monitor(3_600_000),
+        scene(&["running"]).monitor(3_600_000).with("updating", "update in progress"),
+        scene(&["running", "running"]).with("completed", "update completed"),
+    ];
+    let (result, out) = watched(scenes, Doing::Deploying).await;
+    assert_eq!(result, Ok(()));
+    let told = "overall progress: 1 out of 2 tasks run the new version, 2 of 2 serve\n";
+    assert!(out.contains(told) && out.contains("verify: Waiting for the rest of the tasks\n"), "{out}");
+    assert!(out.lines().all(|line| line.len() <= 80), "{out}");
 }
 
 #[tokio::test]
@@ -150,7 +244,7 @@ async fn an_update_that_was_rolled_back_is_a_failure_once_the_old_runs_again() {
     let error = result.unwrap_err();
     assert_eq!((error.message(), error.code()), (format!("service update rolled back: {why}").as_str(), 1));
     assert!(out.contains(&format!("rollback: {why}\n")), "{out}");
-    assert!(out.contains("overall progress: rolling back update: 1 out of 2 tasks\n"), "{out}");
+    assert!(out.contains("overall progress: rolling back update: 1 out of 2 tasks are back, 2 of 2 serve\n"), "{out}");
     // The same course is what somebody wanted who asked for a rollback.
     let (result, out) = watched(scenes(), Doing::RollingBack).await;
     assert_eq!(result, Ok(()));

@@ -149,7 +149,10 @@ impl Create {
         put(container, "Init", false);
         let mut env = Vec::new();
         for file in &self.env_file {
-            env.extend(values::env_file(file).map_err(CliError::new)?);
+            env.extend(values::env_file(file).map_err(|why| {
+                CliError::new(why)
+                    .hint("want a file with a KEY=VALUE on each line; single variables are set with --env")
+            })?);
         }
         env.extend(self.env.iter().cloned());
         put_texts(container, "Env", values::last_of_each_name(env));

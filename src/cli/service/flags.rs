@@ -13,7 +13,7 @@ pub enum By {
 }
 
 /// A field, and its flag; `+`: with `-add` behind it in an update. Longer paths stand before those that they begin with.
-const FLAGS: [(&str, &str); 66] = [
+const FLAGS: [(&str, &str); 69] = [
     ("Name", "--name"),
     ("Labels", "--label+"),
     ("Mode.Replicated.Replicas", "--replicas"),
@@ -28,6 +28,9 @@ const FLAGS: [(&str, &str); 66] = [
     ("TaskTemplate.ContainerSpec.Hostname", "--hostname"),
     ("TaskTemplate.ContainerSpec.Dir", "--workdir"),
     ("TaskTemplate.ContainerSpec.User", "--user"),
+    ("TaskTemplate.ContainerSpec.Init", "--init"),
+    ("TaskTemplate.ContainerSpec.TTY", "--tty"),
+    ("TaskTemplate.ContainerSpec.ReadOnly", "--read-only"),
     ("TaskTemplate.ContainerSpec.Groups", "--group+"),
     ("TaskTemplate.ContainerSpec.StopSignal", "--stop-signal"),
     ("TaskTemplate.ContainerSpec.StopGracePeriod", "--stop-grace-period"),
@@ -82,13 +85,29 @@ const FLAGS: [(&str, &str); 66] = [
     ("TaskTemplate.ContainerSpec.HealthCheck", "--health-cmd"),
 ];
 
+/// The flag, and what of the field is within what it stands for.
+fn flag_of(field: &str) -> Option<(&'static str, &str)> {
+    FLAGS.iter().find_map(|(path, flag)| {
+        let rest = field.strip_prefix(path)?;
+        (rest.is_empty() || rest.starts_with(['.', '['])).then_some((*flag, rest))
+    })
+}
+
+/// What a field is called by who knows the flags: "limit-memory"; of one without a flag its own name.
+pub fn word(field: &str) -> String {
+    match flag_of(field) {
+        // A flag of updates alone, with nothing in it that could be refused.
+        None if field == "TaskTemplate.ForceUpdate" => "force".to_owned(),
+        Some(("the image", _)) => "image".to_owned(),
+        Some((flag, _)) => flag.trim_start_matches("--").trim_end_matches('+').to_owned(),
+        None => field.split('[').next().and_then(|path| path.rsplit('.').next()).unwrap_or_default().to_lowercase(),
+    }
+}
+
 /// The agent's words with the flag in the place of the field, if it names one that has a flag.
 fn in_flags(message: &str, by: By) -> Option<String> {
     let (field, why) = message.split_once(": ")?;
-    let (flag, rest) = FLAGS.iter().find_map(|(path, flag)| {
-        let rest = field.strip_prefix(path)?;
-        (rest.is_empty() || rest.starts_with(['.', '['])).then_some((*flag, rest))
-    })?;
+    let (flag, rest) = flag_of(field)?;
     let flag = match (flag.strip_suffix('+'), flag, by) {
         (Some(flag), _, By::Create) => flag.to_owned(),
         (Some(flag), _, By::Update) => format!("{flag}-add"),

@@ -1,5 +1,6 @@
 //! `peer service history`: the revisions that a rollback can go back to.
 
+use super::changes;
 use super::image::familiar;
 use super::path;
 use crate::cli::client::{Client, escaped};
@@ -8,6 +9,7 @@ use crate::cli::error::CliError;
 use crate::cli::go;
 use crate::cli::json::{flag, is_there, items, number, text};
 use crate::cli::list::{self, ListArgs, Row};
+use crate::cli::reason;
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -28,8 +30,10 @@ pub struct History {
     list: ListArgs,
 }
 
-const HEADER: [&str; 5] = ["REVISION", "IMAGE", "REPLICAS", "CREATED", "NOTE"];
-const FIELDS: [&str; 5] = ["Revision", "Image", "Replicas", "Created", "Note"];
+const HEADER: [&str; 6] = ["REVISION", "IMAGE", "REPLICAS", "CREATED", "CHANGES", "NOTE"];
+const FIELDS: [&str; 6] = ["Revision", "Image", "Replicas", "Created", "Changes", "Note"];
+/// Two constraints are as many as fit beside the rest.
+const MAX_CHANGES_CHARS: usize = 50;
 
 pub async fn history(args: &History, client: &Client, console: &mut Console) -> Result<(), CliError> {
     let answer = client.get(&format!("/peer/services/{}/history", escaped(&args.service))).await?;
@@ -41,7 +45,9 @@ pub async fn history(args: &History, client: &Client, console: &mut Console) -> 
         Err(error) if error.is_not_found() => "",
         Err(error) => return Err(error.into()),
     };
-    let rows = revisions.iter().map(|revision| row(revision, rollout, args.list.no_trunc, console.now())).collect();
+    let before = |n: usize| revisions.get(n + 1).copied();
+    let row = |(n, revision): (usize, &&Value)| row(revision, before(n), rollout, args.list.no_trunc, console.now());
+    let rows = revisions.iter().enumerate().map(row).collect();
     list::show(&args.list, &HEADER, rows, console)
 }
 
@@ -58,7 +64,8 @@ fn in_words(state: &str) -> &'static str {
     }
 }
 
-fn row(revision: &Value, rollout: &str, no_trunc: bool, now: Timestamp) -> Row {
+/// `before`: the revision before it, if that is kept.
+fn row(revision: &Value, before: Option<&Value>, rollout: &str, no_trunc: bool, now: Timestamp) -> Row {
     let number_text = number(revision, "/Number").to_string();
     let image = text(revision, "/Spec/TaskTemplate/ContainerSpec/Image");
     let image = if no_trunc { image.to_owned() } else { familiar(image) };
@@ -71,10 +78,15 @@ fn row(revision: &Value, rollout: &str, no_trunc: bool, now: Timestamp) -> Row {
         None => "1".to_owned(),
     };
     let (current, rollout) = if flag(revision, "/Current") { ("current", rollout) } else { ("", "") };
-    let notes = [current, rollout, text(revision, "/Note")].into_iter().filter(|note| !note.is_empty());
+    let left = if flag(revision, "/RolledBackFrom") { "rolled back from" } else { "" };
+    let fallback = if flag(revision, "/Fallback") { "still serves" } else { "" };
+    let notes = [current, rollout, left, fallback, text(revision, "/Note")].into_iter().filter(|note| !note.is_empty());
     let note = notes.collect::<Vec<_>>().join(", ");
+    let spec = |revision: &Value| revision.get("Spec").cloned().unwrap_or_default();
+    let changes = before.map(|before| changes::in_words(&spec(before), &spec(revision))).unwrap_or_default();
+    let changes = reason::short(&changes, if no_trunc { usize::MAX } else { MAX_CHANGES_CHARS });
     let created = go::ago(text(revision, "/CreatedAt"), now);
-    Row::new(number_text.clone(), &FIELDS, vec![number_text, image, replicas, created, note])
+    Row::new(number_text.clone(), &FIELDS, vec![number_text, image, replicas, created, changes, note])
 }
 
 #[cfg(test)]
@@ -94,7 +106,12 @@ mod tests {
                 json!({ "Number": number, "Current": current, "CreatedAt": "2026-11-22T20:35:30Z", "Author": "n",
                     "Spec": { "Mode": { "Replicated": { "Replicas": 3 } }, "TaskTemplate": { "ContainerSpec": { "Image": image } } } })
             };
-            (200, json!([revision(1, "web:1@sha256:0", true), revision(2, "web:2", false)]))
+            let mut moved = revision(3, "web:2", false);
+            moved["Spec"]["TaskTemplate"]["Placement"] = json!({ "Constraints": ["node.labels.zone==east"] });
+            moved["RolledBackFrom"] = json!(true);
+            let mut second = revision(2, "web:2", false);
+            second["Fallback"] = json!(true);
+            (200, json!([revision(1, "web:1@sha256:0", true), second, moved]))
         });
         let (mut console, out, _) = console(false);
         console.set_now("2026-11-22T20:37:30Z");
@@ -102,9 +119,10 @@ mod tests {
         history(&History { service: "web".to_owned(), list }, &agent.client(), &mut console).await.unwrap();
         assert_eq!(
             out.text(),
-            "REVISION   IMAGE     REPLICAS   CREATED         NOTE\n\
-             2          web:2     3          2 minutes ago   \n\
-             1          web:1     3          2 minutes ago   current, rolled back to\n"
+            "REVISION   IMAGE     REPLICAS   CREATED         CHANGES                              NOTE\n\
+             3          web:2     3          2 minutes ago   constraint +node.labels.zone==east   rolled back from\n\
+             2          web:2     3          2 minutes ago   image                                still serves\n\
+             1          web:1     3          2 minutes ago                                        current, rolled back to\n"
         );
     }
 }

@@ -1,5 +1,6 @@
 //! `peer service`: its commands, and the writes among them. Reading and printing stand in modules of their own.
 
+mod changes;
 mod create;
 pub mod csv;
 mod edit;
@@ -239,11 +240,12 @@ async fn update(args: &edit::Update, client: &Client, console: &mut Console) -> 
                 let answer = answer.map_err(|error| flags::refused(error, By::Update))?;
                 image.tell(console);
                 let held = tell_warnings(&flags::warned(answer, By::Update), console);
-                if unchanged {
+                if unchanged && !is_held_up(&service) {
                     let service = &args.service;
                     console.note(&format!(
                         "nothing to change: no flag asks for anything that {service} hasn't got already"
                     ));
+                    return Ok(());
                 }
                 console.line(&args.service)?;
                 let id = text(&service, "/ID");
@@ -253,6 +255,12 @@ async fn update(args: &edit::Update, client: &Client, console: &mut Console) -> 
         }
     }
     Ok(())
+}
+
+/// Its update has paused or was rolled back: the same spec once more is another try, and no revision like the one before.
+fn is_held_up(service: &Value) -> bool {
+    let state = text(service, "/UpdateStatus/State");
+    state == "paused" || state.starts_with("rollback")
 }
 
 /// What is empty is as good as not there.

@@ -479,11 +479,13 @@ async fn logs_are_printed_as_docker_prints_them() {
 }
 
 #[tokio::test]
-async fn an_update_that_changes_nothing_says_so_and_sends_the_spec_as_it_is() {
+async fn an_update_that_changes_nothing_says_only_that_and_sends_the_spec_as_it_is() {
     let agent = FakeAgent::start(|request| match (request.method.as_str(), request.path.as_str()) {
-        ("GET", "/services/web") => {
+        ("GET", path @ ("/services/web" | "/services/stuck")) => {
             let spec = json!({ "Name": "web", "TaskTemplate": { "ContainerSpec": { "Image": "web:1" } } });
-            (200, json!({ "ID": "abc", "Version": { "Index": 4 }, "Spec": spec }))
+            let update = if path.ends_with("stuck") { "paused" } else { "completed" };
+            let update = json!({ "State": update });
+            (200, json!({ "ID": "abc", "Version": { "Index": 4 }, "Spec": spec, "UpdateStatus": update }))
         }
         ("POST", path) => {
             assert_eq!(path, "/services/abc/update?registryAuthFrom=spec&version=4");
@@ -496,10 +498,14 @@ async fn an_update_that_changes_nothing_says_so_and_sends_the_spec_as_it_is() {
         other => panic!("{other:?}"),
     });
     for flags in [&[][..], &["--env-rm", "NOPE"], &["--publish-rm", "7"]] {
-        let (result, out, err) = ran(&agent, &[&["update", "-d"], flags, &["web"]].concat()).await;
-        assert_eq!((result, out.as_str()), (Ok(()), "web\n"));
-        assert!(err.starts_with("nothing to change: "), "{flags:?}: {err}");
+        // Without -d, too: nothing is there to wait for.
+        let (result, out, err) = ran(&agent, &[&["update"], flags, &["web"]].concat()).await;
+        assert_eq!((result, out.as_str()), (Ok(()), ""));
+        assert!(err.starts_with("nothing to change: ") && err.lines().count() == 1, "{flags:?}: {err}");
     }
+    // What has paused is tried again by the same spec.
+    let (result, out, err) = ran(&agent, &["update", "-d", "stuck"]).await;
+    assert_eq!((result, out.as_str(), err.as_str()), (Ok(()), "stuck\n", ""));
     let (_, _, err) = ran(&agent, &["update", "-d", "--replicas-max-per-node", "2", "web"]).await;
     assert_eq!(err, "");
 }

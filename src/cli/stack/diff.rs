@@ -1,11 +1,12 @@
-//! `peer stack diff`: what the files say against what the cluster was told last, and the comparison by which a deploy
-//! leaves alone what hasn't changed. Both sides are laid bare first: what Docker takes for the same is the same.
+//! `peer stack diff`: what the files say against what the cluster was told last. A deploy leaves alone what hasn't changed
+//! by the same comparison.
 
 use super::{Diff, apply, compose, existing};
 use crate::cli::client::{ApiError, Client, escaped};
+use crate::cli::compare::{Difference, differences};
 use crate::cli::console::Console;
 use crate::cli::error::CliError;
-use crate::cli::json::{Object, items, text};
+use crate::cli::json::{items, text};
 use crate::cli::service::image::familiar;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,82 +115,12 @@ fn without_digest(mut new: Value, old: &Value) -> Value {
 
 /// One line for each value that differs.
 pub fn changes(old: &Value, new: &Value, networks: &BTreeMap<String, String>) -> Vec<String> {
-    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
-    flatten(&bare(old.clone(), networks), String::new(), &mut before);
-    flatten(&bare(new.clone(), networks), String::new(), &mut after);
-    let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let differs = |path: &&&String| before.get(**path) != after.get(**path);
-    let line = |path: &String| match (before.get(path), after.get(path)) {
-        (Some(old), Some(new)) => format!("{path}: {old} -> {new}"),
-        (Some(old), None) => format!("{path}: {old} ->"),
-        (None, Some(new)) => format!("{path}: -> {new}"),
-        (None, None) => String::new(),
+    let line = |found: Difference| match (found.old, found.new) {
+        (old, None) => format!("{}: {} ->", found.path, old.unwrap_or_default()),
+        (None, Some(new)) => format!("{}: -> {new}", found.path),
+        (Some(old), Some(new)) => format!("{}: {old} -> {new}", found.path),
     };
-    paths.iter().filter(differs).map(|path| line(path)).collect()
-}
-
-/// Without what says nothing: marks of our own, empty things, and what is the default.
-fn bare(mut spec: Value, networks: &BTreeMap<String, String>) -> Value {
-    if let Some(Value::Object(labels)) = spec.get_mut("Labels") {
-        labels.remove(apply::STAMP);
-    }
-    for entry in spec.pointer_mut("/TaskTemplate/Networks").and_then(Value::as_array_mut).into_iter().flatten() {
-        let name = entry.get("Target").and_then(Value::as_str).and_then(|id| networks.get(id)).cloned();
-        if let (Some(name), Some(entry)) = (name, entry.as_object_mut()) {
-            entry.insert("Target".to_owned(), json!(name));
-        }
-    }
-    let task = spec.get_mut("TaskTemplate").and_then(Value::as_object_mut);
-    if let Some(task) = task.filter(|task| task.get("Runtime") == Some(&json!("container"))) {
-        task.remove("Runtime");
-    }
-    let placement = spec.pointer_mut("/TaskTemplate/Placement").and_then(Value::as_object_mut);
-    if let Some(placement) = placement {
-        placement.remove("Platforms");
-    }
-    let mode = spec.get("Mode").cloned();
-    spec = emptied(spec);
-    // `Global: {}` and `Replicas: 0` say something.
-    if let (Some(mode), Value::Object(spec)) = (mode, &mut spec) {
-        spec.insert("Mode".to_owned(), mode);
-    }
-    spec
-}
-
-fn emptied(value: Value) -> Value {
-    let says = |value: &Value| match value {
-        Value::Null => false,
-        Value::Bool(truth) => *truth,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(list) => !list.is_empty(),
-        Value::Object(map) => !map.is_empty(),
-    };
-    match value {
-        Value::Object(map) => {
-            let kept = map.into_iter().map(|(key, value)| (key, emptied(value))).filter(|(_, value)| says(value));
-            Value::Object(kept.collect::<Object>())
-        }
-        Value::Array(list) => Value::Array(list.into_iter().map(emptied).collect()),
-        other => other,
-    }
-}
-
-fn flatten(value: &Value, at: String, found: &mut BTreeMap<String, String>) {
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            for (key, value) in map {
-                let at = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
-                flatten(value, at, found);
-            }
-        }
-        Value::Array(list) if list.iter().any(|item| item.is_object()) => {
-            for (n, value) in list.iter().enumerate() {
-                flatten(value, format!("{at}[{n}]"), found);
-            }
-        }
-        other => drop(found.insert(at, other.to_string())),
-    }
+    differences(old, new, networks).into_iter().map(line).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ pub mod compose;
 mod diff;
 mod keys;
 
+pub use apply::STAMP;
+
 use super::client::{Client, escaped, no_such, with_query};
 use super::console::Console;
 use super::error::CliError;

@@ -46,6 +46,11 @@ pub async fn mesh(api: &Api) -> Answer {
 struct Revision {
     number: u32,
     current: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    rolled_back_from: bool,
+    /// A way back that is known to run.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    fallback: bool,
     /// Under which name logs and events speak of it.
     change: String,
     /// The node that took the change.
@@ -61,6 +66,8 @@ pub async fn history(api: &Api, service: &str) -> Answer {
     let shown = |view: &RevisionView| Revision {
         number: view.number,
         current: view.current,
+        rolled_back_from: view.rolled_back_from,
+        fallback: view.fallback,
         change: change_id(view.revision.id),
         author: view.revision.id.author.to_string(),
         created_at: view.revision.created.rfc3339(),

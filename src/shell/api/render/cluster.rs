@@ -167,6 +167,8 @@ pub struct Status<'a> {
     tasks_running: usize,
     tasks_running_here: usize,
     tasks_ended: usize,
+    /// Of those that haven't ended, as far as anybody knows.
+    tasks_on_down_nodes: usize,
     /// Services whose last write no majority is known to hold, with how it stands.
     pending: Vec<Pending<'a>>,
     records: usize,
@@ -239,6 +241,11 @@ pub fn status<'a>(snapshot: &'a Snapshot, agent_version: &'a str, mesh: &'a str)
         tasks_running: snapshot.tasks.iter().filter(|view| runs(view)).count(),
         tasks_running_here: snapshot.tasks.iter().filter(|view| here(view) && runs(view)).count(),
         tasks_ended: snapshot.tasks.iter().filter(|view| has_ended(view)).count(),
+        tasks_on_down_nodes: snapshot
+            .tasks
+            .iter()
+            .filter(|view| view.out_of_sight.is_some() && !has_ended(view))
+            .count(),
         pending: snapshot.services.iter().filter_map(pending).collect(),
         records: cluster.records,
         refused_records: cluster.refused_records,
@@ -246,8 +253,9 @@ pub fn status<'a>(snapshot: &'a Snapshot, agent_version: &'a str, mesh: &'a str)
     }
 }
 
+/// As a service's own count has it: what a dead node said last counts no more.
 fn runs(view: &TaskView) -> bool {
-    view.status.as_ref().is_some_and(|status| status.phase == TaskPhase::Running)
+    view.out_of_sight.is_none() && view.status.as_ref().is_some_and(|status| status.phase == TaskPhase::Running)
 }
 
 /// One that never began has no status, but may be wanted no more.
@@ -284,6 +292,18 @@ mod tests {
         assert_eq!(swarm["Cluster"]["Spec"]["Orchestration"]["TaskHistoryRetentionLimit"], 5);
         let cluster = serde_json::to_value(cluster(&snapshot, Some("PEERTKN".to_owned()))).unwrap();
         assert_eq!(cluster["JoinTokens"], json!({ "Worker": "PEERTKN", "Manager": "PEERTKN" }));
+    }
+
+    #[test]
+    fn what_a_dead_node_said_last_is_not_counted_as_running() {
+        let mut snapshot = views::snapshot();
+        let counts = |snapshot: &Snapshot| {
+            let status = serde_json::to_value(status(snapshot, "0.1.0", "")).unwrap();
+            ["Tasks", "TasksRunning", "TasksOnDownNodes", "TasksEnded"].map(|key| status[key].as_u64().unwrap())
+        };
+        assert_eq!(counts(&snapshot), [3, 3, 0, 0]);
+        snapshot.tasks[1].out_of_sight = Some("node node2 is down".to_owned());
+        assert_eq!(counts(&snapshot), [3, 2, 1, 0]);
     }
 
     #[test]

@@ -196,7 +196,8 @@ fn status<'a>(row: &Row<'a>) -> Seen<'a> {
                 timestamp: status.since.rfc3339(),
                 state: status.phase.as_str(),
                 message: if status.message.is_empty() { spoken(status.phase) } else { &status.message },
-                err: &status.error,
+                // What it was before its node fell silent is told by the state: why that may be so no more stands here.
+                err: view.out_of_sight.as_deref().unwrap_or(&status.error),
                 container_status: ContainerStatus {
                     container_id: status.container_id.as_deref().unwrap_or_default(),
                     pid: status.pid.unwrap_or(0),
@@ -220,7 +221,7 @@ fn unseen(view: &TaskView) -> Seen<'_> {
             state: phase.as_str(),
             message: spoken(phase),
             // "no suitable node (...)": the docker CLI shows it in its column for errors.
-            err: if task.node.is_none() { &task.message } else { "" },
+            err: if task.node.is_none() { &task.message } else { view.out_of_sight.as_deref().unwrap_or_default() },
             container_status: ContainerStatus { container_id: "", pid: 0, exit_code: 0 },
             port_status: PortStatus { ports: Vec::new() },
         },
@@ -324,6 +325,24 @@ mod tests {
         assert_eq!(task["Status"]["Err"], "no suitable node (insufficient memory on 2 nodes)");
         assert_eq!(task.get("NodeID"), None);
         assert_eq!(task["Status"]["ContainerStatus"]["ContainerID"], "");
+    }
+
+    #[test]
+    fn a_task_on_a_node_that_is_down_is_what_it_was_and_says_why_that_may_be_so_no_more() {
+        let service = views::service("web", 1);
+        let mut view = views::task(&service, 1, 9, views::node_id(2));
+        view.out_of_sight = Some("node node2 is down".to_owned());
+        let [task] = shown(&view).try_into().unwrap();
+        assert_eq!(
+            (&task["Status"]["State"], &task["Status"]["Err"]),
+            (&json!("running"), &json!("node node2 is down"))
+        );
+        view.status = None;
+        let [task] = shown(&view).try_into().unwrap();
+        assert_eq!(
+            (&task["Status"]["State"], &task["Status"]["Err"]),
+            (&json!("assigned"), &json!("node node2 is down"))
+        );
     }
 
     #[test]

@@ -153,6 +153,8 @@ pub fn revisions(view: &ServiceView) -> Vec<RevisionView> {
             created: NOW,
         },
         current: number == 2,
+        rolled_back_from: false,
+        fallback: number == 1,
     };
     vec![revision(1, "greeter:1"), revision(2, "greeter:2")]
 }
@@ -184,6 +186,7 @@ pub fn task(service: &ServiceView, slot: u32, id: u8, node: NodeId) -> TaskView 
         spec_json: Some(service.spec_json.clone()),
         spec: Some(service.spec.clone()),
         up_to_date: true,
+        out_of_sight: None,
     }
 }
 
