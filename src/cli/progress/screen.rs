@@ -3,6 +3,8 @@
 use crate::cli::console::Console;
 use crate::cli::error::CliError;
 
+const NO_WRAP: &str = "\x1b[?7l";
+const WRAP: &str = "\x1b[?7h";
 const BAR_WIDTH: u64 = 50;
 /// The line that sums up.
 pub const OVERALL: &str = "overall progress";
@@ -57,7 +59,10 @@ impl Screen {
             if self.drawn > 0 {
                 out.push_str(&format!("\x1b[{}A", self.drawn));
             }
+            // What is wider than the terminal is cut off there: a second row would be missed by the way back up.
+            out.push_str(NO_WRAP);
             self.lines.iter().for_each(|line| out.push_str(&format!("\r\x1b[2K{}\n", line.in_full())));
+            out.push_str(WRAP);
             self.drawn = self.lines.len();
         } else {
             let changed = self.lines.iter().filter(|line| line.changed);
@@ -89,9 +94,9 @@ mod tests {
             (false, "overall progress: 0 out of 2 tasks\noverall progress: 1 out of 2 tasks\n1/2: running\n"),
             (
                 true,
-                "\r\x1b[2Koverall progress: 0 out of 2 tasks \n\r\x1b[2K1/2:  \n\
-                 \x1b[2A\r\x1b[2Koverall progress: 1 out of 2 tasks \n\
-                 \r\x1b[2K1/2: running   [==================================================>] \n",
+                "\x1b[?7l\r\x1b[2Koverall progress: 0 out of 2 tasks \n\r\x1b[2K1/2:  \n\x1b[?7h\
+                 \x1b[2A\x1b[?7l\r\x1b[2Koverall progress: 1 out of 2 tasks \n\
+                 \r\x1b[2K1/2: running   [==================================================>] \n\x1b[?7h",
             ),
         ] {
             let (mut console, out, _) = console(terminal);
