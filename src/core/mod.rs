@@ -192,7 +192,8 @@ impl Core {
         }
         self.pass_on_what_came(now);
         self.resend_withdrawals(now);
-        let cleared = self.removed.contains(&self.me) && self.worker.is_idle();
+        // If it was asked itself to remove itself, that has to get out before it ends: nobody else has the word.
+        let cleared = self.removed.contains(&self.me) && self.worker.is_idle() && self.pending.is_empty();
         if self
             .stopping
             .is_some_and(|at| at <= now.mono || (cleared && self.outbox.is_durable(self.outbox.last_persist())))
@@ -621,7 +622,7 @@ impl Core {
         let first = live.iter().find(|(_, l)| **l <= Liveness::Suspect).map(|(node, _)| *node);
         if first == Some(self.me) {
             self.notice(Notice::Warning("every voter was removed: this node forms a new electorate".to_owned()));
-            self.lease.recover(BTreeSet::from([self.me]), now.mono);
+            self.lease.inherit(now.mono);
         }
     }
 

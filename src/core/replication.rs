@@ -52,6 +52,7 @@ impl Core {
                 self.pass_on(fresh, now);
             }
             Message::PushAck { held } => self.store.handle_push_ack(from, &held),
+            Message::Collected { places } => self.store.handle_collected(&places),
             Message::SeenAsk { author, seq } => self.handle_seen_ask(from, author, seq),
             Message::Seen { author, seq } => self.handle_seen(from, author, seq),
             Message::Lease(message) => self.lease.handle(from, message, now.mono),

@@ -483,11 +483,12 @@ impl Core {
     }
 
     /// Who is removed votes no more. While so many voters are down that those left would be no majority, removing one that
-    /// lives takes the lease from the cluster for good; forcing it doesn't help that.
-    fn may_spare_voter(&self, id: NodeId) -> Result<(), Refused> {
+    /// lives takes the lease from the cluster for good; forcing it doesn't help that. Of two voters neither is spared: the
+    /// holder is about to let one go, and may stand still just then. The last one's vote is inherited.
+    pub(super) fn may_spare_voter(&self, id: NodeId) -> Result<(), Refused> {
         let electorate = self.lease.electorate();
         let voters = electorate.voters.len();
-        if voters <= 2 || !electorate.voters.contains(&id) {
+        if voters < 2 || !electorate.voters.contains(&id) {
             return Ok(());
         }
         let lives = |n: &NodeId| self.liveness().get(n).is_some_and(|l| *l <= Liveness::Suspect);

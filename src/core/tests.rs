@@ -494,3 +494,38 @@ fn refreshed_credentials_are_no_new_revision() {
     alone.ask(image).unwrap();
     assert_eq!(alone.core.revisions(id).len(), 2);
 }
+
+fn voters_are(alone: &mut Alone, voters: &[NodeId], version: u32) {
+    let term = Term { round: 9, node: NodeId::from_u128(2) };
+    let id = crate::model::lease::ElectorateId { epoch: 1, term, version };
+    let voters = voters.iter().copied().collect();
+    alone.core.lease.learn(crate::model::lease::Electorate { id, voters }, alone.mono);
+}
+
+#[test]
+fn of_two_voters_none_is_removed_and_the_last_one_may_be() {
+    let mut alone = Alone::founded();
+    let other = NodeId::from_u128(2);
+    voters_are(&mut alone, &[ME, other], 0);
+    let refused = alone.core.may_spare_voter(other).unwrap_err().to_string();
+    assert!(refused.contains("only 1 of 2 voters would be left"), "{refused}");
+    voters_are(&mut alone, &[other], 1);
+    assert!(alone.core.may_spare_voter(other).is_ok());
+}
+
+/// Regression (rewind, seed 31052 at 600 s, L5): it ended before anybody had heard, and was waited for as a voter that is lost.
+#[test]
+fn who_removes_itself_ends_when_the_voters_have_heard_or_time_is_up() {
+    let mut alone = Alone::founded();
+    alone.feed(Event::Engine(EngineEvent::Reachable(EngineInfo::default())));
+    alone.feed(Event::Engine(EngineEvent::Observed(Vec::new())));
+    voters_are(&mut alone, &[NodeId::from_u128(2)], 0);
+    alone.feed(Event::Request { id: RequestId(7), request: Request::RemoveNode { id: ME, force: true } });
+    alone.feed(Event::Engine(EngineEvent::Observed(Vec::new())));
+    alone.wait(Duration::from_millis(500));
+    assert!(!alone.stopped && alone.replies.is_empty(), "{:?}", alone.replies);
+    for _ in 0..3 {
+        alone.wait(Duration::from_secs(1));
+    }
+    assert!(alone.stopped && matches!(&alone.replies[..], [(RequestId(7), Ok(_))]), "{:?}", alone.replies);
+}

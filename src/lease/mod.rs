@@ -470,6 +470,19 @@ impl Lease {
         self.plan_campaign(now);
     }
 
+    /// Every voter was removed for good, and this node votes in their place, alone. Whoever of them holds the lease may not
+    /// have heard of it yet: nothing is promised before the lease is over that it may have renewed just now. (One that is cut
+    /// off renews its own vote until it hears. Who removes it answers for that, as with [`Lease::recover`].)
+    pub fn inherit(&mut self, now: Mono) {
+        let before = self.durable.electorate.voters.iter().find(|n| **n != self.me).copied();
+        self.recover(BTreeSet::from([self.me]), now);
+        if let Some(node) = before {
+            let ballot = Term { round: self.durable.promised.round, node };
+            self.grant = Some(Grant { ballot, expires: now + self.timing.acceptor });
+            self.plan_campaign(now);
+        }
+    }
+
     // Shared by the parts.
 
     /// Puts the durable state before whatever is sent next, if it changed or its last write failed.

@@ -553,6 +553,32 @@ fn an_operator_recovers_from_a_lost_majority() {
     assert_eq!(world.holder(), Some(holder));
 }
 
+/// Regression (one, seed 30516 at 600 s, L1): the sole voter was removed while it held the lease, and its heir had the lease
+/// before it heard of that.
+#[test]
+fn who_inherits_the_vote_waits_for_the_lease_to_end_that_may_be_held_yet() {
+    let [me, removed] = [1, 2].map(NodeId::from_u128);
+    let mut lease = Lease::new(me, timing(), Durable::new(Electorate::first(removed)), true, 1, Mono(0));
+    let begun = Mono(SECOND);
+    lease.inherit(begun);
+    let mut now = begun;
+    while lease.held(now).is_none() {
+        while let Some(output) = lease.poll_output() {
+            if let Output::Send { to, message } = output {
+                assert_eq!(to, me);
+                lease.handle(me, message, now);
+            }
+        }
+        if lease.held(now).is_none() {
+            now = lease.deadline().unwrap();
+            lease.handle_deadline(now);
+        }
+    }
+    assert!(now.since(begun) >= timing().acceptor, "{now:?}");
+    assert!(now.since(begun) < 2 * timing().acceptor, "{now:?}");
+    assert_eq!(lease.electorate().voters, BTreeSet::from([me]));
+}
+
 #[test]
 fn nobody_speaks_for_another() {
     let me = NodeId::from_u128(1);

@@ -14,6 +14,7 @@ use crate::ids::NodeId;
 use crate::model::node::Liveness;
 use crate::plant::{Bug, is_planted};
 use crate::time::Mono;
+use crate::wire::message::{MemberEntry, MemberState};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::{IteratorRandom, SliceRandom};
@@ -159,6 +160,16 @@ impl Membership {
         if self.schedule.may_meet(self.now) {
             self.tell(node, self.spoken(), true);
         }
+    }
+
+    /// A node speaks in an earlier life than we know of: its disk has forgotten the later one, or what it sent then came
+    /// late. It is told, renews itself beyond both in the first case, and until then is not what we know as that node.
+    pub(super) fn tell_of_a_later_life(&mut self, node: NodeId) {
+        let Some(known) = self.table.get(node) else { return };
+        let (addr, bump) = (known.addr, known.bump);
+        // Alive, so that nothing is news to one that lives in it.
+        let later = MemberEntry { node, addr, bump, incarnation: 0, state: MemberState::Alive };
+        self.tell(node, vec![later, self.own_entry()], false);
     }
 
     /// Starts over as a new life of this node.

@@ -278,6 +278,9 @@ impl Membership {
             // Our disk forgot a life of ours, or another table was poisoned: go above it in one step, not by climbing.
             self.renew(header.dst.bump.saturating_add(1), Some(from));
         }
+        if self.table.get(from).is_some_and(|known| known.bump > header.src.bump) {
+            return self.tell_of_a_later_life(from);
+        }
         let known = self.table.get(from);
         let as_known = known.is_some_and(|k| k.liveness == Liveness::Alive && k.bump == header.src.bump);
         let mut scope = if as_known { Vec::new() } else { vec![from] };
@@ -305,13 +308,17 @@ impl Membership {
         }
     }
 
-    /// The rumours that may be taken as they are, and whether these are all.
+    /// The rumours that may be taken as they are, and whether these are all. Of lives that are over there are none:
+    /// foca may have forgotten the later one that the table knows, and what becomes of the earlier is not said of it.
     fn sift(&mut self, rumours: &[FocaMember]) -> (Vec<FocaMember>, bool) {
         let mut kept = Vec::new();
         for member in rumours {
             let (id, state) = (member.id(), member.state());
             if *id == self.me && state == foca::State::Suspect && member.incarnation() >= self.swim.incarnation() {
                 self.was_suspected();
+            }
+            if self.table.get(id.node).is_some_and(|known| known.bump > id.bump) {
+                continue;
             }
             let told = state != foca::State::Down || id.node == self.me.node;
             if told || self.believes_in_the_death_of(id.node, id.bump) {

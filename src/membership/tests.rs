@@ -448,6 +448,45 @@ fn whatever_happened_they_find_back_when_it_ends() {
     }
 }
 
+/// Its disk was put back, and who knows of its later life has started since: foca has forgotten that one.
+#[test]
+fn who_speaks_in_an_earlier_life_than_is_known_is_told_of_the_later() {
+    let now = Mono(1_000_000);
+    let mut knows = Membership::new(id(0), addr(0), 1, timing(), 1, now);
+    let mut known = list(2);
+    known[1].bump = 3;
+    knows.restore(known, now);
+    let mut forgot = Membership::new(id(1), addr(1), 2, timing(), 2, now);
+    forgot.restore(list(1), now);
+    // What others say of that life is not said of the one that came after it.
+    let over = FocaMember::new(Identity::new(id(1), addr(1), 2), 0, foca::State::Down);
+    assert!(knows.sift(&[over]).0.is_empty());
+
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        forgot.handle_deadline(now);
+        while let Some(output) = forgot.poll_output() {
+            match output {
+                Output::Send { message: Message::Gossip(packet), .. } => knows.handle_gossip(id(1), &packet, now),
+                Output::Send { message: Message::Members { members, reply }, .. } => {
+                    knows.handle_members(id(1), members, reply, now);
+                }
+                _ => {}
+            }
+            seen.push(knows.life(id(1)).unwrap());
+        }
+        while let Some(output) = knows.poll_output() {
+            if let Output::Send { to, message: Message::Members { members, reply }, .. } = output {
+                assert_eq!(to, id(1));
+                forgot.handle_members(id(0), members, reply, now);
+            }
+        }
+    }
+    assert_eq!(forgot.bump(), 4);
+    assert!(seen.iter().all(|(bump, liveness)| *bump == 4 || *liveness == Liveness::Down), "{seen:?}");
+    assert_eq!(seen.last(), Some(&(4, Liveness::Alive)));
+}
+
 #[test]
 fn is_deterministic() {
     let story = |seed| {

@@ -36,18 +36,19 @@ pub struct Demand<'d> {
     pub spec: &'d ServiceSpec,
     /// Nodes where this version failed lately, and how often: tried last.
     pub avoid: &'d BTreeMap<NodeId, u32>,
-    pub instead_of: Option<Vacating>,
+    pub instead_of: Option<Vacating<'d>>,
 }
 
 /// The task that the new one replaces. It must still be counted (not yet vacated).
 ///
 /// It never counts against the maximum of replicas per node, or no full node could ever be updated
 /// start-first (moby#40797).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Vacating {
+#[derive(Debug, Clone, Copy)]
+pub struct Vacating<'d> {
     pub node: NodeId,
-    /// It ends before the new one starts, so what it reserves and its host ports are free for that one.
-    pub stops_first: bool,
+    /// What it runs, if it ends before the new one starts: what that reserves and its host ports are free for the new one.
+    /// Nothing is where its spec is no longer known: then it isn't counted either.
+    pub frees: Option<&'d ServiceSpec>,
 }
 
 /// The nodes, and what is placed on them.
@@ -94,7 +95,7 @@ impl<'a> Placer<'a> {
         let mut best: Option<(Rank, NodeId)> = None;
         for (at, seat) in self.seats.iter().enumerate() {
             let id = seat.node.id;
-            let room = seat.room(demand, &claim, held.at(id));
+            let room = seat.room(demand, held.at(id));
             let rank = Rank {
                 failures: avoid.at(id).copied().unwrap_or(0),
                 branch: branches.rank_of(at),
@@ -116,7 +117,7 @@ impl<'a> Placer<'a> {
         let Some(at) = self.seat_index(node) else { return Err(Unfit::unknown_node()) };
         let claim = Claim::of(demand.spec);
         let held = self.held.get(&demand.service).and_then(|on_nodes| on_nodes.get(&node));
-        let room = self.seats[at].room(demand, &claim, held);
+        let room = self.seats[at].room(demand, held);
         fit::misfit(&self.seats[at], &room, demand.spec, &claim).map_or(Ok(()), |m| Err(m.unfit(demand.spec)))
     }
 
@@ -160,7 +161,7 @@ impl<'a> Placer<'a> {
         let mut held = Along::new(self.held.get(&demand.service));
         let mut counts: BTreeMap<Misfit, u32> = BTreeMap::new();
         for seat in &self.seats {
-            let room = seat.room(demand, claim, held.at(seat.node.id));
+            let room = seat.room(demand, held.at(seat.node.id));
             if let Some(misfit) = fit::misfit(seat, &room, demand.spec, claim) {
                 *counts.entry(misfit).or_default() += 1;
             }

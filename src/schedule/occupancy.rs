@@ -10,7 +10,7 @@ use std::iter::Peekable;
 pub type Port = (Protocol, u16);
 
 /// What one task takes of its node.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     pub nano_cpus: u64,
     pub memory: u64,
@@ -56,11 +56,10 @@ impl Held {
         true
     }
 
-    /// What the task claims that makes room for one that claims `new`. Which of several it is isn't said: in a rollout
-    /// it is one of the other version, and the smallest of these is the safe guess.
-    fn vacated(&self, new: &Claim) -> Option<&Claim> {
-        let kinds = self.claims.iter().map(|(claim, _)| claim);
-        kinds.min_by_key(|claim| (*claim == new, claim.ports.len(), claim.memory, claim.nano_cpus))
+    /// What a task with this spec claims, if there is one such.
+    fn vacated(&self, spec: &ServiceSpec) -> Option<&Claim> {
+        let claim = Claim::of(spec);
+        self.claims.iter().map(|(known, _)| known).find(|known| **known == claim)
     }
 }
 
@@ -114,7 +113,7 @@ impl<'a> Seat<'a> {
     }
 
     /// `held` is what the demand's own service has here.
-    pub fn room<'h>(&self, demand: &Demand<'_>, claim: &Claim, held: Option<&'h Held>) -> Room<'h> {
+    pub fn room<'h>(&self, demand: &Demand<'_>, held: Option<&'h Held>) -> Room<'h> {
         let mut room = Room {
             of_service: held.map_or(0, |h| h.count),
             tasks: self.tasks,
@@ -122,13 +121,13 @@ impl<'a> Seat<'a> {
             memory: self.memory,
             freed_ports: &[],
         };
-        let (Some(Vacating { node, stops_first }), Some(held)) = (demand.instead_of, held) else { return room };
+        let (Some(Vacating { node, frees }), Some(held)) = (demand.instead_of, held) else { return room };
         if node != self.node.id {
             return room;
         }
         room.of_service = room.of_service.saturating_sub(1);
         room.tasks = room.tasks.saturating_sub(1);
-        if let Some(freed) = held.vacated(claim).filter(|_| stops_first) {
+        if let Some(freed) = frees.and_then(|spec| held.vacated(spec)) {
             room.nano_cpus = room.nano_cpus.saturating_sub(freed.nano_cpus);
             room.memory = room.memory.saturating_sub(freed.memory);
             room.freed_ports = &freed.ports;

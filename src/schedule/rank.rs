@@ -1,6 +1,6 @@
 //! Which of the nodes that fit is best: integers in a total order, so that every machine chooses the same.
 
-use super::occupancy::{Along, Claim};
+use super::occupancy::Along;
 use super::{Demand, Placer};
 use crate::ids::{NodeId, ServiceId};
 use std::borrow::Cow;
@@ -36,12 +36,11 @@ impl Branches {
         if tree.levels == 0 {
             return tree;
         }
-        let claim = Claim::default();
         let mut known: BTreeMap<(u32, Cow<'_, str>), u32> = BTreeMap::new();
         let mut held = Along::new(placer.held.get(&demand.service));
         tree.path.reserve(placer.seats.len() * tree.levels);
         for seat in &placer.seats {
-            let here = seat.room(demand, &claim, held.at(seat.node.id)).of_service;
+            let here = seat.room(demand, held.at(seat.node.id)).of_service;
             let mut parent = u32::MAX;
             for attribute in preferences {
                 // There are at most as many branches as nodes times levels.

@@ -68,8 +68,9 @@ pub fn demand(service: ServiceId, spec: &ServiceSpec) -> Demand<'_> {
     Demand { service, spec, avoid: &NOWHERE, instead_of: None }
 }
 
-pub fn instead_of<'d>(demand: Demand<'d>, node: NodeId, stops_first: bool) -> Demand<'d> {
-    Demand { instead_of: Some(Vacating { node, stops_first }), ..demand }
+/// `frees`: what the old task runs, if it stops first.
+pub fn instead_of<'d>(demand: Demand<'d>, node: NodeId, frees: Option<&'d ServiceSpec>) -> Demand<'d> {
+    Demand { instead_of: Some(Vacating { node, frees }), ..demand }
 }
 
 /// Places `count` tasks one after another and says how many each node got.

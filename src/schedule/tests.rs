@@ -145,7 +145,7 @@ fn start_first_on_full_nodes_with_a_maximum_goes_on() {
 
     // All three at once, as with parallelism 0: each finds the one place that its forerunner leaves.
     for n in 1..=3 {
-        let successor = instead_of(demand(service(1), &new), id(n), false);
+        let successor = instead_of(demand(service(1), &new), id(n), None);
         assert_eq!(placer.place(&successor), Ok(id(n)));
         placer.occupy(id(n), service(1), &new);
     }
@@ -164,12 +164,12 @@ fn only_stop_first_frees_what_the_old_task_holds() {
     {
         let mut placer = Placer::new(&nodes);
         placer.occupy(id(1), service(1), &spec);
-        let start_first = instead_of(demand(service(1), &spec), id(1), false);
+        let start_first = instead_of(demand(service(1), &spec), id(1), None);
         assert_eq!(placer.place(&start_first).unwrap_err().reasons(), [reason]);
-        let stop_first = instead_of(demand(service(1), &spec), id(1), true);
+        let stop_first = instead_of(demand(service(1), &spec), id(1), Some(&spec));
         assert_eq!(placer.place(&stop_first), Ok(id(1)));
         // Somebody else's port and memory stay taken.
-        let stranger = instead_of(demand(service(2), &spec), id(1), true);
+        let stranger = instead_of(demand(service(2), &spec), id(1), Some(&spec));
         assert!(placer.place(&stranger).is_err());
     }
 }
@@ -178,20 +178,24 @@ fn only_stop_first_frees_what_the_old_task_holds() {
 fn the_old_version_frees_what_it_claimed_itself() {
     let nodes = cluster(1, |_, _| {});
     let mut placer = Placer::new(&nodes);
-    placer.occupy(id(1), service(1), &reserving(6));
-    let placed = |spec: &ServiceSpec| placer.place(&instead_of(demand(service(1), spec), id(1), true)).is_ok();
+    let (one, three, six) = (reserving(1), reserving(3), reserving(6));
+    placer.occupy(id(1), service(1), &six);
+    let placed = |spec: &ServiceSpec| placer.place(&instead_of(demand(service(1), spec), id(1), Some(&six))).is_ok();
     assert!(placed(&reserving(8)));
     assert!(!placed(&reserving(9)));
 
     // Beside a task of the new version, it is the old one that goes.
-    placer.occupy(id(1), service(1), &reserving(1));
-    assert!(placer.place(&instead_of(demand(service(1), &reserving(1)), id(1), true)).is_ok());
+    placer.occupy(id(1), service(1), &one);
+    assert!(placer.place(&instead_of(demand(service(1), &one), id(1), Some(&six))).is_ok());
     let (mut small, big) = (Placer::new(&nodes), reserving(4));
     small.occupy(id(1), service(1), &reserving(4));
-    small.occupy(id(1), service(1), &reserving(3));
-    assert!(small.place(&instead_of(demand(service(1), &big), id(1), true)).is_ok(), "4 of 8 stay, 3 go");
-    small.occupy(id(1), service(2), &reserving(1));
-    assert!(small.place(&instead_of(demand(service(1), &big), id(1), true)).is_err());
+    small.occupy(id(1), service(1), &three);
+    assert!(small.place(&instead_of(demand(service(1), &big), id(1), Some(&three))).is_ok(), "4 of 8 stay, 3 go");
+    // One that isn't counted, as what it runs is no longer known, leaves no room: the other of 4 stays.
+    assert!(small.place(&instead_of(demand(service(1), &big), id(1), None)).is_err());
+    assert!(small.place(&instead_of(demand(service(1), &big), id(1), Some(&one))).is_err());
+    small.occupy(id(1), service(2), &one);
+    assert!(small.place(&instead_of(demand(service(1), &big), id(1), Some(&three))).is_err());
 }
 
 #[test]
@@ -201,7 +205,7 @@ fn a_replacement_prefers_the_node_it_comes_from_to_a_fuller_one() {
     let mut placer = Placer::new(&nodes);
     fill(&mut placer, &demand(service(1), &spec), 3);
     for n in 1..=3 {
-        assert_eq!(placer.place(&instead_of(demand(service(1), &spec), id(n), true)), Ok(id(n)));
+        assert_eq!(placer.place(&instead_of(demand(service(1), &spec), id(n), Some(&spec))), Ok(id(n)));
     }
 }
 

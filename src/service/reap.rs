@@ -24,7 +24,7 @@ fn is_gone(
 
 impl ServicePlan<'_> {
     pub(super) fn reap(&mut self, slots: &Slots, memory: &Memory) {
-        let mut history: BTreeMap<Slot, Vec<(crate::time::Wall, TaskId)>> = BTreeMap::new();
+        let mut history: BTreeMap<Slot, Vec<(Option<Mono>, crate::time::Wall, TaskId)>> = BTreeMap::new();
         let mut forget = Vec::new();
         // What is done of a job is known by its tasks alone.
         let is_job = self.specs.get(&self.target()).is_some_and(|spec| spec.mode.is_job());
@@ -41,14 +41,17 @@ impl ServicePlan<'_> {
             let told = status.is_some_and(|s| s.is_over() || !removed);
             let keeps = task.desired == Desired::Shutdown && task.node.is_some() && told;
             if keeps && (slots.wanted.contains(&task.slot) || matches!(task.slot, Slot::Node(_))) {
-                history.entry(task.slot).or_default().push((task.created, task.id));
+                // By our own clock first: a wall clock that was set back would have the latest forgotten at once, and how
+                // often a slot was tried lately with them.
+                let ended = memory.ended_since(task.id);
+                history.entry(task.slot).or_default().push((ended, task.created, task.id));
             } else {
                 forget.push(task.id);
             }
         }
         for mut ended in history.into_values() {
             ended.sort_unstable_by(|a, b| b.cmp(a));
-            forget.extend(ended.into_iter().skip(TASK_HISTORY).map(|(_, id)| id));
+            forget.extend(ended.into_iter().skip(TASK_HISTORY).map(|(.., id)| id));
         }
         for id in forget {
             self.tasks.remove(&id);

@@ -145,8 +145,9 @@ impl ServicePlan<'_> {
         let Some(spec) = self.specs.get(&task.revision) else { return };
         let avoid = self.failures_by_node(task.revision);
         let old = task.replaces.and_then(|id| self.tasks.get(&id)).filter(|t| t.desired.is_live());
-        let stops_first = task.desired == Desired::Ready;
-        let instead_of = old.and_then(|t| t.node).map(|node| Vacating { node, stops_first });
+        // Of what it ran nothing may be known any more: it was made for a service of this name that was removed since.
+        let frees = old.filter(|_| task.desired == Desired::Ready).and_then(|t| self.specs.get(&t.revision));
+        let instead_of = old.and_then(|t| t.node).map(|node| Vacating { node, frees: frees.map(Arc::as_ref) });
         let demand = Demand { service: task.service, spec, avoid: &avoid, instead_of };
         let found = match task.slot {
             Slot::Node(node) => placer.admit(node, &demand).map(|()| node).map_err(|unfit| unfit.to_string()),
@@ -358,12 +359,14 @@ impl ServicePlan<'_> {
             if self.in_transition(spec, &current, tasks.successor, memory, placer) {
                 in_transition += 1;
             } else if tasks.successor.is_none() && self.cause(spec, &current, memory, placer).is_some() {
-                waiting.push((self.serves(&current), *slot, current));
+                let tried = self.failed_to_replace(&current).filter(|t| t.revision == self.revision_to_make()).count();
+                waiting.push(((tried, self.serves(&current), *slot), current));
             }
         }
-        // What doesn't serve anyway comes first.
-        waiting.sort_by_key(|(serves, slot, _)| (*serves, *slot));
-        for (_, slot, current) in waiting {
+        // What was tried less often comes first: a try may take longer than a slot cools down, and the others would never
+        // have their turn. Of those, what doesn't serve anyway.
+        waiting.sort_by_key(|(order, _)| *order);
+        for ((.., slot), current) in waiting {
             let unbounded = is_planted(Bug::DrainIgnoresBudget)
                 && self.cause(spec, &current, memory, placer) == Some(Cause::Drained);
             if in_transition >= limit && !unbounded {
@@ -428,16 +431,18 @@ impl ServicePlan<'_> {
         fresh
     }
 
+    /// The successors of this task that failed to get ready, as far as they are remembered.
+    fn failed_to_replace(&self, current: &Task) -> impl Iterator<Item = &Task> {
+        let was_to_replace_it = move |t: &&Task| t.replaces == Some(current.id) && !t.desired.is_live();
+        self.tasks.values().filter(was_to_replace_it).filter(|t| self.phase(t.id) >= TaskPhase::Failed)
+    }
+
     /// A successor that failed to get ready was dropped a moment ago: not at once again, and later each time. Its tries
     /// leave records behind, so an image that no registry has must not be tried every few seconds for ever.
     fn cools_down(&mut self, current: &Task, spec: &ServiceSpec, memory: &Memory) -> bool {
         let revision = self.revision_to_make();
-        let was_to_replace_it = |t: &Task| t.replaces == Some(current.id) && !t.desired.is_live();
-        let failed = |t: &&Task| was_to_replace_it(t) && self.phase(t.id) >= TaskPhase::Failed;
         let ended: Vec<(Mono, bool)> = self
-            .tasks
-            .values()
-            .filter(failed)
+            .failed_to_replace(current)
             .filter_map(|t| Some((memory.ended_since(t.id)?, t.revision == revision)))
             .collect();
         let Some(last) = ended.iter().map(|(at, _)| *at).max() else { return false };

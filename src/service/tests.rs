@@ -15,6 +15,7 @@ use serde_json::json;
 mod jobs;
 
 const TICK: Duration = Duration::from_millis(100);
+const LOOKED_FOR: Duration = Duration::from_secs(12);
 const MONITOR: Duration = Duration::from_secs(2);
 
 /// What a container does when it is to run.
@@ -25,6 +26,8 @@ enum Fate {
     Crashes,
     /// Never gets beyond its preparation.
     Hangs,
+    /// Its image is in no registry, which takes a while to find out.
+    Missing,
     /// Ends with success when it has run a while.
     Ends,
     /// Ends with an error, and its restarts are used up.
@@ -41,6 +44,8 @@ struct Stage {
     nodes: BTreeMap<NodeId, NodeInfo>,
     memory: Memory,
     mono: Mono,
+    /// By how many milliseconds the holder's wall clock was set back.
+    set_back: u64,
     ids: u128,
     planned_of: Option<Known>,
     /// By the image's tag.
@@ -126,6 +131,7 @@ impl Stage {
             nodes: cluster(nodes, |_, _| {}),
             memory: Memory::default(),
             mono: Mono(1_000_000),
+            set_back: 0,
             ids: 0,
             planned_of: None,
             fate: |_| Fate::Serves,
@@ -146,7 +152,7 @@ impl Stage {
     }
 
     fn now(&self) -> Now {
-        Now { mono: self.mono, wall: Wall(self.mono.0 / 1_000) }
+        Now { mono: self.mono, wall: Wall(self.mono.0 / 1_000 + 10_000_000 - self.set_back) }
     }
 
     fn plan(&mut self) -> Plan {
@@ -186,7 +192,7 @@ impl Stage {
             orphans: Vec::new(),
             inherited: BTreeSet::new(),
         };
-        let (now, ids) = (Now { mono: self.mono, wall: Wall(self.mono.0 / 1_000) }, &mut self.ids);
+        let (now, ids) = (self.now(), &mut self.ids);
         plan(&view, memory, now, &mut || {
             *ids += 1;
             TaskId::from_u128(*ids)
@@ -264,6 +270,8 @@ impl Stage {
                 (_, phase) if phase >= TaskPhase::Complete => continue,
                 (Desired::Shutdown | Desired::Remove, _) => TaskPhase::Shutdown,
                 (_, TaskPhase::Preparing) if fate == Fate::Hangs => continue,
+                (_, TaskPhase::Preparing) if fate == Fate::Missing && now.since(status.since) < LOOKED_FOR => continue,
+                (_, TaskPhase::Preparing) if fate == Fate::Missing => TaskPhase::Failed,
                 (_, phase) if phase < TaskPhase::Preparing => TaskPhase::Preparing,
                 (_, TaskPhase::Preparing) => TaskPhase::Ready,
                 (Desired::Running, TaskPhase::Ready) => TaskPhase::Starting,
@@ -522,6 +530,42 @@ fn a_task_that_never_starts_is_a_failure_in_the_end() {
     stage.play(1);
     assert_eq!(stage.state(), Some(RolloutState::Paused));
     assert_eq!(stage.serving().len(), 2);
+}
+
+/// Regression (storm, seed 20275 at 600 s, U4): with the wall clock set back every new try was the oldest by its date and
+/// forgotten at once, so that the slot was tried again without a pause, and no other ever.
+#[test]
+fn what_cannot_be_made_ready_is_not_tried_more_often_for_a_clock_that_was_set_back() {
+    let tries = |set_back| {
+        let deploy = |tag| Deploy { tag, replicas: 2, action: "continue", ..Deploy::default() };
+        let mut stage = Stage::set(2, &deploy("1"));
+        stage.fate = |tag| if tag == "1" { Fate::Serves } else { Fate::Missing };
+        stage.deploy(&deploy("2"));
+        stage.play(2_000);
+        stage.set_back = set_back;
+        stage.deploy(&deploy("3"));
+        let before = stage.ids;
+        stage.play_until("each slot was tried", |s| s.state() == Some(RolloutState::Completed));
+        stage.play(1_000);
+        assert_eq!(stage.serving().len(), 2, "what can't be made ready replaces nothing");
+        stage.ids - before
+    };
+    let usual = tries(0);
+    assert!((2..50).contains(&usual), "{usual}");
+    assert_eq!(tries(5_000_000), usual);
+}
+
+/// Regression (calm, seed 31576 at 600 s, U4): to find out took longer than a slot cools down, so that the first two slots
+/// took turns, and no other had one.
+#[test]
+fn each_slot_has_its_turn_before_another_is_tried_again() {
+    let deploy = |tag| Deploy { tag, replicas: 4, action: "continue", ..Deploy::default() };
+    let mut stage = Stage::set(2, &deploy("1"));
+    stage.fate = |tag| if tag == "1" { Fate::Serves } else { Fate::Missing };
+    stage.deploy(&deploy("2"));
+    let before = stage.ids;
+    stage.play_until("each slot was tried", |s| s.state() == Some(RolloutState::Completed));
+    assert!(stage.ids - before <= 5, "{} tries for 4 slots", stage.ids - before);
 }
 
 /// Swarm stops all tasks of a drained node at once (moby#34139).

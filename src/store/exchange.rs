@@ -11,7 +11,9 @@
 //!
 //! Tombstones are collected by each node for itself. Whoever has done so leaves the log out of its digest if nothing else
 //! is left of it, but still knows that it held it ([`Held::ever`]): the tombstone isn't taken again from those that
-//! keep it yet, who are told instead that it was here. So the nodes that have it only become fewer.
+//! keep it yet, who are told instead that it is gone ([`Message::Collected`]). That one is enough for them: every member
+//! has had it. Else one that has started since would wait for the word of a member that died meanwhile, and never get it.
+//! So the nodes that have it only become fewer.
 
 use super::held::{MAX_BUCKETS, bucket};
 use super::{Output, Store};
@@ -119,6 +121,7 @@ impl Store {
         // What we no longer hold up to where the answer begins (there is nothing left of the log) would have a gap.
         let joins_on: BTreeSet<Log> = upto.keys().filter(|log| self.held.ever(**log) >= before(log)).copied().collect();
         let mut fresh = Vec::new();
+        let mut collected = Vec::new();
         // Logs that are not held further for now, and how far they are.
         let mut stopped: Digest = Digest::new();
         for record in records {
@@ -128,7 +131,12 @@ impl Store {
                 continue;
             }
             let due = number > self.held.of(log) && upto.get(&log).is_some_and(|upto| number <= *upto);
-            if due && joins_on.contains(&log) && !self.has_collected(&record) && self.merge(&record) {
+            if !due || !joins_on.contains(&log) {
+                continue;
+            }
+            if self.has_collected(&record) {
+                collected.push((log, number));
+            } else if self.merge(&record) {
                 fresh.push(record);
             }
         }
@@ -147,6 +155,9 @@ impl Store {
             upto.iter().filter(|(log, number)| (self.held.of(**log) + 1..=self.held.ever(**log)).contains(number));
         held.extend(ended);
         self.commit(&fresh, moved);
+        if !collected.is_empty() {
+            self.send(from, Message::Collected { places: collected });
+        }
         // What stopped would come again at once.
         if more && stopped.is_empty() {
             self.ask_again(from, nonce, scope, &upto);
@@ -160,6 +171,16 @@ impl Store {
     fn has_collected(&self, record: &Record) -> bool {
         let (log, number) = record.place();
         record.value.is_none() && number <= self.held.ever(log) && !self.records.contains_key(&record.key)
+    }
+
+    /// Whether we may follow is for our own clock to say ([`Store::collect_tombstones`]).
+    pub fn handle_collected(&mut self, places: &[(Log, u32)]) {
+        for place in places {
+            let record = self.by_log.get(place).and_then(|key| self.records.get(key));
+            if record.is_some_and(|record| record.value.is_none()) {
+                self.buried.insert(*place);
+            }
+        }
     }
 
     /// Returns the records that were new here, for the caller to pass on in clusters too big to push to all.

@@ -62,6 +62,8 @@ pub struct Store {
     mine: BTreeMap<u32, u32>,
     /// Peers have shown that these are not all.
     rewound: bool,
+    /// Tombstones of ours that somebody has collected: every member has had them.
+    buried: BTreeSet<(Log, u32)>,
     /// Logs that may have lost their last record since the last [`Store::commit`].
     emptied: BTreeSet<Log>,
     refused: u64,
@@ -125,6 +127,7 @@ impl Store {
             own: 0,
             mine: BTreeMap::new(),
             rewound: false,
+            buried: BTreeSet::new(),
             emptied: BTreeSet::new(),
             refused: 0,
             early_told: BTreeMap::new(),
@@ -514,18 +517,23 @@ impl Store {
         }
     }
 
-    /// Forgets tombstones older than the retention that every member holds: nobody is left who could bring back
-    /// what they buried. `members` are all that have not been removed, whether they live or not.
+    /// Forgets tombstones older than the retention that every member holds, or of which another has found that out:
+    /// nobody is left who could bring back what they buried. `members` are all that have not been removed, whether they
+    /// live or not.
     pub fn collect_tombstones(&mut self, members: &[NodeId], retention: Duration, now: Now) -> usize {
         let horizon = Wall(now.wall.0.saturating_sub(retention.as_millis() as u64));
         let is_old = |r: &&Record| r.stamp.hlc.wall() < horizon || is_planted(Bug::TombstoneEarly);
         let old: Vec<&Record> = self.records.values().filter(|r| r.value.is_none()).filter(is_old).collect();
         let everywhere = |r: &&&Record| {
             let (log, number) = r.place();
-            members.iter().all(|node| self.peer_has(*node, log, number)) || is_planted(Bug::TombstoneUnseen)
+            self.buried.contains(&(log, number))
+                || members.iter().all(|node| self.peer_has(*node, log, number))
+                || is_planted(Bug::TombstoneUnseen)
         };
         let dead: Vec<Key> = old.iter().filter(everywhere).map(|r| r.key.clone()).collect();
         let logs = old.iter().map(|r| r.place().0).chain([self.own_log]).collect();
+        let by_log = &self.by_log;
+        self.buried.retain(|place| by_log.contains_key(place));
         self.peers.remember_logs(logs);
         let mut writes = Vec::with_capacity(dead.len());
         for key in &dead {

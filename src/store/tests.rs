@@ -85,6 +85,7 @@ impl Net {
             }
             Message::Push { records } => drop(store.handle_push(from, records, now)),
             Message::PushAck { held } => store.handle_push_ack(from, &held),
+            Message::Collected { places } => store.handle_collected(&places),
             other => panic!("{other:?}"),
         }
         self.settle(to);
@@ -299,6 +300,35 @@ fn tombstones_go_only_when_old_and_seen_by_all() {
     net.settle(node(2));
     net.exchange();
     assert!(net.stores.values().all(|s| s.records.is_empty() && s.digest().is_empty()));
+}
+
+/// Node 1 had everybody's word; node 3, who gave it, is gone for good, and node 2 has started since.
+#[test]
+fn one_that_collected_a_tombstone_is_enough_for_whoever_keeps_it_yet() {
+    let mut net = Net::new(3);
+    let service = ServiceId::of_name(ClusterId::from_u128(1), "web");
+    let now = net.now();
+    net.stores.get_mut(&node(1)).unwrap().write(vec![(Key::Service(service), None)], Term::ZERO, now);
+    net.settle(node(1));
+    net.deliver_all();
+    let members = [node(1), node(2), node(3)];
+    let later = at(limits::TOMBSTONE_RETENTION.as_millis() as u64 + 1_000);
+    let collect = |net: &mut Net, n, now| {
+        let gone = net.stores.get_mut(&node(n)).unwrap().collect_tombstones(&members, limits::TOMBSTONE_RETENTION, now);
+        net.settle(node(n));
+        gone
+    };
+    net.stores.remove(&node(3));
+    net.restart(node(2));
+    net.exchange();
+    assert_eq!(collect(&mut net, 2, later), 0, "nobody says that node 3 had it");
+    assert_eq!(collect(&mut net, 1, later), 1);
+    net.exchange();
+    assert_eq!(collect(&mut net, 2, now), 0, "too young by its own clock");
+    assert_eq!(collect(&mut net, 2, later), 1);
+    assert!(net.stores.values().all(|s| s.records.is_empty() && s.digest().is_empty() && s.buried.len() <= 1));
+    assert_eq!(collect(&mut net, 2, later), 0);
+    assert!(net.stores[&node(2)].buried.is_empty());
 }
 
 /// More than one message's worth of them, and what comes behind them in the same log.

@@ -123,13 +123,18 @@ pub enum Message {
         members: Vec<MemberEntry>,
         reply: bool,
     },
+
+    /// The tombstones at these places of a `Delta` were here and have been collected, or what took their place has.
+    Collected {
+        places: Vec<(Log, u32)>,
+    },
 }
 
 /// What an encoded message is about, read off its tag, for whoever counts: nothing is decoded.
 pub fn family(bytes: &[u8]) -> &'static str {
     match bytes.get(2) {
         Some(0..=2 | 16 | 17) => "membership",
-        Some(3..=6 | 10..=15) => "records",
+        Some(3..=6 | 10..=15 | 18) => "records",
         Some(7 | 8) => "withdrawal",
         Some(9) => "lease",
         _ => "other",
@@ -216,6 +221,7 @@ mod tests {
             (Message::Compare { hash: 1 }, "records"),
             (Message::Differs { buckets: Vec::new() }, "records"),
             (Message::PushAck { held: Digest::new() }, "records"),
+            (Message::Collected { places: Vec::new() }, "records"),
             (Message::SeenAsk { author, seq: 1 }, "withdrawal"),
             (Message::Seen { author, seq: 1 }, "withdrawal"),
             (Message::Lease(LeaseMessage::Release { ballot: Term { round: 0, node: author } }), "lease"),

@@ -202,7 +202,7 @@ pub struct World {
     /// True time at which the last disturbance ended, or will.
     pub disturbed_until: u64,
     /// The electorate as it was last told of.
-    voters: Vec<NodeId>,
+    pub(in crate::sim) voters: Vec<NodeId>,
     /// Likewise, of those that keep nodes from hearing each other.
     pub shaken_until: u64,
     pub done: bool,

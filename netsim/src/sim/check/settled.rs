@@ -80,7 +80,7 @@ impl World {
         }
         let live: Vec<(usize, &Core)> = self.live().collect();
         let ids: BTreeSet<NodeId> = live.iter().map(|(n, _)| self.nodes[*n].id).collect();
-        let Some(holder) = self.holder() else { return Some(("L5", "nobody holds the lease".to_owned())) };
+        let Some(holder) = self.holder() else { return Some(("L5", self.why_no_holder(&live))) };
         for (n, core) in &live {
             for view in core.nodes() {
                 let other = self.index_of(view.id);
@@ -101,6 +101,19 @@ impl World {
         }
         let core = self.nodes[holder].core.as_ref()?;
         self.pending_services(core).or_else(|| self.pending_drains(core)).or_else(|| self.pending_routes(core))
+    }
+
+    /// What each node goes by when it votes.
+    fn why_no_holder(&self, live: &[(usize, &Core)]) -> String {
+        let mut text = "nobody holds the lease".to_owned();
+        for (n, core) in live {
+            let electorate = core.electorate();
+            let voters: Vec<_> = electorate.voters.iter().map(|id| self.index_of(*id).unwrap_or(999)).collect();
+            let doubt = if core.is_in_doubt() { ", in doubt" } else { "" };
+            text +=
+                &format!("; n{n} goes by {voters:?} of {:?}, promised {}{doubt}", electorate.id, core.promised().round);
+        }
+        text
     }
 
     /// Where replicas differ. While something is rightly tried again and again, what was written lately may be on its

@@ -39,7 +39,12 @@ impl World {
                 let state = rollout.state.as_str();
                 return Some((
                     "U4",
-                    format!("service {name}: {state}: {}; failed {:?}: {:?}", rollout.message, rollout.failed, said()),
+                    format!(
+                        "service {name}: {state}: {}; {} failed: {:?}",
+                        rollout.message,
+                        rollout.failed.len(),
+                        said()
+                    ),
                 ));
             }
             wanted.extend(tasks.iter().map(|t| t.id));
