@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// A field, and its key in a service; `[]`: the list is the file's own, so the number of an entry means something there, too.
 /// Longer paths stand before those that they begin with.
-const KEYS: [(&str, &str); 67] = [
+const KEYS: [(&str, &str); 70] = [
     ("Name", ""),
     ("Labels", "deploy.labels"),
     ("Mode.Replicated.Replicas", "deploy.replicas"),
@@ -24,6 +24,9 @@ const KEYS: [(&str, &str); 67] = [
     ("TaskTemplate.ContainerSpec.Hostname", "hostname"),
     ("TaskTemplate.ContainerSpec.Dir", "working_dir"),
     ("TaskTemplate.ContainerSpec.User", "user"),
+    ("TaskTemplate.ContainerSpec.Init", "init"),
+    ("TaskTemplate.ContainerSpec.TTY", "tty"),
+    ("TaskTemplate.ContainerSpec.ReadOnly", "read_only"),
     ("TaskTemplate.ContainerSpec.Groups", "group_add[]"),
     ("TaskTemplate.ContainerSpec.StopSignal", "stop_signal"),
     ("TaskTemplate.ContainerSpec.StopGracePeriod", "stop_grace_period"),
