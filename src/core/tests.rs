@@ -519,7 +519,13 @@ fn who_removes_itself_ends_when_the_voters_have_heard_or_time_is_up() {
     let mut alone = Alone::founded();
     alone.feed(Event::Engine(EngineEvent::Reachable(EngineInfo::default())));
     alone.feed(Event::Engine(EngineEvent::Observed(Vec::new())));
-    voters_are(&mut alone, &[NodeId::from_u128(2)], 0);
+    let other = NodeId::from_u128(2);
+    let state = crate::wire::message::MemberState::Alive;
+    let addr = "10.0.0.2:7373".parse().unwrap();
+    let entry = crate::wire::message::MemberEntry { node: other, addr, bump: 1, incarnation: 0, state };
+    alone.core.membership.handle_members(other, vec![entry], false, alone.mono);
+    voters_are(&mut alone, &[other], 0);
+    alone.wait(Duration::ZERO);
     alone.feed(Event::Request { id: RequestId(7), request: Request::RemoveNode { id: ME, force: true } });
     alone.feed(Event::Engine(EngineEvent::Observed(Vec::new())));
     alone.wait(Duration::from_millis(500));
