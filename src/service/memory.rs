@@ -4,8 +4,9 @@ use super::*;
 
 /// More than a third of the nodes gone within this: more likely our own trouble than theirs.
 const MASS_WINDOW: Duration = Duration::from_secs(10);
-/// How long such a loss is waited out before tasks are moved.
-const MASS_WAIT: Duration = Duration::from_secs(5);
+/// How long such a loss is waited out before tasks are moved: three probes more. That it isn't our own trouble is shown
+/// already by the lease, which a majority renews.
+const MASS_WAIT: Duration = Duration::from_millis(1_500);
 /// Tasks moved off lost nodes in a second: this many, or a tenth of all if that is more.
 const MOVES_PER_SECOND: usize = 5;
 const MOVE_PERIOD: Duration = Duration::from_secs(1);

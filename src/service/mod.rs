@@ -34,8 +34,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An engine that doesn't answer for this long is taken for gone, as a node is.
-const ENGINE_GRACE: Duration = Duration::from_secs(10);
+/// An engine that doesn't answer for this long is taken for gone, as a node is (and about as fast). One that is started
+/// again at once, its containers living on, is back within it.
+const ENGINE_GRACE: Duration = Duration::from_secs(2);
 
 pub struct View<'a> {
     pub services: BTreeMap<ServiceId, ServiceState<'a>>,

@@ -16,7 +16,7 @@ use std::time::Duration;
 const LIST_EVERY_US: u64 = 10 * SECOND;
 const HINT_US: u64 = 25 * MS;
 /// A hung engine is declared unreachable after this.
-const HANG_SEEN_US: u64 = 4 * SECOND;
+const HANG_SEEN_US: u64 = 8 * SECOND;
 /// No image listens there.
 const CLOSED_PORT: u16 = 1;
 
@@ -277,7 +277,7 @@ impl World {
             EngineEv::Up => self.engine_up(node),
             EngineEv::HangSeen => {
                 if self.nodes[node].engine.hung_until > self.now {
-                    self.engine_lost(node, "no answer within 2 s", false);
+                    self.engine_lost(node, "no answer within 6 s", false);
                 }
             }
         }

@@ -205,8 +205,8 @@ async fn an_engine_that_hangs_is_found_out() {
     stage.up().await;
     let began = Instant::now();
     stage.engine.mode.send_replace(Mode::Hung);
-    assert_eq!(stage.unreachable().await, "no answer within 2 s");
-    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
+    assert_eq!(stage.unreachable().await, "no answer within 6 s");
+    assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
     stage.engine.mode.send_replace(Mode::Up);
     stage.up().await;
 }
@@ -302,7 +302,7 @@ async fn an_operation_that_takes_too_long_ends_as_unreachable_where_the_engine_i
     stage.up().await;
     stage.engine.mode.send_replace(Mode::Hung);
     stage.handle.submit(OpId(1), start("a"));
-    let why = "no answer within 2 s".to_owned();
+    let why = "no answer within 6 s".to_owned();
     assert_eq!(stage.done(1).await, Err(OpError::Unreachable(why)));
 }
 

@@ -16,6 +16,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, 
 
 const PING_EVERY: Duration = Duration::from_secs(2);
 const PING_LIMIT: Duration = Duration::from_secs(2);
+/// For the second try. One that refuses is gone at once; one that is only slow, on a machine that is busy, isn't: what it
+/// runs would be run elsewhere.
+const SECOND_PING_LIMIT: Duration = Duration::from_secs(6);
 const LIST_EVERY: Duration = Duration::from_secs(10);
 const LIST_LIMIT: Duration = Duration::from_secs(5);
 /// Hints collect for this long before the engine is asked; longer where a list takes long, so that listing
@@ -151,7 +154,7 @@ impl<E: Engine> Watcher<E> {
             return Ok(());
         }
         sleep(FIRST_PAUSE).await;
-        within(PING_LIMIT, self.shared.engine.ping()).await
+        within(SECOND_PING_LIMIT, self.shared.engine.ping()).await
     }
 
     async fn publish_patiently(&mut self) -> Result<(), OpError> {
