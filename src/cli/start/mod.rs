@@ -14,6 +14,7 @@ use super::service::pair;
 use crate::model::node::Availability;
 use crate::shell::agent::{Before, Dashboard, Ended, EngineChoice, Join, MeshChoice, MeshTransport, StartOptions};
 use crate::shell::identity::{BadToken, Token};
+use crate::shell::net::interface::ip_and_port;
 use clap::Args;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -50,10 +51,10 @@ pub struct StartArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false")]
     standby: Option<bool>,
     /// The address under which the other nodes reach this one (default: the one of the default route)
-    #[arg(long, value_name = "IP[:PORT]")]
+    #[arg(long, value_name = "IP|INTERFACE[:PORT]")]
     advertise_addr: Option<String>,
     /// Listen here for the other nodes (UDP) [default: 0.0.0.0:7373]
-    #[arg(long, value_name = "IP[:PORT]")]
+    #[arg(long, value_name = "IP|INTERFACE[:PORT]")]
     listen_addr: Option<String>,
     /// Open published ports on this address of the node [default: 0.0.0.0]
     #[arg(long, value_name = "IP")]
@@ -292,18 +293,16 @@ fn ip(flag: &str, text: &str) -> Result<IpAddr, CliError> {
     text.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| wrong(flag, text, "want an IP address"))
 }
 
-/// IP, IP:PORT or :PORT.
+/// IP or interface, with or without a port, or :PORT.
 fn address(flag: &str, text: &str, port: u16) -> Result<SocketAddr, CliError> {
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return if address.port() == 0 { Err(wrong(flag, text, "the port can't be 0")) } else { Ok(address) };
-    }
     if let Some(port) = text.strip_prefix(':').filter(|_| text.parse::<IpAddr>().is_err()) {
         let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| wrong(flag, text, "want IP:PORT"))?;
         return Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
     }
-    ip(flag, text)
-        .map(|ip| SocketAddr::new(ip, port))
-        .map_err(|_| wrong(flag, text, "want an IP address, with :PORT behind it if it isn't the usual one"))
+    match ip_and_port(text).map_err(|why| wrong(flag, text, &why))? {
+        (_, Some(0)) => Err(wrong(flag, text, "the port can't be 0")),
+        (ip, said) => Ok(SocketAddr::new(ip, said.unwrap_or(port))),
+    }
 }
 
 fn dashboard(text: &str) -> Result<Dashboard, CliError> {
@@ -348,8 +347,8 @@ fn advertise(text: &str) -> Result<(IpAddr, Option<u16>), CliError> {
             "others can't reach a node there: want an address of this machine",
         ));
     }
-    let port = text.parse::<SocketAddr>().is_ok().then(|| address.port());
-    Ok((address.ip(), port))
+    let said = ip_and_port(text).is_ok_and(|(_, port)| port.is_some());
+    Ok((address.ip(), said.then(|| address.port())))
 }
 
 /// HOST, HOST:PORT, IP, [IPv6]:PORT; names are looked up by the agent.

@@ -8,6 +8,7 @@ use super::reply::{self, Answer, Failure};
 use super::{API_VERSION, ApiVersion, dispatch};
 use crate::ids::NodeId;
 use crate::model::node::Availability;
+use crate::shell::net::interface::ip_and_port;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -284,21 +285,21 @@ fn begun(listen: Option<&str>, advertise: Option<&str>, availability: Option<&st
 
 fn listen_addr(text: &str) -> Result<SocketAddr, Failure> {
     let port_alone = text.strip_prefix(':').and_then(|port| port.parse().ok());
-    let addr = match (text.parse::<SocketAddr>(), bare_ip(text), port_alone) {
-        (Ok(addr), ..) => Some(addr),
-        (_, Some(ip), _) => Some(SocketAddr::new(ip, SWARM_PORT)),
-        (.., Some(port)) => Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)),
-        _ => None,
+    let addr = match port_alone {
+        Some(port) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port),
+        None => {
+            let (ip, port) = ip_and_port(text).map_err(|why| invalid_addr("listen", text, &why))?;
+            SocketAddr::new(ip, port.unwrap_or(SWARM_PORT))
+        }
     };
-    addr.filter(|addr| addr.port() > 0).ok_or_else(|| invalid_addr("listen", text))
+    if addr.port() == 0 {
+        return Err(invalid_addr("listen", text, "the port can't be 0"));
+    }
+    Ok(addr)
 }
 
 fn advertise_addr(text: &str) -> Result<(IpAddr, Option<u16>), Failure> {
-    let (ip, port) = match (text.parse::<SocketAddr>(), bare_ip(text)) {
-        (Ok(addr), _) => (addr.ip(), Some(addr.port())),
-        (_, Some(ip)) => (ip, None),
-        _ => return Err(invalid_addr("advertise", text)),
-    };
+    let (ip, port) = ip_and_port(text).map_err(|why| invalid_addr("advertise", text, &why))?;
     if ip.is_unspecified() || ip.is_multicast() || port == Some(0) {
         return Err(Failure::invalid(
             "advertise address must be a non-zero IP address or network interface (with optional port number)",
@@ -307,14 +308,8 @@ fn advertise_addr(text: &str) -> Result<(IpAddr, Option<u16>), Failure> {
     Ok((ip, port))
 }
 
-fn bare_ip(text: &str) -> Option<IpAddr> {
-    text.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-fn invalid_addr(which: &str, text: &str) -> Failure {
-    Failure::invalid(format!(
-        "invalid {which} address {text:?}: want an IP address of this machine, with :PORT if need be"
-    ))
+fn invalid_addr(which: &str, text: &str, why: &str) -> Failure {
+    Failure::invalid(format!("invalid {which} address {text:?}: {why}"))
 }
 
 #[cfg(test)]
@@ -336,11 +331,18 @@ mod tests {
     #[test]
     fn what_cannot_be_an_address_is_refused() {
         for (listen, advertise) in
-            [("x", ""), ("1.2.3.4:0", ""), ("", "eth0"), ("", "0.0.0.0"), ("", "::"), ("", "1.2.3.4:0")]
+            [("x", ""), ("1.2.3.4:0", ""), ("", "nosuch0"), ("", "0.0.0.0"), ("", "::"), ("", "1.2.3.4:0")]
         {
             assert!(begun(Some(listen), Some(advertise), None).is_err(), "{listen} {advertise}");
         }
         assert!(begun(None, None, Some("sleepy")).is_err());
+    }
+
+    #[test]
+    fn an_interface_stands_for_its_address() {
+        let begin = begun(Some("lo:7400"), Some("lo"), None).unwrap();
+        assert_eq!(begin.listen, Some("127.0.0.1:7400".parse().unwrap()));
+        assert_eq!(begin.advertise, Some(("127.0.0.1".parse().unwrap(), None)));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod accept;
 mod dial;
 mod guesses;
+pub mod interface;
 mod join;
 mod join_desk;
 mod knock;
