@@ -2,104 +2,36 @@
 //! networks, secrets and configs, from any node. Without a docker CLI on the path each test says that it was skipped.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod tools_support;
+
 use peer::core::Core;
 use peer::core::view::TaskView;
-use peer::model::task::TaskPhase;
-use peer::shell::demo::Demo;
-use std::process::Output;
 use std::time::Duration;
 use tokio::io::AsyncBufReadExt;
 use tokio::process::Command;
 use tokio::time::Instant;
+use tools_support::{PATIENCE, Tools};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Tools {
-    demo: Demo,
-    dir: tempfile::TempDir,
+async fn start(nodes: usize) -> Option<Tools> {
+    if !Command::new("docker").arg("--version").output().await.is_ok_and(|out| out.status.success()) {
+        println!("SKIPPED: there is no docker CLI on the path, so Docker's own tools were not tried");
+        return None;
+    }
+    Some(Tools::start("docker", nodes).await)
 }
 
-impl Tools {
-    async fn start(nodes: usize) -> Option<Self> {
-        if !Command::new("docker").arg("--version").output().await.is_ok_and(|out| out.status.success()) {
-            println!("SKIPPED: there is no docker CLI on the path, so Docker's own tools were not tried");
-            return None;
+/// Until a node has the same view of something as was just written on another.
+async fn until(tools: &Tools, node: usize, args: &str, is_so: impl Fn(&str) -> bool) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let output = tools.output(node, args).await;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() && is_so(&text) {
+            return text;
         }
-        let demo = Demo::start(nodes).await.unwrap();
-        demo.wait_formed(nodes).await.unwrap();
-        Some(Self { demo, dir: tempfile::tempdir().unwrap() })
-    }
-
-    fn file(&self, name: &str, content: &str) {
-        std::fs::write(self.dir.path().join(name), content).unwrap();
-    }
-
-    fn command(&self, node: usize, args: &str) -> Command {
-        let mut command = Command::new("docker");
-        command.env("DOCKER_CONFIG", self.dir.path()).env_remove("DOCKER_CONTEXT").env_remove("DOCKER_HOST");
-        command.current_dir(self.dir.path()).kill_on_drop(true);
-        command.arg("--host").arg(format!("unix://{}", self.demo.socket(node).display())).args(args.split(' '));
-        command
-    }
-
-    async fn docker(&self, node: usize, args: &str) -> Output {
-        let running = self.command(node, args).output();
-        tokio::time::timeout(PATIENCE, running).await.unwrap_or_else(|_| panic!("docker {args} hangs")).unwrap()
-    }
-
-    /// Its standard output; it must succeed.
-    async fn run(&self, node: usize, args: &str) -> String {
-        let output = self.docker(node, args).await;
-        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        println!("$ docker {args}\n{stdout}{stderr}");
-        assert!(output.status.success(), "docker {args}: {stdout}{stderr}");
-        stdout.into_owned()
-    }
-
-    /// Its standard error; it must fail.
-    async fn refused(&self, node: usize, args: &str) -> String {
-        let output = self.docker(node, args).await;
-        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        println!("$ docker {args}\n{stdout}{stderr}");
-        assert!(!output.status.success(), "docker {args} should fail: {stdout}");
-        stderr.into_owned()
-    }
-
-    async fn ask<T: Send + 'static>(&self, node: usize, question: impl FnOnce(&Core) -> T + Send + 'static) -> T {
-        self.demo.agent(node).unwrap().handle.query(question).await.unwrap()
-    }
-
-    /// The running tasks of the service, once there are as many as wanted.
-    async fn running(&self, service: &'static str, count: usize) -> Vec<TaskView> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let tasks = self.ask(0, move |core| {
-                let of_it = core.tasks().into_iter().filter(|t| t.service_name == service && t.task.desired.is_live());
-                of_it.collect::<Vec<_>>()
-            });
-            let tasks = tasks.await;
-            let runs = |t: &&TaskView| t.status.as_ref().is_some_and(|s| s.phase == TaskPhase::Running);
-            if tasks.len() == count && tasks.iter().filter(runs).count() == count {
-                return tasks;
-            }
-            assert!(Instant::now() < deadline, "{service}: {tasks:#?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// Until a node has the same view of something as was just written on another.
-    async fn until(&self, node: usize, args: &str, is_so: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let output = self.docker(node, args).await;
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            if output.status.success() && is_so(&text) {
-                return text;
-            }
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            assert!(Instant::now() < deadline, "docker {args} still says {text}{stderr}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(Instant::now() < deadline, "docker {args} still says {text}{stderr}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -124,7 +56,7 @@ configs: {motd: {file: ./motd}}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stack_is_deployed_changed_and_removed_without_a_trace() {
-    let Some(tools) = Tools::start(3).await else { return };
+    let Some(tools) = start(3).await else { return };
     tools.file("compose.yml", STACK);
     tools.file("token", "hunter2");
     tools.file("motd", "hello");
@@ -148,7 +80,7 @@ async fn a_stack_is_deployed_changed_and_removed_without_a_trace() {
         assert!(holds(b"st_token") && !holds(b"hunter2") && !holds(b"aHVudGVyMg"), "node {index}");
     }
 
-    let services = tools.until(1, "stack services st", |text| text.contains("3/3")).await;
+    let services = until(&tools, 1, "stack services st", |text| text.contains("3/3")).await;
     assert!(services.contains("st_web") && services.contains("st_worker"), "{services}");
     assert!(tools.run(1, "stack ps st").await.contains("st_web.3"));
     assert!(tools.run(1, "stack ls").await.contains("st"));
@@ -171,7 +103,7 @@ async fn a_stack_is_deployed_changed_and_removed_without_a_trace() {
 
     tools.run(0, "stack rm st").await;
     for kind in ["service", "secret", "config", "network"] {
-        tools.until(1, &format!("{kind} ls -q"), str::is_empty).await;
+        until(&tools, 1, &format!("{kind} ls -q"), str::is_empty).await;
     }
     // Removed, its name is free again for other content.
     tools.file("token", "another");
@@ -181,7 +113,7 @@ async fn a_stack_is_deployed_changed_and_removed_without_a_trace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_run_to_their_end_once_and_again_when_they_are_updated() {
-    let Some(tools) = Tools::start(3).await else { return };
+    let Some(tools) = start(3).await else { return };
     // The CLI itself waits for the end, by the numbers that it finds in the service and its tasks.
     let out = tools
         .run(0, "service create --mode replicated-job --replicas 5 --max-concurrent 2 --name five demo/job:1")
@@ -190,8 +122,8 @@ async fn jobs_run_to_their_end_once_and_again_when_they_are_updated() {
     let out = tools.run(1, "service create --mode global-job --name each demo/job:1").await;
     assert!(out.contains("job complete"), "{out}");
     let list = "service ls --format {{.Name}}|{{.Mode}}|{{.Replicas}}";
-    tools.until(2, list, |text| text.contains("five|replicated job|0/2 (5/5 completed)")).await;
-    tools.until(2, list, |text| text.contains("each|global job|0/0 (3/3 completed)")).await;
+    until(&tools, 2, list, |text| text.contains("five|replicated job|0/2 (5/5 completed)")).await;
+    until(&tools, 2, list, |text| text.contains("each|global job|0/0 (3/3 completed)")).await;
 
     let ids = async |service: &str| {
         let tasks =
@@ -215,7 +147,7 @@ async fn jobs_run_to_their_end_once_and_again_when_they_are_updated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_service_needs_must_be_there_first() {
-    let Some(tools) = Tools::start(1).await else { return };
+    let Some(tools) = start(1).await else { return };
     tools.file("x", "x");
     let missing = tools.refused(0, "service create --secret nothing demo/greeter:1").await;
     assert!(missing.contains("secret not found: nothing"), "{missing}");
@@ -236,7 +168,7 @@ async fn what_a_service_needs_must_be_there_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_is_refreshed_without_restarting_anything() {
-    let Some(tools) = Tools::start(1).await else { return };
+    let Some(tools) = start(1).await else { return };
     let login = |password: &str| {
         let login = format!(r#"{{"auths": {{"https://index.docker.io/v1/": {{"auth": "{password}"}}}}}}"#);
         tools.file("config.json", &login);
@@ -288,7 +220,7 @@ impl Lines {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_come_from_every_node_and_a_missing_one_costs_its_own_lines() {
-    let Some(mut tools) = Tools::start(3).await else { return };
+    let Some(mut tools) = start(3).await else { return };
     tools.run(0, "service create -q --mode global --name web --update-monitor 50ms demo/greeter:1").await;
     for node in 0..3 {
         let text = tools.run(node, "service logs web").await;
@@ -301,7 +233,7 @@ async fn logs_come_from_every_node_and_a_missing_one_costs_its_own_lines() {
     assert_eq!(tools.run(1, "service logs --tail 0 web").await, "");
 
     // A follower hears the end of the old tasks and the first words of the new.
-    let mut follower = Lines::of(tools.command(1, "service logs --follow web"));
+    let mut follower = Lines::of(tools.command_of("docker", 1, "service logs --follow web"));
     for _ in 0..3 {
         follower.until("greeter: listening on").await;
     }
@@ -311,8 +243,8 @@ async fn logs_come_from_every_node_and_a_missing_one_costs_its_own_lines() {
     drop(follower);
 
     tools.demo.kill(2).await;
-    tools.until(0, "node ls", |text| text.contains("Down")).await;
-    let output = tools.docker(0, "service logs web").await;
+    until(&tools, 0, "node ls", |text| text.contains("Down")).await;
+    let output = tools.output(0, "service logs web").await;
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stderr}");
     assert!(stdout.contains("@node1") && stdout.contains("@node2"), "{stdout}");

@@ -2,102 +2,35 @@
 //! print is held against docker's own CLI where there is one.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use peer::core::Core;
+mod tools_support;
+
 use peer::core::view::TaskView;
-use peer::model::task::TaskPhase;
-use peer::shell::demo::Demo;
-use std::process::Output;
 use std::time::Duration;
-use tokio::process::Command;
 use tokio::time::Instant;
+use tools_support::{PATIENCE, Tools};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Tools {
-    demo: Demo,
-    dir: tempfile::TempDir,
+async fn start(nodes: usize) -> Tools {
+    Tools::start(env!("CARGO_BIN_EXE_peer"), nodes).await
 }
 
-impl Tools {
-    async fn start(nodes: usize) -> Self {
-        let demo = Demo::start(nodes).await.unwrap();
-        demo.wait_formed(nodes).await.unwrap();
-        Self { demo, dir: tempfile::tempdir().unwrap() }
-    }
+/// Docker's CLI says the same, if there is one.
+async fn as_docker(tools: &Tools, args: &str) {
+    let Ok(output) = tools.command_of("docker", 0, args).output().await else {
+        return println!("SKIPPED: there is no docker CLI on the path to hold peer {args} against");
+    };
+    assert_eq!(tools.run(0, args).await, String::from_utf8_lossy(&output.stdout), "{args}");
+}
 
-    fn file(&self, name: &str, content: &str) {
-        std::fs::write(self.dir.path().join(name), content).unwrap();
-    }
-
-    async fn say(&self, program: &str, node: usize, args: &str) -> std::io::Result<Output> {
-        let mut command = Command::new(program);
-        command.env("DOCKER_CONFIG", self.dir.path()).env_remove("DOCKER_CONTEXT").env_remove("DOCKER_HOST");
-        command.env_remove("PEER_HOST").current_dir(self.dir.path()).kill_on_drop(true);
-        command.arg("--host").arg(format!("unix://{}", self.demo.socket(node).display())).args(args.split(' '));
-        tokio::time::timeout(PATIENCE, command.output()).await.unwrap_or_else(|_| panic!("{program} {args} hangs"))
-    }
-
-    /// Whether it succeeded, and what it said.
-    async fn peer(&self, node: usize, args: &str) -> (bool, String, String) {
-        let output = self.say(env!("CARGO_BIN_EXE_peer"), node, args).await.unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
-        println!("$ peer {args}\n{out}{err}");
-        (output.status.success(), out, err)
-    }
-
-    async fn run(&self, node: usize, args: &str) -> String {
-        let (success, out, err) = self.peer(node, args).await;
-        assert!(success, "peer {args}: {out}{err}");
-        out
-    }
-
-    async fn refused(&self, node: usize, args: &str) -> String {
-        let (success, out, err) = self.peer(node, args).await;
-        assert!(!success, "peer {args} should fail: {out}");
-        err
-    }
-
-    /// Docker's CLI says the same, if there is one.
-    async fn as_docker(&self, args: &str) {
-        let Ok(output) = self.say("docker", 0, args).await else {
-            return println!("SKIPPED: there is no docker CLI on the path to hold peer {args} against");
-        };
-        assert_eq!(self.run(0, args).await, String::from_utf8_lossy(&output.stdout), "{args}");
-    }
-
-    async fn ask<T: Send + 'static>(&self, node: usize, question: impl FnOnce(&Core) -> T + Send + 'static) -> T {
-        self.demo.agent(node).unwrap().handle.query(question).await.unwrap()
-    }
-
-    async fn running(&self, service: &'static str, count: usize) -> Vec<TaskView> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let tasks = self.ask(0, move |core| {
-                let of_it = core.tasks().into_iter().filter(|t| t.service_name == service && t.task.desired.is_live());
-                of_it.collect::<Vec<_>>()
-            });
-            let tasks = tasks.await;
-            let runs = |t: &&TaskView| t.status.as_ref().is_some_and(|s| s.phase == TaskPhase::Running);
-            if tasks.len() == count && tasks.iter().filter(runs).count() == count {
-                return tasks;
-            }
-            assert!(Instant::now() < deadline, "{service}: {tasks:#?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// What each running task of the service finds in a file.
-    async fn content(&self, service: &'static str, count: usize, target: &str) -> Vec<String> {
-        let tasks = self.running(service, count).await;
-        let read = |task: &TaskView| self.demo.engine.file(task.task.id, target).unwrap_or_default();
-        tasks.iter().map(|task| String::from_utf8(read(task)).unwrap()).collect()
-    }
+/// What each running task of the service finds in a file.
+async fn content(tools: &Tools, service: &'static str, count: usize, target: &str) -> Vec<String> {
+    let tasks = tools.running(service, count).await;
+    let read = |task: &TaskView| tools.demo.engine.file(task.task.id, target).unwrap_or_default();
+    tasks.iter().map(|task| String::from_utf8(read(task)).unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_and_configs_are_listed_as_docker_does_and_updated_as_it_cannot() {
-    let tools = Tools::start(2).await;
+    let tools = start(2).await;
     tools.file("token", "one");
     tools.file("motd", "hello\n");
     let id = tools.run(0, "secret create --label tier=front token token").await;
@@ -115,7 +48,7 @@ async fn secrets_and_configs_are_listed_as_docker_does_and_updated_as_it_cannot(
         "secret ls --filter name=to -q",
         "config ls --format {{.Name}}",
     ] {
-        tools.as_docker(args).await;
+        as_docker(&tools, args).await;
     }
     assert!(tools.refused(0, "secret inspect nothing").await.contains("no such secret: nothing"));
 
@@ -131,8 +64,8 @@ async fn secrets_and_configs_are_listed_as_docker_does_and_updated_as_it_cannot(
     tools.file("token", "two");
     let said = tools.run(1, "secret update -q token token").await;
     assert_eq!(said, "token.v2\n");
-    assert_eq!(tools.content("web", 2, "/run/secrets/token").await, ["two", "two"]);
-    assert_eq!(tools.content("api", 1, "/etc/key").await, ["two"]);
+    assert_eq!(content(&tools, "web", 2, "/run/secrets/token").await, ["two", "two"]);
+    assert_eq!(content(&tools, "api", 1, "/etc/key").await, ["two"]);
     assert_eq!(tools.running("other", 1).await[0].task.id, other);
     let used = tools.refused(0, "secret rm token.v2").await;
     assert!(
@@ -145,16 +78,16 @@ async fn secrets_and_configs_are_listed_as_docker_does_and_updated_as_it_cannot(
     assert_eq!(tools.run(0, "secret update -q token.v2 token").await, "token.v3\n");
     assert_eq!(tools.run(0, "secret ls -q --filter label=tier=front").await.lines().count(), 3);
     tools.run(0, "service rollback -q web").await;
-    assert_eq!(tools.content("web", 2, "/run/secrets/token").await, ["two", "two"], "the older version is there");
+    assert_eq!(content(&tools, "web", 2, "/run/secrets/token").await, ["two", "two"], "the older version is there");
     // The update takes along who had stayed behind.
     tools.file("token", "four");
     tools.run(0, "secret update -q token token").await;
-    assert_eq!(tools.content("web", 2, "/run/secrets/token").await, ["four", "four"]);
-    assert_eq!(tools.content("api", 1, "/etc/key").await, ["four"]);
+    assert_eq!(content(&tools, "web", 2, "/run/secrets/token").await, ["four", "four"]);
+    assert_eq!(content(&tools, "api", 1, "/etc/key").await, ["four"]);
 
     tools.file("motd", "bye\n");
     assert_eq!(tools.run(0, "config update -q motd motd").await, "motd.v2\n");
-    assert_eq!(tools.content("web", 2, "/etc/motd").await, ["bye\n", "bye\n"]);
+    assert_eq!(content(&tools, "web", 2, "/etc/motd").await, ["bye\n", "bye\n"]);
     tools.file("empty", "");
     assert!(tools.refused(0, "secret update token empty").await.contains("larger than 0"));
     assert!(tools.refused(0, "secret update nothing token").await.contains("no such secret: nothing"));
@@ -197,7 +130,7 @@ impl Tools {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stack_is_deployed_compared_rolled_back_and_removed() {
-    let tools = Tools::start(2).await;
+    let tools = start(2).await;
     tools.file("compose.yml", STACK);
     tools.file("token", "one");
     tools.file("motd", "hello");
@@ -206,17 +139,17 @@ async fn a_stack_is_deployed_compared_rolled_back_and_removed() {
         tools.run(1, "stack diff -c compose.yml st").await,
         "+ network st_front\n+ network st_default\n+ secret st_token\n+ config st_motd\n+ service st_worker\n+ service st_web\n"
     );
-    let (success, out, err) = tools.peer(0, deploy).await;
+    let (success, out, err) = tools.said(0, deploy).await;
     assert!(success && err.contains("services.worker.build: not supported"), "{err}");
     let of_networks = err.matches("names resolve only between containers of one node").count();
     assert_eq!(of_networks, 1, "two networks and two services on them are one warning: {err}");
     let at = |what: &str| out.find(what).unwrap_or_else(|| panic!("no {what:?} in {out}"));
     assert!(at("st_worker: converged") < at("Creating service st_web"), "what web depends on comes first: {out}");
     assert!(at("Creating service st_web") < at("st_web: converged"));
-    assert_eq!(tools.content("st_web", 2, "/run/secrets/token").await, ["one", "one"]);
-    assert_eq!(tools.content("st_web", 2, "/etc/motd").await, ["hello", "hello"]);
+    assert_eq!(content(&tools, "st_web", 2, "/run/secrets/token").await, ["one", "one"]);
+    assert_eq!(content(&tools, "st_web", 2, "/etc/motd").await, ["hello", "hello"]);
     for args in ["stack ls", "stack services st", "stack services -q st"] {
-        tools.as_docker(args).await;
+        as_docker(&tools, args).await;
     }
     assert!(tools.run(1, "stack ps st").await.contains("st_web.2"));
     assert!(tools.refused(1, "stack ps other").await.contains("no such stack: other"));
@@ -224,7 +157,7 @@ async fn a_stack_is_deployed_compared_rolled_back_and_removed() {
     // Said again, nothing changes: not a task is replaced, and nothing there is to be said.
     let ids = |tasks: Vec<TaskView>| tasks.iter().map(|t| t.task.id).collect::<Vec<_>>();
     let before = ids(tools.running("st_web", 2).await);
-    let (success, out, err) = tools.peer(1, "stack diff --exit-code -c compose.yml st").await;
+    let (success, out, err) = tools.said(1, "stack diff --exit-code -c compose.yml st").await;
     assert_eq!((success, out.as_str(), err.as_str()), (true, "", NO_CHANGES), "on stderr: a pipeline reads no lines");
     let said = tools.run(1, deploy).await;
     assert!(said.contains("Unchanged service st_web") && said.contains("Unchanged service st_worker"), "{said}");
@@ -234,7 +167,7 @@ async fn a_stack_is_deployed_compared_rolled_back_and_removed() {
     let workers = ids(tools.running("st_worker", 2).await);
     tools.file("compose.yml", &STACK.replace(":-1}", ":-2}"));
     tools.file("token", "two");
-    let (success, diff, _) = tools.peer(0, "stack diff --exit-code -c compose.yml st").await;
+    let (success, diff, _) = tools.said(0, "stack diff --exit-code -c compose.yml st").await;
     assert!(!success, "{diff}");
     assert!(diff.starts_with("~ secret st_token: other content\n~ service st_web\n"), "{diff}");
     assert!(
@@ -243,10 +176,10 @@ async fn a_stack_is_deployed_compared_rolled_back_and_removed() {
     );
     tools.run(1, deploy).await;
     assert_eq!(Tools::images(&tools.running("st_web", 2).await), ["demo/greeter:2"; 2]);
-    assert_eq!(tools.content("st_web", 2, "/run/secrets/token").await, ["two", "two"]);
+    assert_eq!(content(&tools, "st_web", 2, "/run/secrets/token").await, ["two", "two"]);
     tools.run(0, "stack rollback st").await;
     assert_eq!(Tools::images(&tools.running("st_web", 2).await), ["demo/greeter:1"; 2]);
-    assert_eq!(tools.content("st_web", 2, "/run/secrets/token").await, ["one", "one"]);
+    assert_eq!(content(&tools, "st_web", 2, "/run/secrets/token").await, ["one", "one"]);
     assert_eq!(ids(tools.running("st_worker", 2).await), workers, "that deploy hadn't changed it");
 
     // What can't be deployed fails a pipeline, and says what to look at.
@@ -292,7 +225,7 @@ async fn a_stack_is_deployed_compared_rolled_back_and_removed() {
 /// A newcomer's second update was as bad as the first, and the rollback led from the one to the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_to_what_can_not_run_fails_and_names_the_revision_that_can() {
-    let tools = Tools::start(2).await;
+    let tools = start(2).await;
     let flags = "--update-monitor 300ms --rollback-monitor 300ms --no-resolve-image";
     tools.run(0, &format!("service create -q {flags} --name web --replicas 2 demo/greeter:1")).await;
     for image in ["bad", "none"] {
@@ -321,7 +254,7 @@ async fn a_rollback_to_what_can_not_run_fails_and_names_the_revision_that_can() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ran_on_a_node_that_is_down_is_neither_counted_nor_without_a_reason() {
-    let mut tools = Tools::start(3).await;
+    let mut tools = start(3).await;
     tools.run(0, "service create -q --no-resolve-image --name web --replicas 6 demo/greeter:1").await;
     let third = tools.ask(2, |core| core.cluster().node).await;
     let lost = tools.running("web", 6).await.iter().filter(|t| t.task.node == Some(third)).count();

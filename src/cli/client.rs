@@ -2,13 +2,13 @@
 //! and time. Knows HTTP and the agent's way of saying no; what is asked is the commands' affair.
 
 use super::error::CliError;
+pub use crate::shell::api::escaped;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use std::fmt::Write;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -390,20 +390,6 @@ pub fn with_query(path: &str, parameters: &[(&str, &str)]) -> String {
         out.push_str(key);
         out.push('=');
         out.push_str(&escaped(value));
-    }
-    out
-}
-
-/// Text as one segment of a path or one value of a query.
-pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a String can't fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
     }
     out
 }

@@ -3,10 +3,10 @@
 
 use super::logs::time;
 use crate::core::chronicle::Kind;
-use crate::shell::api::Api;
 use crate::shell::api::filters::Filters;
 use crate::shell::api::incoming::Query;
 use crate::shell::api::reply::{Answer, Failure};
+use crate::shell::api::{Api, escaped};
 use crate::shell::events::{Batch, ClusterEvent, Listener};
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::Request;
@@ -305,18 +305,6 @@ impl Pump {
 fn left(until: u64) -> Duration {
     let now = crate::shell::clock::wall().0.saturating_mul(1_000_000);
     Duration::from_nanos(until.saturating_sub(now))
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }
 
 #[cfg(test)]
