@@ -13,6 +13,7 @@ use super::{Lab, LabConfig};
 use anyhow::{Context, Result, bail, ensure};
 use cluster::Cluster;
 use report::Report;
+use rows::Row;
 use serde_json::{Value, json};
 use side::Orchestrator;
 use std::path::PathBuf;
@@ -44,21 +45,21 @@ pub fn run(config: &AgainstConfig) -> Result<()> {
     let image = cluster::preload(&lab, TAG)?;
     let (mut report, busy) = (Report::default(), BusyTime::now()?);
     let before = lab_cpu_s(&lab);
+    let mut section = String::new();
     for round in 1..=config.rounds {
         for side in Orchestrator::BOTH {
             eprintln!("Round {round} of {}, {}:", config.rounds, side.name());
             go(&lab, side, &steps, &image, &mut report)?;
         }
+        // Each time: a run takes hours, and may be ended.
+        let ours = before.zip(lab_cpu_s(&lab)).map(|(before, after)| after - before);
+        let others = ours.map(|ours| ((busy.spent().unwrap_or(ours) - ours) / busy.elapsed_s()).max(0.0));
+        let json = report.json(&earlier, about(config, others)?);
+        section = written(&json, &report);
+        report::write(&config.docs, &json, &section)?;
     }
-    let spent = busy.spent()?;
-    let ours = before.zip(lab_cpu_s(&lab)).map(|(before, after)| after - before);
-    let others = ours.map(|ours| ((spent - ours) / busy.elapsed_s()).max(0.0));
-    let about = about(config, others)?;
-    let json = report.json(&earlier, about);
     lab.down()?;
-    let section = section(&json, &report);
     print!("{section}");
-    report::write(&config.docs, &json, &section)?;
     if !report.failures.is_empty() {
         bail!("{} measurements failed:\n{}", report.failures.len(), report.failures.join("\n"));
     }
@@ -87,11 +88,7 @@ fn go(lab: &Lab, side: Orchestrator, steps: &[&Step], image: &str, report: &mut 
         });
         match took {
             Ok((used, figures)) => {
-                for (row, figure) in figures {
-                    let told = figure.map_or("never".to_owned(), |figure| format!("{figure:.3} {}", row.unit));
-                    eprintln!("  {:<6} {:<70} {told}", side.name(), row.name);
-                    report.add(side, row, figure);
-                }
+                figures.into_iter().for_each(|(row, figure)| tell(report, side, row, figure));
                 cluster = (!step.spoils).then_some(used);
             }
             Err(error) => {
@@ -106,12 +103,18 @@ fn go(lab: &Lab, side: Orchestrator, steps: &[&Step], image: &str, report: &mut 
 fn form<'l>(lab: &'l Lab, side: Orchestrator, nodes: usize, image: &str, report: &mut Report) -> Result<Cluster<'l>> {
     side::blank(lab)?;
     side.stand_by(lab)?;
-    let (cluster, took) = side.form(lab, nodes, image)?;
+    let formed = side.form(lab, nodes, image)?;
     if nodes == NODES {
-        eprintln!("  {:<6} {:<70} {:.3} s", side.name(), rows::FORMED.name, took.as_secs_f64());
-        report.add(side, rows::FORMED, Some(took.as_secs_f64()));
+        tell(report, side, rows::FORMED, Some(formed.ready.as_secs_f64()));
+        tell(report, side, rows::SETTLED, Some(formed.settled.as_secs_f64()));
     }
-    Ok(cluster)
+    Ok(formed.cluster)
+}
+
+fn tell(report: &mut Report, side: Orchestrator, row: Row, figure: Option<f64>) {
+    let told = figure.map_or("never".to_owned(), |figure| format!("{figure:.3} {}", row.unit));
+    eprintln!("  {:<6} {:<90} {told}", side.name(), row.name);
+    report.add(side, row, figure);
 }
 
 fn lab_cpu_s(lab: &Lab) -> Option<f64> {
@@ -147,7 +150,8 @@ fn about(config: &AgainstConfig, others: Option<f64>) -> Result<Value> {
     }))
 }
 
-fn section(json: &Value, report: &Report) -> String {
+/// The section of the page.
+fn written(json: &Value, report: &Report) -> String {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let list = |of: &Value| {
         let words = of.as_object().into_iter().flatten().map(|(name, value)| format!("{name}: {}", text(value)));
@@ -155,16 +159,12 @@ fn section(json: &Value, report: &Report) -> String {
     };
     let failures: String = report.failures.iter().map(|failure| format!("- Not measured: {failure}\n")).collect();
     format!(
-        "{}\n{}\nVersions: {}.\nMachine: {}.\n{failures}",
+        "{}\n\n{}\nVersions: {}.\nMachine: {}.\n{failures}",
         include_str!("about.md").trim_end(),
-        table_of(json),
+        report::table(json),
         list(&json["versions"]),
         list(&json["machine"]),
     )
-}
-
-fn table_of(json: &Value) -> String {
-    format!("\n{}", report::table(json))
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ const fn seconds(name: &'static str, aim: Option<f64>) -> Row {
 }
 
 pub const FORMED: Row = seconds("5 nodes formed, one join after another", Some(1.5));
+pub const SETTLED: Row =
+    seconds("- until the leader's loss can be survived (three managers in place; peer: five voters)", None);
 pub const CREATE_1: Row = seconds("create 1 replica, until it runs", Some(0.6));
 pub const CREATE_5: Row = seconds("create 5, until all run", Some(1.2));
 pub const CREATE_50: Row = seconds("create 50, until all run", Some(11.0));
@@ -81,6 +83,7 @@ pub const IDLE_BYTES_WORKER: Row = Row { name: "- over a worker's cable", unit: 
 
 pub const ALL: &[Row] = &[
     FORMED,
+    SETTLED,
     CREATE_1,
     CREATE_5,
     CREATE_50,

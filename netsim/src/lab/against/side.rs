@@ -57,8 +57,8 @@ impl Orchestrator {
         }
     }
 
-    /// Makes the first so many nodes a cluster, one join after the other; how long that took until all were ready.
-    pub fn form<'l>(self, lab: &'l Lab, nodes: usize, image: &str) -> Result<(Cluster<'l>, Duration)> {
+    /// Makes the first so many nodes a cluster, one join after the other.
+    pub fn form<'l>(self, lab: &'l Lab, nodes: usize, image: &str) -> Result<Formed<'l>> {
         let cluster = Cluster::new(lab, self, nodes, image);
         let first = self.socket(lab, 1);
         let began = Instant::now();
@@ -77,9 +77,32 @@ impl Orchestrator {
             ask(&self.socket(lab, node), "POST", "/swarm/join", Some(&join))?;
         }
         cluster.until("all nodes are ready", PATIENCE, |cluster| Ok(cluster.ready()?.len() == nodes))?;
-        let took = began.elapsed();
-        Ok((cluster, took))
+        let ready = began.elapsed();
+        cluster.until("the leader's loss can be survived", PATIENCE, |cluster| self.survives_a_loss(cluster))?;
+        Ok(Formed { ready, settled: began.elapsed(), cluster })
     }
+
+    /// All are in place who decide who leads: Swarm's managers, and those who vote on peer's lease, which it admits one by one.
+    fn survives_a_loss(self, cluster: &Cluster) -> Result<bool> {
+        match self {
+            Self::Swarm => {
+                let nodes = cluster.get("/nodes")?;
+                let nodes = nodes.as_array().into_iter().flatten();
+                let reachable = nodes.filter(|node| node["ManagerStatus"]["Reachability"] == "reachable");
+                Ok(reachable.count() == MANAGERS.min(cluster.nodes))
+            }
+            // Odd, and at most five: the lab's clusters have three or five nodes.
+            Self::Peer => Ok(cluster.get("/peer/status")?["Voters"].as_array().map_or(0, Vec::len) == cluster.nodes),
+        }
+    }
+}
+
+pub struct Formed<'l> {
+    pub cluster: Cluster<'l>,
+    /// How long it took until all nodes were ready.
+    pub ready: Duration,
+    /// And until the one that leads could be lost.
+    pub settled: Duration,
 }
 
 /// Whatever happened: every node is plugged, has an engine that runs and belongs to nobody, and no container.

@@ -137,7 +137,7 @@ pub fn idle(cluster: &Cluster) -> Result<Vec<Figure>> {
     let alone = watch(lab)?;
     fresh()?;
     side.stand_by(lab)?;
-    let (cluster, _) = side.form(lab, cluster.nodes, cluster.image())?;
+    let cluster = side.form(lab, cluster.nodes, cluster.image())?.cluster;
     let formed = watch(lab)?;
     let (leader, worker) = (cluster.leader()?, cluster.worker()?);
     let added = |node: usize| -> Result<[f64; 3]> {

@@ -20,10 +20,13 @@ struct Policy {
 
 const ONE_BY_ONE: Policy = Policy { parallelism: 1, order: "stop-first", monitor_ms: Some(100) };
 
-/// Both sides count 0 as the default, which is five seconds.
 fn policy(of: Policy) -> Value {
-    let monitor = of.monitor_ms.unwrap_or(0) * 1_000_000;
-    json!({"Parallelism": of.parallelism, "Order": of.order, "Monitor": monitor, "FailureAction": "pause"})
+    let mut policy = json!({"Parallelism": of.parallelism, "Order": of.order, "FailureAction": "pause"});
+    // Left out it is five seconds on both sides; 0 is the same to Swarm, and none to peer.
+    if let Some(ms) = of.monitor_ms {
+        policy["Monitor"] = json!(ms * 1_000_000);
+    }
+    policy
 }
 
 /// Changes what every replica is started with: all must be replaced.
