@@ -155,7 +155,9 @@ pub fn write(docs: &Path, report: &Value, section: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn report(figures: &[(Row, &[Option<f64>], &[Option<f64>])]) -> Report {
+    type Values<'v> = &'v [Option<f64>];
+
+    fn report(figures: &[(Row, Values, Values)]) -> Report {
         let mut report = Report::default();
         for (row, swarm, peer) in figures {
             swarm.iter().for_each(|figure| report.add(Orchestrator::Swarm, *row, *figure));
