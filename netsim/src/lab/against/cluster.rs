@@ -6,12 +6,16 @@ use crate::lab::http::{ask, json, json_within};
 use crate::lab::{Lab, image};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// Between two looks at what is being timed.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// One attempt at a node that may never answer takes no longer.
-const ATTEMPT: Duration = Duration::from_secs(1);
+/// Between two attempts at nodes that may never answer.
+const NEXT_ATTEMPT: Duration = Duration::from_millis(250);
+/// Each of the two requests of such an attempt takes no longer.
+const ATTEMPT: Duration = Duration::from_secs(20);
 /// Nothing here takes longer on a cluster that works.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -154,37 +158,41 @@ impl<'l> Cluster<'l> {
 
     /// Changes a service's spec: one request to read it, one to write.
     pub fn change(&self, name: &str, change: impl Fn(&mut Value)) -> Result<()> {
-        self.change_within(PATIENCE, name, change)
+        change_at(&self.side.socket(self.lab, self.asked), PATIENCE, name, change)
     }
 
-    fn change_within(&self, limit: Duration, name: &str, change: impl Fn(&mut Value)) -> Result<()> {
-        let socket = self.side.socket(self.lab, self.asked);
-        let service = json_within(limit, &socket, "GET", &format!("/services/{name}"), None)?;
-        let mut spec = service["Spec"].clone();
-        change(&mut spec);
-        let path = format!("/services/{name}/update?version={}", service["Version"]["Index"]);
-        json_within(limit, &socket, "POST", &path, Some(&spec)).map(drop)
-    }
-
-    /// How long it takes until one of these nodes takes a change, asked in turns; `None` if none does.
+    /// How long it takes until one of these nodes takes a change; `None` if none does. Asked in turns, by a new client each
+    /// time, because an attempt that was made too early may hang for long where a later one is taken at once.
     pub fn until_taken(
         &self,
         nodes: impl Iterator<Item = usize> + Clone,
         limit: Duration,
         name: &str,
-        change: impl Fn(&mut Value),
+        replicas: usize,
     ) -> Result<Option<Duration>> {
-        let mut turns = nodes.cycle();
-        self.until_or_never(limit, |cluster| {
-            let node = turns.next().context("nobody to ask")?;
-            cluster.at(node).change_within(ATTEMPT, name, &change)?;
-            Ok(true)
-        })
+        let began = Instant::now();
+        let (taken, first) = mpsc::channel();
+        for node in nodes.cycle() {
+            let (socket, name, taken) = (self.side.socket(self.lab, node), name.to_owned(), taken.clone());
+            // Those that still hang when one was taken end by themselves.
+            std::thread::spawn(move || {
+                if scale_at(&socket, &name, replicas).is_ok() {
+                    // Nobody listens any more once another one was taken.
+                    let _ = taken.send(began.elapsed());
+                }
+            });
+            match first.recv_timeout(NEXT_ATTEMPT) {
+                Ok(took) => return Ok(Some(took)),
+                Err(_) if began.elapsed() > limit => return Ok(None),
+                Err(_) => {}
+            }
+        }
+        bail!("nobody to ask")
     }
 
     pub fn scale(&self, name: &str, replicas: usize) -> Result<Duration> {
         let began = Instant::now();
-        self.change(name, |spec| spec["Mode"]["Replicated"]["Replicas"] = json!(replicas))?;
+        scale_at(&self.side.socket(self.lab, self.asked), name, replicas)?;
         self.until_running(name, replicas)?;
         Ok(began.elapsed())
     }
@@ -249,6 +257,18 @@ impl<'l> Cluster<'l> {
     pub fn cpu_s(&self) -> Option<f64> {
         (1..=self.nodes).map(|node| self.lab.cpu_s(node)).sum()
     }
+}
+
+fn change_at(socket: &Path, limit: Duration, name: &str, change: impl Fn(&mut Value)) -> Result<()> {
+    let service = json_within(limit, socket, "GET", &format!("/services/{name}"), None)?;
+    let mut spec = service["Spec"].clone();
+    change(&mut spec);
+    let path = format!("/services/{name}/update?version={}", service["Version"]["Index"]);
+    json_within(limit, socket, "POST", &path, Some(&spec)).map(drop)
+}
+
+fn scale_at(socket: &Path, name: &str, replicas: usize) -> Result<()> {
+    change_at(socket, ATTEMPT, name, |spec| spec["Mode"]["Replicated"]["Replicas"] = json!(replicas))
 }
 
 pub fn containers_running(lab: &Lab, node: usize) -> Result<usize> {

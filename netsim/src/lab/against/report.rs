@@ -114,7 +114,8 @@ fn cell(median: &Value, runs: &Value, unit: &Value) -> String {
 /// Three digits, as far as they tell anything.
 fn figure(value: f64) -> String {
     match value.abs() {
-        0.0 => "0".to_owned(),
+        // A count, mostly.
+        _ if value.fract() == 0.0 => format!("{value:.0}"),
         v if v < 10.0 => format!("{value:.2}"),
         v if v < 100.0 => format!("{value:.1}"),
         _ => format!("{value:.0}"),
@@ -179,7 +180,7 @@ mod tests {
         assert_eq!(row["ratio"], json!(0.25));
         let table = table(&json);
         let line = table.lines().last().unwrap();
-        assert!(line.ends_with("| 2.00 s (1.00-3.00) | 0.50 s (0.40-9.00) | 0.25 | 0.60 reached |"), "{line}");
+        assert!(line.ends_with("| 2 s (1-3) | 0.50 s (0.40-9) | 0.25 | 0.60 reached |"), "{line}");
     }
 
     #[test]
@@ -191,7 +192,7 @@ mod tests {
         let table = table(&json);
         assert!(
             table.contains(
-                "| never in 2 of 3 (4.00 s in another) | 0.90 s (0.70-0.90, never in 1 of 3) | - | 0.60 MISSED |"
+                "| never in 2 of 3 (4 s in another) | 0.90 s (0.70-0.90, never in 1 of 3) | - | 0.60 MISSED |"
             ),
             "{table}"
         );
@@ -207,7 +208,7 @@ mod tests {
         let names: Vec<&Value> = second["rows"].as_array().unwrap().iter().map(|row| &row["name"]).collect();
         assert_eq!(names, [rows::CREATE_1.name, rows::CREATE_5.name, rows::CREATE_50.name]);
         assert_eq!((&second["rows"][2]["swarm"], &second["machine"]), (&json!(4.0), &json!("new")));
-        assert!(table(&second).contains("| 1.00 s (1.00-1.00) | not measured | - | 0.60 |"), "{}", table(&second));
+        assert!(table(&second).contains("| 1 s (1-1) | not measured | - | 0.60 |"), "{}", table(&second));
     }
 
     #[test]

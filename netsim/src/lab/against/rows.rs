@@ -42,7 +42,8 @@ pub const CLI_CREATE_OWN: Row =
 pub const CLI_UPDATE: Row =
     seconds("`docker service update` of 5, one by one, monitor 100 ms, the command itself", None);
 pub const DRAIN: Row = seconds("drain of a node with 8 of 40 tasks: they run elsewhere, the node is empty", Some(3.0));
-pub const DRAIN_MISSING: Row = Row { name: "- replicas missing meanwhile, at worst", unit: "of 40", aim: Some(0.0) };
+/// The policy is one at a time.
+pub const DRAIN_MISSING: Row = Row { name: "- replicas missing meanwhile, at worst", unit: "of 40", aim: Some(1.0) };
 pub const WORKER_POWER: Row = seconds("worker's power cut: its 2 of 10 tasks run elsewhere", Some(4.0));
 pub const WORKER_ENGINE: Row = seconds("worker's engine killed, link up: its tasks run elsewhere", Some(3.0));
 pub const WORKER_CRASH: Row =
@@ -65,6 +66,7 @@ pub const FAILED_UPDATE: Row = Row {
     unit: "failed",
     aim: Some(0.0),
 };
+pub const LOADED_UPDATE: Row = seconds("- until that update is completed, under that load", None);
 pub const FAILED_UPDATE_HOST: Row = Row { name: "- host-mode port on both", unit: "failed", aim: None };
 pub const FAILED_DRAIN: Row = Row {
     name: "failed requests in 10 s from a drain on, 100/s to each node (Swarm: host-mode port, peer: mesh)",
@@ -118,6 +120,7 @@ pub const ALL: &[Row] = &[
     TWO_LOST_UPDATE,
     TWO_LOST_RETURN,
     FAILED_UPDATE,
+    LOADED_UPDATE,
     FAILED_UPDATE_HOST,
     FAILED_DRAIN,
     IDLE_MEMORY_LEADER,

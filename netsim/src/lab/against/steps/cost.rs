@@ -1,5 +1,6 @@
 //! What users and machines pay: requests that fail while a service changes, and what a node at rest takes.
 
+use super::seconds;
 use super::update::another_edition;
 use crate::lab::against::cluster::{Cluster, service};
 use crate::lab::against::rows::{self, Figure};
@@ -33,8 +34,9 @@ fn published(cluster: &Cluster, mode: &str) -> Value {
     spec
 }
 
-/// How many requests failed of a hundred a second, each on a new connection, at each node while something happened.
-fn failed_during(cluster: &Cluster, mode: &str, act: impl FnOnce() -> Result<()>) -> Result<f64> {
+/// How many requests failed of a hundred a second, each on a new connection, at each node while something happened; how
+/// long that took.
+fn failed_during(cluster: &Cluster, mode: &str, act: impl FnOnce() -> Result<()>) -> Result<(f64, Duration)> {
     cluster.create(&published(cluster, mode))?;
     let target = |node: usize| Ok(SocketAddr::new(address(node).parse()?, PORT));
     let targets = (1..=cluster.nodes).map(target).collect::<Result<Vec<_>>>()?;
@@ -49,12 +51,14 @@ fn failed_during(cluster: &Cluster, mode: &str, act: impl FnOnce() -> Result<()>
     }
     let load = load(targets)?;
     std::thread::sleep(MARGIN);
+    let began = Instant::now();
     let acted = act();
+    let took = began.elapsed();
     std::thread::sleep(MARGIN);
     let report = load.end();
     eprintln!("    {} of {} requests failed (port {mode}): {:?}", report.failures(), report.requests(), report.failed);
     acted?;
-    Ok(report.failures() as f64)
+    Ok((report.failures() as f64, took))
 }
 
 fn load(targets: Vec<SocketAddr>) -> Result<Load> {
@@ -80,15 +84,16 @@ pub fn requests(cluster: &Cluster) -> Result<Vec<Figure>> {
         std::thread::sleep(DRAIN_LASTS.saturating_sub(began.elapsed()));
         Ok(())
     };
-    let updated = failed_during(cluster, best, update)?;
+    let (updated, took) = failed_during(cluster, best, update)?;
     cluster.remove(SERVICE)?;
-    let updated_host = failed_during(cluster, "host", update)?;
+    let (updated_host, _) = failed_during(cluster, "host", update)?;
     cluster.remove(SERVICE)?;
-    let drained = failed_during(cluster, best, drain)?;
+    let (drained, _) = failed_during(cluster, best, drain)?;
     cluster.set_availability(node, "active")?;
     cluster.remove(SERVICE)?;
     Ok(vec![
         (rows::FAILED_UPDATE, Some(updated)),
+        (rows::LOADED_UPDATE, seconds(took)),
         (rows::FAILED_UPDATE_HOST, Some(updated_host)),
         (rows::FAILED_DRAIN, Some(drained)),
     ])

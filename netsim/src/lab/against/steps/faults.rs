@@ -7,7 +7,7 @@ use crate::lab::against::cluster::{Cluster, containers_running, service};
 use crate::lab::against::rows::{self, Figure, Row};
 use crate::lab::against::side::{MANAGERS, Orchestrator};
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 const SERVICE: &str = "hit";
@@ -15,10 +15,6 @@ const SERVICE: &str = "hit";
 const CANARY: &str = "canary";
 /// Tries at a cluster that may never take a change.
 const TRIES: Duration = Duration::from_secs(45);
-
-fn scaled_to(replicas: usize) -> impl Fn(&mut Value) {
-    move |spec| spec["Mode"]["Replicated"]["Replicas"] = json!(replicas)
-}
 
 pub fn drain(cluster: &Cluster) -> Result<Vec<Figure>> {
     let replicas = 8 * cluster.nodes;
@@ -108,7 +104,7 @@ pub fn leader_power(cluster: &Cluster) -> Result<Vec<Figure>> {
     // What runs there ends while the others are asked already: that takes a while.
     let taken = std::thread::scope(|scope| {
         let killer = scope.spawn(|| kill(cluster.lab, leader));
-        let taken = cluster.until_taken(others.clone(), PATIENCE, CANARY, scaled_to(2));
+        let taken = cluster.until_taken(others.clone(), PATIENCE, CANARY, 2);
         killer.join().unwrap_or_else(|_| bail!("a thread panicked"))?;
         taken?.context("no change was ever taken")
     })?;
@@ -143,7 +139,7 @@ pub fn partition(cluster: &Cluster) -> Result<Vec<Figure>> {
     }
     let began = Instant::now();
     let others = cluster.managers_but(leader);
-    cluster.until_taken(others.clone(), PATIENCE, CANARY, scaled_to(2))?.context("no change was ever taken")?;
+    cluster.until_taken(others.clone(), PATIENCE, CANARY, 2)?.context("no change was ever taken")?;
     let taken = began.elapsed();
     let cluster = cluster.at(others.clone().next().context("no other manager")?);
     cluster.until("the minority's tasks run elsewhere", PATIENCE, |c| Ok(c.running_off(SERVICE, &lost)? == 10))?;
@@ -172,13 +168,12 @@ pub fn two_lost(cluster: &Cluster) -> Result<Vec<Figure>> {
     for node in [leader, second] {
         cut_power(cluster.lab, node)?;
     }
-    let change = scaled_to(2);
     let alone = || std::iter::once(survivor);
-    let taken = cluster.until_taken(alone(), TRIES, CANARY, &change)?;
+    let taken = cluster.until_taken(alone(), TRIES, CANARY, 2)?;
     let began = Instant::now();
     power_on(cluster, leader)?;
     if taken.is_none() {
-        cluster.until_taken(alone(), PATIENCE, CANARY, &change)?.context("no change was ever taken")?;
+        cluster.until_taken(alone(), PATIENCE, CANARY, 2)?.context("no change was ever taken")?;
     }
     let survivor = cluster.at(survivor);
     survivor.until("the change is carried out", PATIENCE, |c| Ok(c.running(CANARY)?.len() == 2))?;
