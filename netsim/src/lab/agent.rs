@@ -1,5 +1,6 @@
 //! The agents, their client, and whole nodes: power off and on.
 
+use super::http::ask;
 use super::process::{alive, kill, record, search_path, sh, wait_until};
 use super::{Lab, UP_LIMIT, address, namespace};
 use anyhow::{Context, Result, bail, ensure};
@@ -10,6 +11,22 @@ use std::process::{Command, Output, Stdio};
 impl Lab {
     /// With a token it joins the first node's cluster; without one it goes on where it was, or makes a cluster.
     pub fn start_agent(&self, node: usize, token: Option<&str>) -> Result<()> {
+        let mut command = self.agent_command(node)?;
+        if let Some(token) = token {
+            command.args(["--join", &address(1)]).env("PEER_TOKEN", token);
+        }
+        self.run_agent(node, command, || self.peer(node, &["status"]).is_ok_and(|o| o.status.success()))
+    }
+
+    /// In no cluster: `POST /swarm/init` or `/swarm/join` at its socket makes it a member.
+    pub fn start_agent_on_standby(&self, node: usize) -> Result<()> {
+        let mut command = self.agent_command(node)?;
+        command.arg("--standby");
+        self.run_agent(node, command, || ask(&self.socket(node), "GET", "/_ping", None).is_ok())
+    }
+
+    /// It logs to [`Lab::log_file`].
+    fn agent_command(&self, node: usize) -> Result<Command> {
         let peer = self.config.peer.as_ref().context("this lab has no agents")?;
         if alive(&self.agent_file(node)).is_some() {
             bail!("the agent of node {node} runs already");
@@ -28,13 +45,15 @@ impl Lab {
         if self.traced {
             command.arg("--trace-file").arg(self.trace_file(node));
         }
-        if let Some(token) = token {
-            command.args(["--join", &address(1)]).env("PEER_TOKEN", token);
-        }
+        command.stdout(log.try_clone()?).stderr(log);
+        Ok(command)
+    }
+
+    fn run_agent(&self, node: usize, mut command: Command, answers: impl Fn() -> bool) -> Result<()> {
         // `ip netns exec` and `setsid` become the agent: the pid is its own.
-        let child = command.stdout(log.try_clone()?).stderr(log).spawn()?;
+        let child = command.spawn()?;
         record(&self.agent_file(node), child.id())?;
-        let answers = || self.peer(node, &["status"]).is_ok_and(|o| o.status.success());
+        self.account(node, child.id())?;
         wait_until(&format!("the agent of node {node} answers"), UP_LIMIT, || {
             answers() || alive(&self.agent_file(node)).is_none()
         })?;
@@ -83,6 +102,10 @@ impl Lab {
         self.set_link(node, true)?;
         self.start_engine(node)?;
         if self.config.peer.is_some() { self.start_agent(node, None) } else { Ok(()) }
+    }
+
+    pub(super) fn agent_runs(&self, node: usize) -> bool {
+        alive(&self.agent_file(node)).is_some()
     }
 
     fn agent_file(&self, node: usize) -> PathBuf {

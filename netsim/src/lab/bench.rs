@@ -181,7 +181,7 @@ fn forget(lab: &Lab, image: &str) -> Result<()> {
 }
 
 /// All of a node's, by id: the lab has no others.
-fn containers(lab: &Lab, node: usize) -> Result<Vec<String>> {
+pub(super) fn containers(lab: &Lab, node: usize) -> Result<Vec<String>> {
     let listed = json(&lab.engine_socket(node), "GET", "/containers/json?all=1", None)?;
     let ids = listed.as_array().context("no list")?.iter();
     ids.map(|container| container["Id"].as_str().map(str::to_owned).context("no id")).collect()
@@ -189,7 +189,7 @@ fn containers(lab: &Lab, node: usize) -> Result<Vec<String>> {
 
 fn idle(lab: &Lab, wall: Duration) -> Result<Idle> {
     let agent = lab.agent_pid(1)?;
-    let engine = engine_pid(lab)?;
+    let engine = engine_pid(lab, 1)?;
     thread::sleep(SETTLE);
     let (began, agent_before, engine_before) = (Instant::now(), cpu_s(agent)?, cpu_s(engine)?);
     thread::sleep(wall);
@@ -203,14 +203,14 @@ fn idle(lab: &Lab, wall: Duration) -> Result<Idle> {
 }
 
 /// dockerd is the child of the engine's pid 1.
-fn engine_pid(lab: &Lab) -> Result<u32> {
-    let init = lab.engine_pid(1)?;
+pub(super) fn engine_pid(lab: &Lab, node: usize) -> Result<u32> {
+    let init = lab.engine_pid(node)?;
     let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children"))?;
     children.split_whitespace().next().and_then(|word| word.parse().ok()).context("the engine has no process")
 }
 
 /// User and system time of all its threads, the ended ones included.
-fn cpu_s(pid: u32) -> Result<f64> {
+pub(super) fn cpu_s(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // Behind the command's name, which may hold anything.
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split_whitespace().collect();
@@ -220,7 +220,7 @@ fn cpu_s(pid: u32) -> Result<f64> {
     Ok(ticks as f64 / 100.0)
 }
 
-fn memory_kib(pid: u32, key: &str) -> Result<u64> {
+pub(super) fn memory_kib(pid: u32, key: &str) -> Result<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = rollup.lines().find_map(|line| line.strip_prefix(&format!("{key}:")));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).context("a strange smaps_rollup")
@@ -248,7 +248,11 @@ impl BusyTime {
     }
 
     fn busy_cores_until_now(&self) -> Result<f64> {
-        Ok(self.spent()? / self.at.elapsed().as_secs_f64())
+        Ok(self.spent()? / self.elapsed_s())
+    }
+
+    pub(super) fn elapsed_s(&self) -> f64 {
+        self.at.elapsed().as_secs_f64()
     }
 }
 

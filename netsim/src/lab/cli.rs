@@ -1,5 +1,6 @@
 //! The lab by hand, as `lab` and as `netsim lab`.
 
+use super::against::{self, AgainstConfig};
 use super::bench::{self, BenchConfig};
 use super::chaos::{self, ChaosConfig};
 use super::load::faults::{self, Fault};
@@ -82,8 +83,18 @@ pub enum Task {
     Heal,
     /// End everything and leave nothing
     Down,
-    /// What orchestration costs: create against the engines alone, and an idle agent (in a lab of its own)
+    /// What orchestration costs: create against the engines alone, and an idle agent; or everything against Docker Swarm (in
+    /// a lab of its own)
     Bench {
+        /// Swarm and peer in turns on the same engines; writes benchmarks.md and benchmarks.json
+        #[arg(long, value_enum, conflicts_with_all = ["nodes", "replicas", "idle", "json"])]
+        against: Option<Against>,
+        /// With --against: which measurements (default: all); rows of the others stay as they are
+        #[arg(long, requires = "against", value_delimiter = ',')]
+        steps: Vec<String>,
+        /// With --against: where benchmarks.md and benchmarks.json are
+        #[arg(long, requires = "against", default_value = "docs")]
+        docs: PathBuf,
         #[arg(long, default_value_t = 3)]
         nodes: usize,
         #[arg(long, default_value_t = 5)]
@@ -203,6 +214,11 @@ pub enum Task {
     },
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Against {
+    Swarm,
+}
+
 impl Task {
     /// Which nodes it is about.
     fn nodes(&self) -> Vec<usize> {
@@ -264,7 +280,10 @@ pub fn run(Cli { dir, command }: Cli) -> Result<()> {
         ensure!(verdict.breaches.is_empty(), "{} laws were broken", verdict.breaches.len());
         return Ok(());
     }
-    if let Task::Bench { nodes, replicas, rounds, idle, peer, json } = command {
+    if let Task::Bench { against: Some(Against::Swarm), steps, docs, rounds, peer, .. } = command {
+        return against::run(&AgainstConfig { dir, peer: binary(peer)?, rounds, steps, docs });
+    }
+    if let Task::Bench { nodes, replicas, rounds, idle, peer, json, .. } = command {
         let (peer, idle) = (binary(peer)?, Duration::from_secs(idle));
         let report = bench::run(BenchConfig { dir, peer, nodes, replicas, rounds, idle })?;
         print!("{}", report.table());

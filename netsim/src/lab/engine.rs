@@ -8,6 +8,12 @@ use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::PathBuf;
 
+const CPU_GROUPS: &str = "/sys/fs/cgroup/cpuacct";
+
+fn cpu_group(node: usize) -> PathBuf {
+    PathBuf::from(CPU_GROUPS).join(CGROUP).join(node.to_string())
+}
+
 impl Lab {
     /// Starts it and waits until it answers.
     pub fn start_engine(&self, node: usize) -> Result<()> {
@@ -25,8 +31,9 @@ impl Lab {
         // The last of an earlier start must not be taken for this one's.
         let _ = fs::remove_file(&pid_file);
         // The shell reads its own pid, which tini inherits, as the host counts: before the new /proc is mounted.
+        let group = cpu_group(node).display().to_string();
         let inside = format!(
-            "set -e; hostname node{node}; read -r pid _ < /proc/self/stat; mount -t proc proc /proc; \
+            "set -e; if [ -d {CPU_GROUPS} ]; then mkdir -p {group}; echo 0 > {group}/cgroup.procs; fi; hostname node{node}; read -r pid _ < /proc/self/stat; mount -t proc proc /proc; \
              mkdir -p /run/docker /run/containerd; mount -t tmpfs lab /run/docker; mount -t tmpfs lab /run/containerd; \
              mount -t sysfs sysfs /sys; mount --rbind {root}/cg /sys/fs/cgroup; rm -rf {at}/exec {at}/dockerd.pid {at}/docker.sock; \
              echo $pid > {at}/engine.init; \
@@ -52,6 +59,24 @@ impl Lab {
         record(&self.engine_file(node), pid.trim().parse()?).map_err(|_| self.engine_trouble(node))
     }
 
+    /// Counts a process with its node's processor time, where there is cgroup v1; engines see to it themselves.
+    pub(super) fn account(&self, node: usize, pid: u32) -> Result<()> {
+        let group = cpu_group(node);
+        if fs::metadata(CPU_GROUPS).is_err() {
+            return Ok(());
+        }
+        fs::create_dir_all(&group)?;
+        // Its threads with it; one that has ended already needs no account.
+        let _ = fs::write(group.join("cgroup.procs"), pid.to_string());
+        Ok(())
+    }
+
+    /// Seconds that a node's engine, containers and agent have taken since the lab came up; `None` where it isn't counted.
+    pub(super) fn cpu_s(&self, node: usize) -> Option<f64> {
+        let nanoseconds = fs::read_to_string(cpu_group(node).join("cpuacct.usage")).ok()?;
+        Some(nanoseconds.trim().parse::<f64>().ok()? / 1e9)
+    }
+
     pub(super) fn await_engine(&self, node: usize) -> Result<()> {
         let ping = format!("curl -sf -m 2 --unix-socket {} http://docker/_ping", self.engine_socket(node).display());
         wait_until(&format!("the engine of node {node} answers"), UP_LIMIT, || {
@@ -73,6 +98,10 @@ impl Lab {
     /// SIGKILL to the engine's pid 1: the kernel ends everything in it, containers included.
     pub fn kill_engine(&self, node: usize) -> Result<()> {
         kill(&self.engine_file(node), "KILL").with_context(|| format!("the engine of node {node}"))
+    }
+
+    pub(super) fn engine_runs(&self, node: usize) -> bool {
+        alive(&self.engine_file(node)).is_some()
     }
 
     fn engine_file(&self, node: usize) -> PathBuf {

@@ -12,8 +12,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The answer's body if it was a success; its message otherwise.
 pub fn ask(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Result<String> {
-    let (status, answer) =
-        exchange(socket, method, path, body).with_context(|| format!("{method} {path} at {}", socket.display()))?;
+    ask_within(LIMIT, socket, method, path, body)
+}
+
+/// Likewise, but an error if nothing comes for so long.
+pub fn ask_within(limit: Duration, socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Result<String> {
+    let (status, answer) = exchange(limit, socket, method, path, body)
+        .with_context(|| format!("{method} {path} at {}", socket.display()))?;
     if !(200..300).contains(&status) {
         bail!("{method} {path}: {status} {}", answer.trim());
     }
@@ -21,13 +26,17 @@ pub fn ask(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Res
 }
 
 pub fn json(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
-    let answer = ask(socket, method, path, body)?;
+    json_within(LIMIT, socket, method, path, body)
+}
+
+pub fn json_within(limit: Duration, socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+    let answer = ask_within(limit, socket, method, path, body)?;
     if answer.trim().is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_str(&answer)?) }
 }
 
-fn exchange(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, String)> {
+fn exchange(limit: Duration, socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, String)> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_read_timeout(Some(limit))?;
     let body = body.map(Value::to_string).unwrap_or_default();
     let head = format!(
         "{method} {path} HTTP/1.0\r\nHost: lab\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",

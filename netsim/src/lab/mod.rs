@@ -8,6 +8,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod against;
 mod agent;
 pub mod bench;
 pub mod chaos;
@@ -60,6 +61,8 @@ pub struct Lab {
     traced: bool,
     /// What agents are told by `--mesh`, if anything.
     mesh: Option<String>,
+    /// Agents aren't started with the lab.
+    bare: bool,
     made: BTreeSet<String>,
     /// Taken down when dropped.
     owned: bool,
@@ -92,20 +95,25 @@ impl Lab {
     }
 
     pub fn up(config: LabConfig) -> Result<Self> {
-        Self::bring_up(config, false, None)
+        Self::bring_up(config, false, None, false)
+    }
+
+    /// With engines alone: agents are started later, if at all.
+    pub fn up_bare(config: LabConfig) -> Result<Self> {
+        Self::bring_up(config, false, None, true)
     }
 
     /// With agents whose mesh this carries: `kernel` or `userspace`.
     pub fn up_on(config: LabConfig, mesh: &str) -> Result<Self> {
-        Self::bring_up(config, false, Some(mesh.to_owned()))
+        Self::bring_up(config, false, Some(mesh.to_owned()), false)
     }
 
     /// With agents that write traces, see [`Lab::trace_file`].
     pub fn up_traced(config: LabConfig) -> Result<Self> {
-        Self::bring_up(config, true, None)
+        Self::bring_up(config, true, None, false)
     }
 
-    fn bring_up(config: LabConfig, traced: bool, mesh: Option<String>) -> Result<Self> {
+    fn bring_up(config: LabConfig, traced: bool, mesh: Option<String>, bare: bool) -> Result<Self> {
         if let Some(why) = Self::missing() {
             bail!("the lab can't run here: {why}");
         }
@@ -125,7 +133,7 @@ impl Lab {
         fs::create_dir_all(&config.dir)?;
         let state = State { nodes: config.nodes, peer: config.peer.clone(), made };
         state.save(&config.dir)?;
-        let mut lab = Self { config, traced, mesh, made: state.made, owned: true, guard: None };
+        let mut lab = Self { config, traced, mesh, bare, made: state.made, owned: true, guard: None };
         lab.guard = Some(Guard::post(&lab.config.dir)?);
         lab.build()?;
         Ok(lab)
@@ -134,7 +142,8 @@ impl Lab {
     /// A lab that is up already, whoever brought it up.
     pub fn attach(dir: PathBuf) -> Result<Self> {
         let State { nodes, peer, made } = State::load(&dir)?;
-        Ok(Self { config: LabConfig { nodes, dir, peer }, traced: false, mesh: None, made, owned: false, guard: None })
+        let config = LabConfig { nodes, dir, peer };
+        Ok(Self { config, traced: false, mesh: None, bare: false, made, owned: false, guard: None })
     }
 
     /// Leaves it running when this value, or this process, goes.
@@ -160,7 +169,7 @@ impl Lab {
         images::compile(self)?;
         nodes.clone().try_for_each(|node| self.await_engine(node))?;
         images::fill(self)?;
-        if self.config.peer.is_some() {
+        if self.config.peer.is_some() && !self.bare {
             self.start_agent(1, None)?;
             let token = self.peer_ok(1, &["token", "-q"])?;
             nodes.skip(1).try_for_each(|node| self.start_agent(node, Some(token.trim())))?;

@@ -47,7 +47,8 @@ impl Lab {
                 // Its directory was cleared away, and is not ours to guess at.
                 let made = names.iter().filter(|name| mark(name).as_ref() == Some(&dir)).cloned().collect();
                 let config = LabConfig { nodes: 0, dir, peer: None };
-                Self { config, traced: false, mesh: None, made, owned: false, guard: None }.remove_network()?;
+                let bare = false;
+                Self { config, traced: false, mesh: None, bare, made, owned: false, guard: None }.remove_network()?;
             }
         }
         Ok(())
@@ -139,6 +140,15 @@ impl Lab {
             ))?;
         }
         Ok(())
+    }
+
+    /// What a node's cable has carried, both ways.
+    pub(super) fn cable_bytes(&self, node: usize) -> Result<u64> {
+        let count = |name: &str| -> Result<u64> {
+            let text = std::fs::read_to_string(format!("/sys/class/net/{}/statistics/{name}", link(node)))?;
+            Ok(text.trim().parse()?)
+        };
+        Ok(count("rx_bytes")? + count("tx_bytes")?)
     }
 
     pub(super) fn is_plugged(&self, node: usize) -> bool {
