@@ -84,7 +84,7 @@ pub fn table(report: &Value) -> String {
     let mut text = String::from("| what | Swarm | peer | peer / Swarm | aim for peer |\n|---|---|---|---|---|\n");
     for row in report["rows"].as_array().into_iter().flatten() {
         let side = |side: &str| cell(&row[side], &row[format!("{side}_runs")], &row["unit"]);
-        let ratio = row["ratio"].as_f64().map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+        let ratio = row["ratio"].as_f64().map_or("-".to_owned(), ratio_text);
         let aim = match (row["aim"].as_f64(), row["peer"].as_f64()) {
             (Some(aim), Some(peer)) => format!("{} {}", figure(aim), if peer <= aim { "reached" } else { "MISSED" }),
             (Some(aim), None) => figure(aim),
@@ -92,6 +92,28 @@ pub fn table(report: &Value) -> String {
         };
         let name = row["name"].as_str().unwrap_or_default();
         text += &format!("| {name} | {} | {} | {ratio} | {aim} |\n", side("swarm"), side("peer"));
+    }
+    text
+}
+
+/// For the README: what there are aims for, and the rows that those belong to ("- ...").
+pub fn in_short(report: &Value) -> String {
+    let rows: Vec<&Value> = report["rows"].as_array().into_iter().flatten().collect();
+    let name = |row: &Value| row["name"].as_str().unwrap_or_default().to_owned();
+    let is_part = |row: &&&Value| name(row).starts_with('-');
+    let mut text = String::from("| | Swarm | peer | peer / Swarm |\n|---|---|---|---|\n");
+    for (at, row) in rows.iter().enumerate() {
+        let aimed = |row: &Value| !row["aim"].is_null();
+        let has_parts =
+            !name(row).starts_with('-') && rows[at + 1..].iter().take_while(is_part).any(|part| aimed(part));
+        if aimed(row) || has_parts {
+            let side = |side: &str| match row[side].as_f64() {
+                Some(median) => format!("{} {}", figure(median), row["unit"].as_str().unwrap_or_default()),
+                None => "never".to_owned(),
+            };
+            let ratio = row["ratio"].as_f64().map_or("-".to_owned(), ratio_text);
+            text += &format!("| {} | {} | {} | {ratio} |\n", name(row), side("swarm"), side("peer"));
+        }
     }
     text
 }
@@ -111,11 +133,16 @@ fn cell(median: &Value, runs: &Value, unit: &Value) -> String {
     }
 }
 
+fn ratio_text(ratio: f64) -> String {
+    if ratio < 0.005 { "<0.01".to_owned() } else { format!("{ratio:.2}") }
+}
+
 /// Three digits, as far as they tell anything.
 fn figure(value: f64) -> String {
     match value.abs() {
         // A count, mostly.
         _ if value.fract() == 0.0 => format!("{value:.0}"),
+        v if v < 0.005 => "<0.01".to_owned(),
         v if v < 10.0 => format!("{value:.2}"),
         v if v < 100.0 => format!("{value:.1}"),
         _ => format!("{value:.0}"),
@@ -143,12 +170,18 @@ pub fn earlier(docs: &Path) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("{} is damaged: delete it, or mend it", file.display()))
 }
 
-/// `benchmarks.json`, and the section in `benchmarks.md`.
+/// `benchmarks.json`, the section in `benchmarks.md`, and the one of the README beside the directory, if it has one.
 pub fn write(docs: &Path, report: &Value, section: &str) -> Result<()> {
     let (page, data) = (docs.join("benchmarks.md"), docs.join("benchmarks.json"));
     ensure!(docs.is_dir(), "--docs {}: no such directory", docs.display());
     let old = if page.exists() { fs::read_to_string(&page)? } else { "# Benchmarks\n".to_owned() };
     fs::write(&page, placed(&old, section)).with_context(|| page.display().to_string())?;
+    let readme = docs.join("../README.md");
+    if let Ok(old) = fs::read_to_string(&readme)
+        && old.contains(BEGIN)
+    {
+        fs::write(&readme, placed(&old, &in_short(report))).with_context(|| readme.display().to_string())?;
+    }
     fs::write(&data, format!("{report:#}\n")).with_context(|| data.display().to_string())
 }
 
@@ -218,6 +251,30 @@ mod tests {
         let page = placed(&format!("{page}\n## Next\n"), "second\n");
         assert!(!page.contains("first") && page.contains("second") && page.ends_with("\n## Next\n"), "{page}");
         assert_eq!(page.matches(BEGIN).count(), 1);
+    }
+
+    #[test]
+    fn the_readme_claims_what_was_measured_and_nothing_else() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let readme = fs::read_to_string(root.join("README.md")).unwrap();
+        let report = earlier(&root.join("docs")).unwrap();
+        assert!(readme.contains(BEGIN));
+        assert_eq!(placed(&readme, &in_short(&report)), readme, "lab bench --against swarm writes it");
+    }
+
+    #[test]
+    fn the_short_table_has_what_there_are_aims_for_and_what_it_belongs_to() {
+        let row = |name: &str, aim: Value| json!({"name": name, "unit": "s", "swarm": 2.0, "peer": 1.0, "ratio": 0.5, "aim": aim});
+        let rows = [
+            row("a", json!(1)),
+            row("b", json!(null)),
+            row("- of b", json!(null)),
+            row("c", json!(null)),
+            row("- of c", json!(3)),
+        ];
+        let short = in_short(&json!({ "rows": rows }));
+        let names: Vec<&str> = short.lines().skip(2).map(|line| line.split('|').nth(1).unwrap().trim()).collect();
+        assert_eq!(names, ["a", "c", "- of c"]);
     }
 
     #[test]
