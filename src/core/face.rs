@@ -142,9 +142,11 @@ pub enum Effect {
         version: u64,
         table: Arc<RouteTable>,
     },
-    /// Report [`MeshEvent::Drained`] for this task, now or as soon as it is so.
+    /// Report [`MeshEvent::Drained`] for this task, now or as soon as it is so. `everywhere`: all nodes have said that
+    /// they lead no new connections to it; else one that is late still may.
     AwaitDrained {
         task: TaskId,
+        everywhere: bool,
     },
     Reply {
         id: RequestId,

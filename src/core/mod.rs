@@ -354,7 +354,9 @@ impl Core {
             worker::Output::Engine { op, what } => self.outbox.push(Effect::Engine { op, what }),
             worker::Output::Status(status) => self.statuses.push(status),
             worker::Output::Withdraw(task) => self.withdraw(task, now),
-            worker::Output::AwaitDrained(task) => self.outbox.push_now(Effect::AwaitDrained { task }),
+            worker::Output::AwaitDrained { task, everywhere } => {
+                self.outbox.push_now(Effect::AwaitDrained { task, everywhere });
+            }
             worker::Output::EngineState { state, info } => self.on_engine_state(state, info, now),
         }
     }

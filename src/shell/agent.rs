@@ -550,7 +550,7 @@ impl Driver {
                     self.span_of(op).in_scope(|| self.engine.submit(op, what));
                 }
                 Effect::Publish { version, table } => self.mesh.apply(version, table),
-                Effect::AwaitDrained { task } => self.mesh.await_drained(task),
+                Effect::AwaitDrained { task, everywhere } => self.mesh.await_drained(task, everywhere),
                 Effect::Reply { id, reply } => {
                     self.measured.answers(id, &reply);
                     self.tell_accepted(&reply);

@@ -70,8 +70,12 @@ pub enum Output {
     Status(TaskStatus),
     /// Nobody is to route new connections to it; answer with [`Worker::handle_withdrawn`].
     Withdraw(TaskId),
-    /// Answer with [`Worker::handle_drained`] once no connection through this node is open.
-    AwaitDrained(TaskId),
+    /// Answer with [`Worker::handle_drained`] once no connection through this node is open. Unless it is withdrawn
+    /// `everywhere`, some node may still lead new ones to it.
+    AwaitDrained {
+        task: TaskId,
+        everywhere: bool,
+    },
     EngineState {
         state: EngineState,
         info: Option<EngineInfo>,

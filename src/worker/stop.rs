@@ -53,7 +53,7 @@ impl Machine {
 
     pub(super) fn withdrawn(&mut self, w: &mut World<'_>) {
         if matches!(self.step, Step::Withdraw { .. }) {
-            self.enter_drain(w);
+            self.enter_drain(true, w);
         }
     }
 
@@ -67,15 +67,15 @@ impl Machine {
         if !self.may_be_running(w) {
             self.step = Step::Stop;
         } else if w.now.mono >= until {
-            self.enter_drain(w);
+            self.enter_drain(false, w);
         } else {
             return false;
         }
         true
     }
 
-    fn enter_drain(&mut self, w: &mut World<'_>) {
-        w.out.queue.push_back(Output::AwaitDrained(self.id));
+    fn enter_drain(&mut self, everywhere: bool, w: &mut World<'_>) {
+        w.out.queue.push_back(Output::AwaitDrained { task: self.id, everywhere });
         self.step = Step::Drain { until: w.now.mono + self.stop_grace().min(DRAIN_GRACE) };
     }
 

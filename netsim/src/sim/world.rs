@@ -624,7 +624,7 @@ impl World {
             Effect::Persist { id, writes } => self.persist(n, id, writes),
             Effect::Engine { op, what } => self.engine_ask(n, op, what),
             Effect::Publish { version, table } => self.mesh_publish(n, version, table),
-            Effect::AwaitDrained { task } => self.mesh_await(n, task),
+            Effect::AwaitDrained { task, .. } => self.mesh_await(n, task),
             Effect::Reply { id, reply } => self.answered(n, id, reply),
             Effect::Ban(nodes) => {
                 self.nodes[n].banned = nodes;

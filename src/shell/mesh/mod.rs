@@ -38,8 +38,9 @@ use std::sync::Arc;
 pub trait DataPlane: Send + Sync {
     /// Follow this table from now on; say so when it is in force.
     fn apply(&self, version: u64, table: Arc<RouteTable>);
-    /// Say so when the task's connections through this node have ended, or have been quiet for a while.
-    fn await_drained(&self, task: TaskId);
+    /// Say so when the task's connections through this node have ended, or have been quiet for a while. `everywhere`:
+    /// no node leads new ones to it any more.
+    fn await_drained(&self, task: TaskId, everywhere: bool);
     /// Another node has opened a stream to one of our replicas; its first byte, [`TUNNEL_KIND`], has been read.
     fn accept(&self, from: NodeId, send: quinn::SendStream, recv: quinn::RecvStream);
     /// Likewise; its first byte was [`HELD_TUNNEL_KIND`].

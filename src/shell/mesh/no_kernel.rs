@@ -41,7 +41,7 @@ impl DataPlane for Kernel {
         match *self {}
     }
 
-    fn await_drained(&self, _: TaskId) {
+    fn await_drained(&self, _: TaskId, _: bool) {
         match *self {}
     }
 

@@ -103,7 +103,7 @@ impl DataPlane for Userspace {
         let _ = self.tables.send((version, table));
     }
 
-    fn await_drained(&self, task: TaskId) {
+    fn await_drained(&self, task: TaskId, _everywhere: bool) {
         let _ = self.drains.send(task);
     }
 

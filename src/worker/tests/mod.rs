@@ -231,7 +231,7 @@ impl Rig {
                         self.worker.handle_withdrawn(task, self.now());
                     }
                 }
-                Output::AwaitDrained(task) => {
+                Output::AwaitDrained { task, .. } => {
                     self.drains.push((self.mono, task));
                     if self.routing_answers {
                         self.worker.handle_drained(task, self.now());

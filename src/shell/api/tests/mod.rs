@@ -50,7 +50,7 @@ struct Plane;
 
 impl DataPlane for Plane {
     fn apply(&self, _: u64, _: Arc<RouteTable>) {}
-    fn await_drained(&self, _: TaskId) {}
+    fn await_drained(&self, _: TaskId, _: bool) {}
     fn accept(&self, _: NodeId, _: quinn::SendStream, _: quinn::RecvStream) {}
     fn view(&self) -> View {
         let seen = views::snapshot();

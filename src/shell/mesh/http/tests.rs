@@ -181,7 +181,7 @@ async fn requests_of_one_connection_take_turns_and_a_replica_that_goes_costs_it_
     // Withdrawn: its idle connection is closed, the client's isn't.
     mesh.plane.apply(2, http(port, &[a.port]));
     assert_eq!(mesh.event().await, MeshEvent::Applied { version: 2 });
-    mesh.plane.await_drained(TaskId::from_u128(2));
+    mesh.plane.await_drained(TaskId::from_u128(2), true);
     assert_eq!(mesh.event().await, MeshEvent::Drained { task: TaskId::from_u128(2) });
     let mut open = b.open.clone();
     within("the end of the kept connection", open.wait_for(|open| *open == 0)).await.unwrap();
@@ -276,7 +276,7 @@ async fn a_request_holds_up_its_replicas_stop_until_it_has_its_answer() {
     without.ports.values_mut().for_each(|backends| *backends = backends[1..].into());
     mesh.plane.apply(2, Arc::new(without));
     assert_eq!(mesh.event().await, MeshEvent::Applied { version: 2 });
-    mesh.plane.await_drained(TaskId::from_u128(1));
+    mesh.plane.await_drained(TaskId::from_u128(1), true);
     assert!(!mesh.plane.is_quiet(TaskId::from_u128(1)));
     a.let_go.cancel();
     assert_eq!(mesh.event().await, MeshEvent::Drained { task: TaskId::from_u128(1) });

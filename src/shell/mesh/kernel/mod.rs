@@ -62,7 +62,7 @@ const MAX_EVENTS: usize = 64;
 pub struct Kernel {
     user: Userspace,
     tables: mpsc::UnboundedSender<(u64, Arc<RouteTable>)>,
-    drains: mpsc::UnboundedSender<TaskId>,
+    drains: mpsc::UnboundedSender<(TaskId, bool)>,
     writer: Arc<Writer>,
     led: Arc<std::sync::Mutex<Led>>,
 }
@@ -138,9 +138,9 @@ impl DataPlane for Kernel {
         let _ = self.tables.send((version, table));
     }
 
-    fn await_drained(&self, task: TaskId) {
-        self.user.await_drained(task);
-        let _ = self.drains.send(task);
+    fn await_drained(&self, task: TaskId, everywhere: bool) {
+        self.user.await_drained(task, everywhere);
+        let _ = self.drains.send((task, everywhere));
     }
 
     fn accept(&self, from: NodeId, send: quinn::SendStream, recv: quinn::RecvStream) {
@@ -242,6 +242,8 @@ struct Settling {
 /// A task whose connections are to end.
 #[derive(Default)]
 struct Draining {
+    /// No node leads new ones to it.
+    everywhere: bool,
     /// The userspace plane has said so for its part.
     user: bool,
     /// So many looks in a row have found nothing.
@@ -286,7 +288,7 @@ impl Follower {
     async fn run(
         mut self,
         mut tables: mpsc::UnboundedReceiver<(u64, Arc<RouteTable>)>,
-        mut drains: mpsc::UnboundedReceiver<TaskId>,
+        mut drains: mpsc::UnboundedReceiver<(TaskId, bool)>,
         mut user_events: mpsc::Receiver<MeshEvent>,
         stop: CancellationToken,
     ) {
@@ -306,8 +308,8 @@ impl Follower {
                     look = Instant::now() + FIRST_LOOK;
                 }
                 task = drains.recv() => {
-                    let Some(task) = task else { return };
-                    self.draining.entry(task).or_default();
+                    let Some((task, everywhere)) = task else { return };
+                    self.draining.entry(task).or_default().everywhere = everywhere;
                     self.timeouts = Timeouts::read();
                     look = Instant::now();
                 }
@@ -547,11 +549,12 @@ impl Follower {
         for ip in leads_to.keys().map(|at| *at.ip()).collect::<BTreeSet<_>>() {
             // What isn't known isn't so: the worker's bound ends the waiting.
             let Some(entries) = self.entries(Which::At(ip)) else { return };
-            // While a node that is late still leads some here, what was over may have begun anew.
-            let all_over = !entries.iter().any(|entry| self.timeouts.has_just_ended(entry));
+            let just_ended = entries.iter().any(|entry| self.timeouts.has_just_ended(entry));
             for entry in &entries {
                 let Some(task) = leads_to.get(&entry.at) else { continue };
-                if entry.is_over() && all_over {
+                // While a node that is late still leads some here, what was over may have begun anew.
+                let everywhere = self.draining.get(task).is_some_and(|draining| draining.everywhere);
+                if entry.is_over() && (everywhere || !just_ended) {
                     let _ = conntrack::delete(&mut self.netlink, entry);
                 }
                 if entry.is_over() || self.timeouts.is_busy(entry) {

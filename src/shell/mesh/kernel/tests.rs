@@ -308,7 +308,7 @@ fn the_story_of_a_node_whose_kernel_carries_the_mesh() {
     assert_eq!(over_to_one(), 1, "one of three, by turns");
     here.apply(2, &[TWO, OTHER]);
     let asked = std::time::Instant::now();
-    here.plane.as_ref().unwrap().await_drained(task(ONE));
+    here.plane.as_ref().unwrap().await_drained(task(ONE), true);
     assert_eq!(client.ask_times(4, NODE, WEB.1), ["other", "other", "two", "two"]);
     here.await_event(&MeshEvent::Drained { task: task(ONE) });
     assert!(asked.elapsed() > Duration::from_secs(2), "it had carried something a moment ago");
