@@ -192,12 +192,7 @@ impl Survey<'_> {
 
     fn drop_lost(&self) -> Option<Step> {
         if let Some(dead) = self.voters().find(|n| self.dead(*n)) {
-            // Its successor comes first where one stands by: both sets need all that answer, but should the dead return
-            // while another is lost, the larger has its majority back.
-            let odd = !self.electorate.voters.len().is_multiple_of(2);
-            let successor =
-                self.fit_spares().first().copied().filter(|_| odd && self.electorate.voters.len() <= self.target());
-            return Some(successor.map_or(Step::Remove(dead), Step::Add));
+            return Some(Step::Remove(dead));
         }
         // Alive but mute: only in exchange for one that answers.
         let mute = self.voters().find(|n| self.mute(*n))?;
