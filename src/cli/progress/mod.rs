@@ -2,7 +2,7 @@
 //! then the monitor period during which none may fail. A pause or a rollback of the update is a failure.
 //!
 //! Levels are polled, not events: an agent that restarts meanwhile costs nothing but the polls it missed. Lines are kept to
-//! 80 columns where their words are ours: a longer one takes two rows of a terminal, and what is drawn over it goes astray.
+//! 80 columns where their words are ours: what a terminal has no room for is cut off.
 
 mod screen;
 mod tally;

@@ -87,10 +87,20 @@ const FLAGS: [(&str, &str); 69] = [
 
 /// The flag, and what of the field is within what it stands for.
 fn flag_of(field: &str) -> Option<(&'static str, &str)> {
-    FLAGS.iter().find_map(|(path, flag)| {
+    entry_of(&FLAGS, field)
+}
+
+/// What stands in a table of fields for the first that this one is, or is in; and the rest of it.
+pub fn entry_of<'f>(table: &[(&str, &'static str)], field: &'f str) -> Option<(&'static str, &'f str)> {
+    table.iter().find_map(|(path, entry)| {
         let rest = field.strip_prefix(path)?;
-        (rest.is_empty() || rest.starts_with(['.', '['])).then_some((*flag, rest))
+        (rest.is_empty() || rest.starts_with(['.', '['])).then_some((*entry, rest))
     })
+}
+
+/// The last name in the rest of a field: of "[0].TargetPort" it says something; which entry of the list it is, the words do.
+pub fn part_of(rest: &str) -> Option<&str> {
+    rest.rsplit(['.', ']']).find(|part| !part.is_empty() && !part.starts_with('['))
 }
 
 /// What a field is called by who knows the flags: "limit-memory"; of one without a flag its own name.
@@ -114,9 +124,7 @@ fn in_flags(message: &str, by: By) -> Option<String> {
         (None, "the image", By::Update) => "--image".to_owned(),
         (None, flag, _) => flag.to_owned(),
     };
-    // Of "[0].TargetPort" the name says something; which entry of the list it is, the words do.
-    let part = rest.rsplit(['.', ']']).find(|part| !part.is_empty() && !part.starts_with('['));
-    Some(match part {
+    Some(match part_of(rest) {
         Some(part) => format!("{flag}: {part}: {why}"),
         None => format!("{flag}: {why}"),
     })

@@ -20,6 +20,7 @@ pub mod values;
 
 #[cfg(test)]
 pub use flags::fields_with_flags;
+pub use flags::{entry_of, part_of};
 pub use inspect::{Shape, show};
 pub use values::pair;
 

@@ -5,6 +5,7 @@ use crate::cli::client::ApiError;
 use crate::cli::console::Console;
 use crate::cli::error::CliError;
 use crate::cli::json::texts;
+use crate::cli::service::{entry_of, part_of};
 use crate::model::spec::NETWORKS_ARE_LOCAL;
 use serde_json::Value;
 
@@ -86,10 +87,7 @@ const KEYS: [(&str, &str); 70] = [
 /// The agent's words with the key in the place of the field, if it names one that has a key.
 fn in_keys(message: &str, service: &str) -> Option<String> {
     let (field, why) = message.split_once(": ")?;
-    let (key, rest) = KEYS.iter().find_map(|(path, key)| {
-        let rest = field.strip_prefix(path)?;
-        (rest.is_empty() || rest.starts_with(['.', '['])).then_some((*key, rest))
-    })?;
+    let (key, rest) = entry_of(&KEYS, field)?;
     let (number, within) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((number, within)) => (Some(number), within),
         None => (None, rest),
@@ -102,7 +100,7 @@ fn in_keys(message: &str, service: &str) -> Option<String> {
     if let Some(number) = number.filter(|_| key.ends_with("[]")) {
         place.push_str(&format!("[{number}]"));
     }
-    Some(match within.rsplit(['.', ']']).find(|part| !part.is_empty() && !part.starts_with('[')) {
+    Some(match part_of(within) {
         Some(part) => format!("{place}: {}: {why}", named(part, within)),
         None => format!("{place}: {why}"),
     })

@@ -295,13 +295,18 @@ fn ip(flag: &str, text: &str) -> Result<IpAddr, CliError> {
 
 /// IP or interface, with or without a port, or :PORT.
 fn address(flag: &str, text: &str, port: u16) -> Result<SocketAddr, CliError> {
+    said_address(flag, text).map(|(ip, said)| SocketAddr::new(ip, said.unwrap_or(port)))
+}
+
+/// Likewise, with the port that was said, if one was.
+fn said_address(flag: &str, text: &str) -> Result<(IpAddr, Option<u16>), CliError> {
     if let Some(port) = text.strip_prefix(':').filter(|_| text.parse::<IpAddr>().is_err()) {
         let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| wrong(flag, text, "want IP:PORT"))?;
-        return Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
+        return Ok((Ipv4Addr::UNSPECIFIED.into(), Some(port)));
     }
     match ip_and_port(text).map_err(|why| wrong(flag, text, &why))? {
         (_, Some(0)) => Err(wrong(flag, text, "the port can't be 0")),
-        (ip, said) => Ok(SocketAddr::new(ip, said.unwrap_or(port))),
+        said => Ok(said),
     }
 }
 
@@ -339,16 +344,15 @@ fn api(text: &str) -> Result<Option<SocketAddr>, CliError> {
 
 /// Without a port that of the listening socket is meant.
 fn advertise(text: &str) -> Result<(IpAddr, Option<u16>), CliError> {
-    let address = address("--advertise-addr", text, DEFAULT_PORT)?;
-    if address.ip().is_unspecified() || address.ip().is_multicast() {
+    let (ip, port) = said_address("--advertise-addr", text)?;
+    if ip.is_unspecified() || ip.is_multicast() {
         return Err(wrong(
             "--advertise-addr",
             text,
             "others can't reach a node there: want an address of this machine",
         ));
     }
-    let said = ip_and_port(text).is_ok_and(|(_, port)| port.is_some());
-    Ok((address.ip(), said.then(|| address.port())))
+    Ok((ip, port))
 }
 
 /// HOST, HOST:PORT, IP, [IPv6]:PORT; names are looked up by the agent.
