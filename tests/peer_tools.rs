@@ -188,6 +188,22 @@ async fn a_stack_is_deployed_compared_rolled_back_and_removed() {
     assert!(paused.contains("service update paused") && paused.contains("hint: see why"), "{paused}");
     tools.run(1, "stack rollback -q st").await;
     assert_eq!(Tools::images(&tools.running("st_web", 2).await), ["demo/greeter:1"; 2]);
+    // Said again it doesn't go forward to what failed.
+    let (success, out, err) = tools.said(1, "stack rollback -q st").await;
+    assert_eq!((success, out.as_str()), (true, ""));
+    assert!(err.starts_with("service st_web has been taken back already: left as it is; "), "{err}");
+    assert_eq!(Tools::images(&tools.running("st_web", 2).await), ["demo/greeter:1"; 2]);
+
+    // In a pipeline the deploy itself goes back, and only behind what it has changed.
+    let (success, out, err) =
+        tools.said(0, "stack deploy -q --rollback-on-failure --resolve-image never -c bad.yml st").await;
+    assert!(!success && err.contains("error: service update paused") && err.contains(" (non-zero exit ("), "{err}");
+    assert!(out.contains("Updating service st_web\nRolling back service st_web\n"), "{out}");
+    assert_eq!(Tools::images(&tools.running("st_web", 2).await), ["demo/greeter:1"; 2]);
+    tools.file("typo.yml", &STACK.replace("deploy: {mode", "deploy: {placement: {constraints: [nonsense]}, mode"));
+    let (success, out, _) =
+        tools.said(0, "stack deploy -q --rollback-on-failure --resolve-image never -c typo.yml st").await;
+    assert!(!success && !out.contains("Rolling back"), "nothing was changed: {out}");
     tools.file("unknown.yml", &STACK.replace("image:", "imagge: x\n    image:"));
     let unknown = tools.refused(0, "stack deploy -c unknown.yml st").await;
     for name in ["web", "worker"] {

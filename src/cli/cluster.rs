@@ -148,26 +148,10 @@ fn page(status: &Value, now: jiff::Timestamp) -> String {
         ),
         ("This node", format!("{} at {}, {}", named("/Node"), text(status, "/Node/Addr"), text(status, "/Node/State"))),
         ("Agent", text(status, "/AgentVersion").to_owned()),
-        ("Quorum", if flag(status, "/Quorum") { "yes" } else { "NO" }.to_owned()),
+        ("Quorum", quorum(status)),
         ("Leader", leader),
         ("Voters", voters.join(", ")),
-        (
-            "Nodes",
-            match count("/Nodes/Away") {
-                0 => format!(
-                    "{} ({} ready, {} down)",
-                    count("/Nodes/Total"),
-                    count("/Nodes/Ready"),
-                    count("/Nodes/Down")
-                ),
-                away => format!(
-                    "{} ({} ready, {away} stopped, {} down)",
-                    count("/Nodes/Total"),
-                    count("/Nodes/Ready"),
-                    count("/Nodes/Down")
-                ),
-            },
-        ),
+        ("Nodes", nodes(status)),
         ("Services", count("/Services").to_string()),
         ("Tasks", tasks(status)),
         ("Records", count("/Records").to_string()),
@@ -187,6 +171,29 @@ fn page(status: &Value, now: jiff::Timestamp) -> String {
 }
 
 /// What has ended is kept for a while, for `service ps`, and is no load: it is counted apart.
+/// What the voters' majority says now: those that are suspect may be dead already.
+fn quorum(status: &Value) -> String {
+    let voters = list(status, "/Voters");
+    let alive = voters.iter().filter(|voter| text(voter, "/Liveness") == "alive").count();
+    match flag(status, "/Quorum") {
+        false => "NO".to_owned(),
+        true if alive * 2 > voters.len() => "yes".to_owned(),
+        true => format!("in doubt: only {alive} of {} voters answers", voters.len()),
+    }
+}
+
+fn nodes(status: &Value) -> String {
+    let count = |what: &str| number(status, &format!("/Nodes/{what}"));
+    let (total, ready, away, down) = (count("Total"), count("Ready"), count("Away"), count("Down"));
+    let mut parts = vec![format!("{ready} ready")];
+    parts.extend((away > 0).then(|| format!("{away} stopped")));
+    parts.push(format!("{down} down"));
+    // Alive, but their engine can't be reached.
+    let rest = total.saturating_sub(ready + away + down);
+    parts.extend((rest > 0).then(|| format!("{rest} without an engine that answers")));
+    format!("{total} ({})", parts.join(", "))
+}
+
 fn tasks(status: &Value) -> String {
     let count = |key: &str| number(status, key);
     let (running, ended, lost) = (count("/TasksRunning"), count("/TasksEnded"), count("/TasksOnDownNodes"));

@@ -53,6 +53,10 @@ impl CliError {
         self.hint.as_deref()
     }
 
+    pub fn is_interrupt(&self) -> bool {
+        self.code == INTERRUPTED
+    }
+
     pub fn code(&self) -> u8 {
         self.code
     }

@@ -7,7 +7,7 @@ use super::error::CliError;
 use super::go::{ago, long_time};
 use super::json::{items, pairs, text};
 use super::list::{self, ListArgs, Row};
-use super::progress::{self, Doing};
+use super::progress::{self, Doing, Limits};
 use super::service::{Shape, one_error, pair, show, tell_warnings};
 use super::table::natural;
 use base64::Engine;
@@ -303,7 +303,8 @@ async fn update(kind: Kind, args: &Update, client: &Client, console: &mut Consol
             console.note(&format!("service {name} is rolled to it"));
             continue;
         }
-        let wait = progress::Wait { id, shown: name, doing: Doing::Deploying, quiet: args.quiet, poll: progress::POLL };
+        let limits = Limits::new(args.quiet, None);
+        let wait = progress::Wait { id, shown: name, doing: Doing::Deploying, limits, poll: progress::POLL };
         failed.extend(progress::wait(&wait, client, console).await.err());
     }
     one_error(failed)

@@ -111,8 +111,32 @@ const REFUSED: &[Refused] = &[
     },
 ];
 
-/// What is to be said instead of clap's guess, if the flag is a known one of docker's.
+/// Commands of docker's that are called otherwise here, and what people type for them.
+const ELSEWHERE: &[(&str, &str)] = &[
+    (
+        "swarm",
+        "peer start (with --join to join), peer token, peer leave; docker's own swarm commands work, too: docker -H unix:///SOCKET swarm ...",
+    ),
+    ("join", "peer start --join HOST --token TOKEN"),
+    ("init", "peer start"),
+    ("info", "peer status"),
+    ("ps", "peer service ps NAME, or peer node ps for what runs on this node"),
+    ("services", "peer service ls"),
+    ("nodes", "peer node ls"),
+    ("delete", "rm"),
+];
+
+fn elsewhere(error: &clap::Error) -> Option<CliError> {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let (_, meant) = ELSEWHERE.iter().find(|(name, _)| name == typed)?;
+    Some(CliError::misuse(format!("there is no command {typed:?}")).hint(format!("use: {meant}")))
+}
+
+/// What is to be said instead of clap's guess, if the flag or command is a known one of docker's.
 pub fn by_name(error: &clap::Error, root: &Command, args: &[OsString]) -> Option<CliError> {
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        return elsewhere(error);
+    }
     if error.kind() != ErrorKind::UnknownArgument {
         return None;
     }
@@ -173,6 +197,16 @@ mod tests {
         assert!(said("peer service create x --privileged").is_ok());
         let unknown = crate::cli::parsed_or_refused(["peer", "service", "ls", "--privileged"].map(OsString::from));
         assert!(matches!(unknown, Err(Err(_))));
+    }
+
+    #[test]
+    fn what_docker_calls_otherwise_is_named_as_it_is_called_here() {
+        for (typed, meant) in ELSEWHERE {
+            let above = if *meant == "rm" { "service " } else { "" };
+            let error = said(&format!("peer {above}{typed}")).unwrap_err();
+            assert_eq!(error.message(), format!("there is no command {typed:?}"));
+            assert_eq!(error.hint_text(), Some(format!("use: {meant}").as_str()));
+        }
     }
 
     /// The sections of docs/compat.md, but for docker swarm: those are no commands of peer's.

@@ -68,7 +68,11 @@ fn rows(tasks: &[Value], services: &Names, nodes: &Names, no_trunc: bool, now: T
     };
     let created = |task: &Value| text(task, "/CreatedAt").parse::<Timestamp>().unwrap_or_default();
     let mut named: Vec<(String, &Value)> = tasks.iter().map(|task| (name(task), task)).collect();
-    named.sort_by(|(a, x), (b, y)| natural(a, b).then_with(|| created(y).cmp(&created(x))));
+    // What is to run first, whatever the clocks of those who planned it said; then the newest.
+    let rests = |task: &Value| !matches!(text(task, "/DesiredState"), "running" | "ready");
+    named.sort_by(|(a, x), (b, y)| {
+        natural(a, b).then_with(|| rests(x).cmp(&rests(y))).then_with(|| created(y).cmp(&created(x)))
+    });
     let mut rows = Vec::with_capacity(named.len());
     let mut above = String::new();
     for (name, task) in named {

@@ -22,9 +22,9 @@ pub struct Chaos {
 
 impl Chaos {
     pub fn new(nodes: usize, pace: Duration) -> anyhow::Result<Self> {
-        println!(
+        say!(
             "\nFrom now on nodes die and freeze at random, fewer than half of them at once; node1, which serves the page, is spared."
-        );
+        )?;
         let gap = pace.max(Duration::from_millis(500));
         Ok(Self { most: nodes.saturating_sub(1) / 2, gap, strike_at: Instant::now() + gap, frozen: None })
     }
@@ -44,7 +44,7 @@ impl Chaos {
             // It may have been killed by somebody else meanwhile.
             let same = nodes.get(index).and_then(Node::pid) == Some(pid);
             if same && signal(pid, Signal::CONT).is_ok() {
-                println!("\nchaos: {} thaws.", name(nodes, index));
+                say!("\nchaos: {} thaws.", name(nodes, index))?;
             }
         }
         if self.strike_at > now {
@@ -69,12 +69,12 @@ impl Chaos {
             return Ok(());
         };
         if frozen.is_none() && (drawn >> 60) & 1 == 1 {
-            println!("\nchaos: {} freezes for {FROZEN:?} (kill -STOP {pid}).", name(nodes, index));
+            say!("\nchaos: {} freezes for {FROZEN:?} (kill -STOP {pid}).", name(nodes, index))?;
             self.frozen = Some((index, pid, now + FROZEN));
             // A process that has just ended can't be frozen, and is told of elsewhere.
             let _ = signal(pid, Signal::STOP);
         } else {
-            println!("\nchaos: {} dies (kill -9 {pid}).", name(nodes, index));
+            say!("\nchaos: {} dies (kill -9 {pid}).", name(nodes, index))?;
             let _ = kill(pid);
         }
         Ok(())

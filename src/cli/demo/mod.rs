@@ -2,11 +2,17 @@
 //! else over the engine built into the binary. Each node is a real agent in a process of its own, so that it can be
 //! killed for real; the demo starts it again. It uses the commands that it shows, and leaves nothing behind.
 
+/// `println!`, but no panic where nobody reads any more (`peer demo | head -3`): an error that ends the demo, which cleans up.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::demo::print(&format!($($text)*)) };
+}
+
 mod chaos;
 mod node;
 mod stage;
 mod tour;
 
+use super::console::Console;
 use super::error::CliError;
 use super::log::{LogArgs, log_to_stderr};
 use super::start::{failed, runtime};
@@ -93,6 +99,10 @@ impl FromStr for Engine {
     }
 }
 
+fn print(line: &str) -> Result<(), CliError> {
+    Console::of_process().line(line)
+}
+
 pub fn run(args: &DemoArgs) -> Result<(), CliError> {
     log_to_stderr(&LogArgs::default(), "error");
     runtime()?.block_on(until_told_to_end(args)).map_err(failed)
@@ -106,7 +116,8 @@ async fn until_told_to_end(args: &DemoArgs) -> anyhow::Result<()> {
         () = ending.come() => Ok(()),
     };
     if stage.is_set() {
-        println!("\nStopping, and cleaning up.");
+        // Also where nobody reads that.
+        let _ = say!("\nStopping, and cleaning up.");
     }
     let left = if stage.uses_docker() { ": containers may be left" } else { "" };
     let cleared = tokio::select! {

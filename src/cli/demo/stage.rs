@@ -66,7 +66,7 @@ impl Stage {
         ports_are_free(args)?;
         ensure!(!args.chaos || args.nodes >= 3, "--chaos takes 3 nodes or more: with fewer, one of them is a majority");
         self.choose_engine(&args.engine).await?;
-        println!("Starting {} agents on this machine ...", args.nodes);
+        say!("Starting {} agents on this machine ...", args.nodes)?;
         self.start_nodes(usize::from(args.nodes)).await?;
         self.deploy().await?;
         self.explain(args).await?;
@@ -81,7 +81,7 @@ impl Stage {
 
     async fn choose_engine(&mut self, choice: &Engine) -> anyhow::Result<()> {
         match choice {
-            Engine::BuiltIn => println!("Using the engine built into peer: its containers are only played."),
+            Engine::BuiltIn => say!("Using the engine built into peer: its containers are only played.")?,
             Engine::Docker(socket) => {
                 answers(socket).await?;
                 self.use_docker(socket).await.with_context(|| format!("--engine {}", socket.display()))?;
@@ -89,10 +89,10 @@ impl Stage {
             Engine::Auto => {
                 let socket = usual_socket();
                 if let Err(error) = self.use_docker(&socket).await {
-                    println!("Using the engine built into peer: its containers are only played.");
-                    println!("(Docker at {} can't be used: {error:#})", socket.display());
+                    say!("Using the engine built into peer: its containers are only played.")?;
+                    say!("(Docker at {} can't be used: {error:#})", socket.display())?;
                     if let Err(error) = self.clear_docker().await {
-                        println!("(And something of the demo may be left there: {error:#})");
+                        say!("(And something of the demo may be left there: {error:#})")?;
                         self.docker = None;
                     }
                 }
@@ -103,7 +103,7 @@ impl Stage {
 
     async fn use_docker(&mut self, socket: &Path) -> anyhow::Result<()> {
         let engine = DemoDocker::find(socket).await?;
-        println!("Using the Docker Engine at {}: giving it the greeter's images ...", socket.display());
+        say!("Using the Docker Engine at {}: giving it the greeter's images ...", socket.display())?;
         // Kept from here on, because whatever happens now there may be something to clean up.
         let docker = self.docker.insert(Docker { socket: socket.to_owned(), engine });
         docker.engine.prepare().await
@@ -149,7 +149,7 @@ impl Stage {
         }
         args.push(&image);
         let shown: Vec<String> = args.iter().map(|arg| quoted(arg)).collect();
-        println!("\n$ peer {}", shown.join(" "));
+        say!("\n$ peer {}", shown.join(" "))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(&args).env("PEER_HOST", self.host()?).kill_on_drop(true);
         ensure!(command.status().await?.success(), "the greeters did not come up");
@@ -192,40 +192,37 @@ impl Stage {
         let (first, last) = self.nodes.first().zip(self.nodes.last()).context("no node")?;
         let (host, port) = (self.host()?, self.port);
         let path = missing_path()?.map(|dir| format!("PATH=\"{}:$PATH\" ", dir.display())).unwrap_or_default();
-        println!("\nA cluster of {} identical nodes is up; any of them takes any command.", self.nodes.len());
+        say!("\nA cluster of {} identical nodes is up; any of them takes any command.", self.nodes.len())?;
         let page = first.client().get("/peer/dashboard").await.map_err(said)?;
-        println!("Its page, for a browser on this machine:\n\n  {}\n", text(&page, "/Link"));
+        say!("Its page, for a browser on this machine:\n\n  {}\n", text(&page, "/Link"))?;
         if args.tour {
             return Ok(());
         }
         let away = self.away;
-        println!("In another terminal:\n");
-        println!("  export {path}PEER_HOST={host}\n");
-        println!("  peer node ls");
-        println!("  peer service ps {SERVICE}");
-        println!("  curl http://{}:{port}/             # every node answers for all replicas", first.ip);
-        println!("  curl http://{}:{port}/", last.ip);
-        println!("  peer service scale {SERVICE}=5\n");
-        println!("An update fails no request. In a third terminal, watch:\n");
-        println!("  while curl -sS http://{}:{port}/; do sleep 0.1; done\n", first.ip);
-        println!("and meanwhile:\n");
-        println!("  peer service update --no-resolve-image --image {} {SERVICE}", self.image("2"));
-        println!("  peer service update --no-resolve-image --image {} {SERVICE}   # pauses", self.image("bad"));
-        println!("  peer service ps {SERVICE}              # says why");
-        println!("  peer service rollback {SERVICE}");
-        println!("  peer node update --availability drain {}", last.name);
-        println!("  peer node update --availability active {}\n", last.name);
+        say!("In another terminal:\n")?;
+        say!("  export {path}PEER_HOST={host}\n")?;
+        say!("  peer node ls")?;
+        say!("  peer service ps {SERVICE}")?;
+        say!("  curl http://{}:{port}/             # every node answers for all replicas", first.ip)?;
+        say!("  curl http://{}:{port}/", last.ip)?;
+        say!("  peer service scale {SERVICE}=5\n")?;
+        say!("An update fails no request. In a third terminal, watch:\n")?;
+        say!("  while curl -sS http://{}:{port}/; do sleep 0.1; done\n", first.ip)?;
+        say!("and meanwhile:\n")?;
+        say!("  peer service update --no-resolve-image --image {} {SERVICE}", self.image("2"))?;
+        say!("  peer service update --no-resolve-image --image {} {SERVICE}   # pauses", self.image("bad"))?;
+        say!("  peer service ps {SERVICE}              # says why")?;
+        say!("  peer service rollback {SERVICE}")?;
+        say!("  peer node update --availability drain {}", last.name)?;
+        say!("  peer node update --availability active {}\n", last.name)?;
         if let [_, victim, ..] = &self.nodes[..] {
             let pid = victim.pid().context("the node has ended")?;
-            println!(
-                "Kill {}; its greeters run elsewhere within seconds, and it returns after {away:?}:\n",
-                victim.name
-            );
-            println!("  kill -9 {pid}\n");
+            say!("Kill {}; its greeters run elsewhere within seconds, and it returns after {away:?}:\n", victim.name)?;
+            say!("  kill -9 {pid}\n")?;
         }
-        println!("Docker's own CLI works too:\n");
-        println!("  docker -H {host} service ls\n");
-        println!("Ctrl-C ends the demo and cleans up.");
+        say!("Docker's own CLI works too:\n")?;
+        say!("  docker -H {host} service ls\n")?;
+        say!("Ctrl-C ends the demo and cleans up.")?;
         Ok(())
     }
 
@@ -244,15 +241,15 @@ impl Stage {
                 Some(ended) = self.ended.recv() => {
                     let name = &self.nodes[ended.index].name;
                     if ended.was_killed() {
-                        println!("\n{name} was killed; it returns after {:?}.", self.away);
+                        say!("\n{name} was killed; it returns after {:?}.", self.away)?;
                         away.push_back((Instant::now() + self.away, ended.index));
                     } else {
-                        println!("\n{name} has ended.");
+                        say!("\n{name} has ended.")?;
                     }
                 }
                 Some(()) = kills.recv() => {
                     if let Some(pid) = self.nodes.get(1).and_then(Node::pid) {
-                        println!("\n$ kill -9 {pid}");
+                        say!("\n$ kill -9 {pid}")?;
                         kill(pid)?;
                     }
                 }
@@ -268,20 +265,21 @@ impl Stage {
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
                     if let Some((_, index)) = away.pop_front() {
-                        self.bring_back(index).await;
+                        self.bring_back(index).await?;
                     }
                 }
             }
         }
     }
 
-    async fn bring_back(&mut self, index: usize) {
+    async fn bring_back(&mut self, index: usize) -> anyhow::Result<()> {
         let node = &mut self.nodes[index];
         match node.start_again().await {
-            Ok(()) => println!("{} is back, as process {}.", node.name, node.pid().unwrap_or_default()),
+            Ok(()) => say!("{} is back, as process {}.", node.name, node.pid().unwrap_or_default())?,
             // It may have been removed from the cluster meanwhile; the others go on.
-            Err(error) => println!("{} can't come back: {error:#}", node.name),
+            Err(error) => say!("{} can't come back: {error:#}", node.name)?,
         }
+        Ok(())
     }
 
     /// Whatever was set up goes.

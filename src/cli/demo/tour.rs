@@ -54,33 +54,33 @@ impl Tour {
     }
 
     pub async fn play(self) -> anyhow::Result<()> {
-        self.say("The tour begins. Open the page above: everything that happens now is seen on it.").await;
-        self.say("Three greeters run, one a slot, spread over the nodes. First: two more of them.").await;
+        self.say("The tour begins. Open the page above: everything that happens now is seen on it.").await?;
+        self.say("Three greeters run, one a slot, spread over the nodes. First: two more of them.").await?;
         self.peer(&["service", "scale", &format!("{SERVICE}=5")]).await?;
-        self.say("An update to version 2, one slot after the other, the new greeter before the old one goes. Somebody asks all the while:").await;
+        self.say("An update to version 2, one slot after the other, the new greeter before the old one goes. Somebody asks all the while:").await?;
         let load = Load::start(self.greeters);
         self.update(&self.images[0]).await?;
         let (asked, failed) = load.end().await;
-        println!("{asked} greetings were asked for meanwhile; {failed} failed.");
+        say!("{asked} greetings were asked for meanwhile; {failed} failed.")?;
         self.say(
             "An update to a version that crashes. It stops at the first failure, and the others go on as they are:",
         )
-        .await;
+        .await?;
         ensure!(self.update(&self.images[1]).await.is_err(), "the bad version was taken for a good one");
         self.peer(&["service", "ps", SERVICE]).await?;
-        self.say("Back to where it was:").await;
+        self.say("Back to where it was:").await?;
         self.peer(&["service", "rollback", SERVICE]).await?;
-        self.say(&format!("{} is to be serviced: its greeters move away first.", self.last)).await;
+        self.say(&format!("{} is to be serviced: its greeters move away first.", self.last)).await?;
         self.peer(&["node", "update", "--availability", "drain", &self.last]).await?;
         self.rest().await;
-        self.say("And it is back at work. (Nothing moves back by itself: what runs is left alone.)").await;
+        self.say("And it is back at work. (Nothing moves back by itself: what runs is left alone.)").await?;
         self.peer(&["node", "update", "--availability", "active", &self.last]).await?;
         if let Some(name) = &self.victim {
             let away = self.away;
             self.say(&format!(
                 "Now {name} dies without a word; its greeters run elsewhere within seconds. It returns after {away:?}."
             ))
-            .await;
+            .await?;
             self.kills.send(()).context("the stage has gone")?;
             self.down(name).await?;
             self.rest().await;
@@ -88,7 +88,7 @@ impl Tour {
             sleep(away).await;
         }
         self.peer(&["service", "ls"]).await?;
-        println!("\nThat was the tour. The cluster goes on: try it yourself. Ctrl-C ends the demo and cleans up.");
+        say!("\nThat was the tour. The cluster goes on: try it yourself. Ctrl-C ends the demo and cleans up.")?;
         Ok(())
     }
 
@@ -109,10 +109,11 @@ impl Tour {
         sleep(self.pace).await;
     }
 
-    async fn say(&self, text: &str) {
+    async fn say(&self, text: &str) -> anyhow::Result<()> {
         self.rest().await;
-        println!("\n# {text}");
+        say!("\n# {text}")?;
         self.rest().await;
+        Ok(())
     }
 
     async fn update(&self, image: &str) -> anyhow::Result<()> {
@@ -120,7 +121,7 @@ impl Tour {
     }
 
     async fn peer(&self, args: &[&str]) -> anyhow::Result<()> {
-        println!("\n$ peer {}", args.join(" "));
+        say!("\n$ peer {}", args.join(" "))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(args).env("PEER_HOST", &self.host).stdin(Stdio::null()).kill_on_drop(true);
         ensure!(command.status().await?.success(), "peer {} failed", args.join(" "));

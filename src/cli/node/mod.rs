@@ -125,7 +125,14 @@ pub async fn run(command: NodeCommand, client: &Client, console: &mut Console) -
                 ));
             }
             update(&args.node, |spec| args.edit(spec), client, console).await?;
-            console.line(&args.node)
+            console.line(&args.node)?;
+            if args.availability.as_deref() == Some("drain") {
+                console.note(&format!(
+                    "Its tasks move away now, as each service's update policy says; watch them: peer node ps {}",
+                    args.node
+                ));
+            }
+            Ok(())
         }
         NodeCommand::Rm(args) => remove(&args, client, console).await,
         NodeCommand::Promote(_) | NodeCommand::Demote(_) => {

@@ -10,13 +10,14 @@ mod tally;
 use super::client::{ApiError, Client, escaped, with_query};
 use super::console::Console;
 use super::error::CliError;
-use super::go;
+use super::go::{self, Nanos};
 use super::json::{flag, items, number, text};
+use super::reason;
 use super::service::{one_error, path};
 use screen::{OVERALL, Screen};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use tally::{Course, Tally};
+use tally::{Course, MAX_ERROR_CHARS, Tally};
 
 pub const POLL: Duration = Duration::from_millis(150);
 /// An agent that is being restarted is back by then.
@@ -32,8 +33,28 @@ pub struct Wait<'a> {
     /// As the user named the service.
     pub shown: &'a str,
     pub doing: Doing,
-    pub quiet: bool,
+    pub limits: Limits,
     pub poll: Duration,
+}
+
+/// What bounds a wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Nothing of it is shown.
+    pub quiet: bool,
+    /// Then it ends with an error.
+    until: Option<Instant>,
+}
+
+impl Limits {
+    /// The time counts from now.
+    pub fn new(quiet: bool, timeout: Option<Nanos>) -> Self {
+        Self { quiet, until: timeout.and_then(|Nanos(nanos)| Instant::now().checked_add(Duration::from_nanos(nanos))) }
+    }
+
+    fn are_up(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +65,7 @@ pub enum Doing {
 }
 
 pub async fn wait(wait: &Wait<'_>, client: &Client, console: &mut Console) -> Result<(), CliError> {
-    let mut follow = Follow::new(wait, client);
+    let mut follow = Follow::new(wait, Screen::new(wait.limits.quiet), client);
     let interrupted = tokio::select! {
         result = follow.run(console) => return result,
         _ = tokio::signal::ctrl_c() => CliError::interrupted(),
@@ -55,9 +76,8 @@ pub async fn wait(wait: &Wait<'_>, client: &Client, console: &mut Console) -> Re
 }
 
 /// Several at once, with one line each; all are waited for, and what failed comes in one error.
-pub async fn wait_all(waits: &[Wait<'_>], quiet: bool, client: &Client, console: &mut Console) -> Result<(), CliError> {
-    let quiets: Vec<Wait<'_>> = waits.iter().map(|wait| Wait { quiet: true, ..*wait }).collect();
-    let following = follow_all(&quiets, quiet, client, console);
+pub async fn wait_all(waits: &[Wait<'_>], client: &Client, console: &mut Console) -> Result<(), CliError> {
+    let following = follow_all(waits, client, console);
     let interrupted = tokio::select! {
         result = following => return result,
         _ = tokio::signal::ctrl_c() => CliError::interrupted(),
@@ -66,17 +86,17 @@ pub async fn wait_all(waits: &[Wait<'_>], quiet: bool, client: &Client, console:
     Err(interrupted)
 }
 
-async fn follow_all(waits: &[Wait<'_>], quiet: bool, client: &Client, console: &mut Console) -> Result<(), CliError> {
+async fn follow_all(waits: &[Wait<'_>], client: &Client, console: &mut Console) -> Result<(), CliError> {
     let mut all: Vec<(Follow<'_>, Option<Result<(), CliError>>)> =
-        waits.iter().map(|wait| (Follow::new(wait, client), None)).collect();
-    let mut screen = Screen::new(quiet);
+        waits.iter().map(|wait| (Follow::new(wait, Screen::new(true), client), None)).collect();
+    let mut screen = Screen::new(waits.iter().all(|wait| wait.limits.quiet));
     while all.iter().any(|(_, ended)| ended.is_none()) {
         for (follow, ended) in all.iter_mut().filter(|(_, ended)| ended.is_none()) {
             *ended = follow.step(console).await;
             let line = match ended {
                 Some(Ok(())) => "converged".to_owned(),
                 Some(Err(error)) => error.message().to_owned(),
-                None => follow.screen.summary(),
+                None => follow.summary(),
             };
             screen.set(follow.wait.shown, &line, None);
             if follow.troubled {
@@ -98,6 +118,8 @@ struct Follow<'a> {
     looks: usize,
     /// It may not converge by itself: who waits has been told what else there is to do.
     troubled: bool,
+    /// What a task that doesn't run says, at the last look.
+    why: Option<String>,
     /// Why the update is being rolled back.
     rolled_back: Option<String>,
     heard: Instant,
@@ -134,10 +156,35 @@ impl From<CliError> for Trouble {
 }
 
 impl<'a> Follow<'a> {
-    fn new(wait: &'a Wait<'a>, client: &'a Client) -> Self {
-        let screen = Screen::new(wait.quiet);
+    fn new(wait: &'a Wait<'a>, screen: Screen, client: &'a Client) -> Self {
         let (heard, blocked) = (Instant::now(), Vec::new());
-        Self { wait, client, screen, converged: None, looks: 0, troubled: false, rolled_back: None, heard, blocked }
+        Self {
+            wait,
+            client,
+            screen,
+            converged: None,
+            looks: 0,
+            troubled: false,
+            why: None,
+            rolled_back: None,
+            heard,
+            blocked,
+        }
+    }
+
+    /// How far it is, and what may keep it there, on one line.
+    fn summary(&self) -> String {
+        let parts = [Some(self.screen.summary()), self.why.clone()].into_iter().flatten();
+        parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+    }
+
+    fn too_late(&self) -> CliError {
+        let mut told = format!("service {} has not converged in time", self.wait.shown);
+        if !self.summary().is_empty() {
+            told.push_str(&format!(": {}", self.summary()));
+        }
+        CliError::new(told)
+            .hint(format!("the cluster goes on with it; the reasons: peer service ps --no-trunc {}", self.wait.shown))
     }
 
     async fn run(&mut self, console: &mut Console) -> Result<(), CliError> {
@@ -165,7 +212,7 @@ impl<'a> Follow<'a> {
             Err(Trouble::Api(error)) => return Some(Err(error.into())),
             Err(Trouble::Final(error)) => return Some(Err(error)),
         }
-        None
+        self.wait.limits.are_up().then(|| Err(self.too_late()))
     }
 
     async fn look(&mut self, console: &mut Console) -> Result<Look, Trouble> {
@@ -187,6 +234,7 @@ impl<'a> Follow<'a> {
         let under_way = matches!(state, "updating" | "rollback_started") && !tally.is_job();
         let serving = if under_way { self.serving().await? } else { None };
         tally.show(&mut self.screen, Course { rolling_back, serving });
+        self.why = tally.trouble();
         if !self.troubled && (tally.is_troubled() || self.is_stuck(&tally)) {
             self.troubled = true;
             self.screen.set(HINT, &leave_safely(self.wait.shown), None);
@@ -237,18 +285,31 @@ impl<'a> Follow<'a> {
         }
     }
 
+    /// What the task that the message ends with died of.
+    async fn reason_of(&self, message: &str) -> String {
+        let Some((_, task)) = message.rsplit_once(" task ") else { return String::new() };
+        // It is only an addition: a task that has been forgotten meanwhile has none.
+        let task = self.client.get(&format!("/tasks/{}", escaped(task))).await.unwrap_or_default();
+        match text(&task, "/Status/Err") {
+            "" => String::new(),
+            error => format!(" ({})", reason::short(error.strip_prefix("task: ").unwrap_or(error), MAX_ERROR_CHARS)),
+        }
+    }
+
     /// What the agent says of the update: a pause ends the wait, a rollback that nobody asked for will have failed.
     async fn judge(&mut self, state: &str, message: &str) -> Result<(), CliError> {
         let shown = self.wait.shown;
         match state {
             "paused" => {
                 let way = self.way_out(false).await.unwrap_or_else(|| format!("peer service rollback {shown}"));
-                Err(CliError::new(format!("service update paused: {message}"))
+                let why = self.reason_of(message).await;
+                Err(CliError::new(format!("service update paused: {message}{why}"))
                     .hint(format!("see why with: peer service ps --no-trunc {shown}; go back with: {way}")))
             }
             "rollback_paused" => {
                 let way = self.way_out(true).await.unwrap_or_default();
-                Err(CliError::new(format!("service rollback paused: {message}"))
+                let why = self.reason_of(message).await;
+                Err(CliError::new(format!("service rollback paused: {message}{why}"))
                     .hint(format!("see why with: peer service ps --no-trunc {shown}; go elsewhere with: {way}")))
             }
             "rollback_started" | "rollback_completed" if self.wait.doing == Doing::Deploying => {

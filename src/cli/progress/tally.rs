@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Beyond it only the overall numbers are shown.
 const MAX_LINES: usize = 20;
 /// One line of a narrow terminal.
-const MAX_ERROR_CHARS: usize = 70;
+pub const MAX_ERROR_CHARS: usize = 70;
 const RUNNING: u64 = 9;
 const COMPLETE: u64 = 10;
 
@@ -142,7 +142,16 @@ impl<'a> Tally<'a> {
 
     /// Some task isn't where it should be, for a reason that may last.
     pub fn is_troubled(&self) -> bool {
-        !self.converged() && self.lines.iter().any(|(_, task)| !text(task, "/Status/Err").is_empty())
+        self.trouble().is_some()
+    }
+
+    /// The first such task, and its reason.
+    pub fn trouble(&self) -> Option<String> {
+        let told = |(name, task): &(String, &Value)| match text(task, "/Status/Err") {
+            "" => None,
+            error => Some(format!("{name}: {}", reason::short(error, MAX_ERROR_CHARS))),
+        };
+        if self.converged() { None } else { self.lines.iter().find_map(told) }
     }
 
     /// A task has failed, as far as it shows.

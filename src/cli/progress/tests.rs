@@ -13,16 +13,30 @@ struct Scene {
     completed_at: &'static str,
     /// The revision that still serves.
     fallback: u64,
+    /// Why those that don't run do not.
+    error: &'static str,
 }
 
 fn scene(tasks: &[&'static str]) -> Scene {
-    Scene { update: None, tasks: tasks.to_vec(), monitor_ms: 0, global: false, completed_at: "", fallback: 0 }
+    Scene {
+        update: None,
+        tasks: tasks.to_vec(),
+        monitor_ms: 0,
+        global: false,
+        completed_at: "",
+        fallback: 0,
+        error: "",
+    }
 }
 
 impl Scene {
     fn with(mut self, state: &'static str, message: &'static str) -> Self {
         self.update = Some((state, message));
         self
+    }
+
+    fn troubled(self, error: &'static str) -> Self {
+        Self { error, ..self }
     }
 
     fn monitor(mut self, ms: u64) -> Self {
@@ -45,7 +59,7 @@ impl Scene {
         let task = |(n, state): (usize, &&str)| {
             let node = format!("node{n}");
             json!({ "ID": format!("t{n}"), "Slot": if self.global { 0 } else { n }, "NodeID": node, "DesiredState": "running",
-                "Status": { "State": state, "Timestamp": "2026-11-22T20:35:30Z" } })
+                "Status": { "State": state, "Err": if *state == "running" { "" } else { self.error }, "Timestamp": "2026-11-22T20:35:30Z" } })
         };
         (1..).zip(&self.tasks).map(task).collect()
     }
@@ -72,6 +86,7 @@ fn play(scenes: Vec<Scene>) -> FakeAgent {
             "/nodes" => {
                 (200, (1..=3).map(|n| json!({ "ID": format!("node{n}"), "Status": { "State": "ready" } })).collect())
             }
+            "/tasks/t1" => (200, json!({ "ID": "t1", "Status": { "Err": "task: non-zero exit (1)" } })),
             tasks => {
                 assert_eq!(tasks, r#"/tasks?filters={"_up-to-date":{"true":true},"service":{"abc":true}}"#);
                 (200, scene.tasks())
@@ -87,7 +102,8 @@ async fn watched(scenes: Vec<Scene>, doing: Doing) -> (Result<(), CliError>, Str
 async fn followed(agent: &FakeAgent, doing: Doing) -> (Result<(), CliError>, String) {
     let (mut console, out, _) = console(false);
     console.set_now("2026-11-22T20:35:30Z");
-    let wait = Wait { id: "abc", shown: "web", doing, quiet: false, poll: Duration::from_millis(1) };
+    let wait =
+        Wait { id: "abc", shown: "web", doing, limits: Limits::new(false, None), poll: Duration::from_millis(1) };
     let client = agent.client();
     let watching = super::wait(&wait, &client, &mut console);
     let result = tokio::time::timeout(Duration::from_secs(20), watching).await.expect("the wait must end");
@@ -128,9 +144,34 @@ async fn what_ran_before_need_not_be_watched_again() {
     let agent = play(vec![scene(&["running", "running"]).monitor(3_600_000)]);
     let (mut console, out, _) = console(false);
     console.set_now("2026-11-22T21:35:30Z");
-    let wait = Wait { id: "abc", shown: "web", doing: Doing::Deploying, quiet: false, poll: Duration::from_millis(1) };
+    let wait = Wait {
+        id: "abc",
+        shown: "web",
+        doing: Doing::Deploying,
+        limits: Limits::new(false, None),
+        poll: Duration::from_millis(1),
+    };
     super::wait(&wait, &agent.client(), &mut console).await.unwrap();
     assert!(out.text().ends_with("verify: Service abc converged\n"));
+}
+
+/// What has never run isn't given up by the cluster: a pipeline would wait for ever.
+#[tokio::test]
+async fn a_wait_that_takes_too_long_ends_and_says_what_stood_in_the_way() {
+    let agent = play(vec![scene(&["running", "rejected"]).troubled("No such image: web:9")]);
+    let (mut console, out, _) = console(false);
+    let limits = Limits::new(true, Some("50ms".parse().unwrap()));
+    let wait = Wait { id: "abc", shown: "web", doing: Doing::Deploying, limits, poll: Duration::from_millis(1) };
+    for error in [
+        super::wait(&wait, &agent.client(), &mut console).await.unwrap_err(),
+        super::wait_all(&[wait], &agent.client(), &mut console).await.unwrap_err(),
+    ] {
+        let why = "service web has not converged in time: 1 out of 2 tasks; 2/2: No such image: web:9";
+        assert_eq!((error.message(), error.code()), (why, 1));
+        let hint = "the cluster goes on with it; the reasons: peer service ps --no-trunc web";
+        assert_eq!(error.hint_text(), Some(hint));
+    }
+    assert_eq!(out.text(), "", "it was quiet");
 }
 
 #[tokio::test]
@@ -141,7 +182,10 @@ async fn a_paused_update_is_a_failure() {
     ];
     let (result, _) = watched(scenes, Doing::Deploying).await;
     let error = result.unwrap_err();
-    assert_eq!(error.message(), "service update paused: update paused due to failure or early termination of task t1");
+    assert_eq!(
+        error.message(),
+        "service update paused: update paused due to failure or early termination of task t1 (non-zero exit (1))"
+    );
     assert_eq!(error.code(), 1);
     assert_eq!(
         error.hint_text(),
@@ -164,7 +208,7 @@ async fn the_way_out_leads_to_what_still_serves() {
         let error = result.unwrap_err();
         assert_eq!(
             (error.code(), error.message()),
-            (1, "service rollback paused: rollback paused due to failure of task t1")
+            (1, "service rollback paused: rollback paused due to failure of task t1 (non-zero exit (1))")
         );
         (error.hint_text().unwrap().to_owned(), out)
     };
@@ -297,7 +341,13 @@ async fn a_global_service_waits_for_its_tasks_to_appear() {
 async fn a_service_that_vanishes_ends_the_wait() {
     let agent = FakeAgent::start(|_| (404, json!({ "message": "service abc not found" })));
     let (mut console, _, _) = console(false);
-    let wait = Wait { id: "abc", shown: "web", doing: Doing::Deploying, quiet: true, poll: Duration::from_millis(1) };
+    let wait = Wait {
+        id: "abc",
+        shown: "web",
+        doing: Doing::Deploying,
+        limits: Limits::new(true, None),
+        poll: Duration::from_millis(1),
+    };
     let error = super::wait(&wait, &agent.client(), &mut console).await.unwrap_err();
     assert_eq!(error.message(), "service web was removed meanwhile");
 }

@@ -8,7 +8,7 @@ use super::refs::RefEdits;
 use super::settings::{Settings, edit_list};
 use super::values::{self, Ulimit};
 use crate::cli::error::CliError;
-use crate::cli::json::{Object, child, number, put, put_text, put_texts, take_texts, text};
+use crate::cli::json::{Object, child, items, number, put, put_text, put_texts, take_texts, text};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -161,6 +161,22 @@ impl Update {
             put(child(spec, "TaskTemplate"), "ForceUpdate", forced);
         }
         self.settings.apply(spec)
+    }
+
+    /// `--publish-rm` takes the port in the container: what was probably meant where the published one was given.
+    pub fn targets_meant(&self, service: &Value) -> Vec<String> {
+        let entries = service.pointer("/Spec/EndpointSpec/Ports").map(items).unwrap_or_default();
+        let given = self.lists.publish_rm.iter().flat_map(|ports| &ports.0).filter(|port| port.published == 0);
+        let unheeded = given.filter(|port| !entries.iter().any(|entry| port.removes(entry)));
+        let meant = unheeded.filter_map(|port| {
+            let published = |entry: &&Value| number(entry, "/PublishedPort") == u64::from(port.target);
+            let target = number(entries.iter().find(published)?, "/TargetPort");
+            Some(format!(
+                "hint: --publish-rm takes the port in the container: --publish-rm {target} for what is published on {}",
+                port.target
+            ))
+        });
+        meant.collect()
     }
 }
 

@@ -28,7 +28,7 @@ use super::client::{Answer, Client, escaped, no_such, with_query};
 use super::console::Console;
 use super::error::CliError;
 use super::json::{Object, child, index, into_object, put, text, texts};
-use super::progress::{self, Doing};
+use super::progress::{self, Doing, Limits};
 use super::tasks;
 use clap::{Args, Subcommand};
 use flags::By;
@@ -242,10 +242,11 @@ async fn update(args: &edit::Update, client: &Client, console: &mut Console) -> 
                 image.tell(console);
                 let held = tell_warnings(&flags::warned(answer, By::Update), console);
                 if unchanged && !is_held_up(&service) {
-                    let service = &args.service;
                     console.note(&format!(
-                        "nothing to change: no flag asks for anything that {service} hasn't got already"
+                        "nothing to change: {} has what the flags ask for, and nothing that they take away",
+                        args.service
                     ));
+                    args.targets_meant(&service).iter().for_each(|meant| console.note(meant));
                     return Ok(());
                 }
                 console.line(&args.service)?;
@@ -418,8 +419,8 @@ async fn wait(
     if waiting.detach == Some(true) || held {
         return Ok(());
     }
-    let quiet = waiting.quiet == Some(true);
-    progress::wait(&progress::Wait { id, shown, doing, quiet, poll: progress::POLL }, client, console).await
+    let limits = Limits::new(waiting.quiet == Some(true), waiting.timeout);
+    progress::wait(&progress::Wait { id, shown, doing, limits, poll: progress::POLL }, client, console).await
 }
 
 async fn ps(args: &Ps, client: &Client, console: &mut Console) -> Result<(), CliError> {

@@ -99,7 +99,9 @@ fn protocol(text: &str) -> Result<String, String> {
     if ["tcp", "udp", "sctp"].contains(&text) {
         return Ok(text.to_owned());
     }
-    Err(format!("invalid protocol {text:?}: want tcp, udp, sctp, http or h2c"))
+    Err(format!(
+        "invalid protocol {text:?}: want tcp, udp or sctp; http and h2c in the long form: protocol=http,published=80,target=5000"
+    ))
 }
 
 fn number_of(what: &str, text: &str) -> Result<u16, String> {

@@ -181,6 +181,9 @@ pub struct Waiting {
     /// Don't show progress
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
     pub quiet: Option<bool>,
+    /// Stop waiting after so long, as 2m, with an error; the cluster goes on with it
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<Nanos>,
 }
 
 /// How many of a spec's mode there are to be; the error is a mode that has no number.

@@ -482,7 +482,10 @@ async fn logs_are_printed_as_docker_prints_them() {
 async fn an_update_that_changes_nothing_says_only_that_and_sends_the_spec_as_it_is() {
     let agent = FakeAgent::start(|request| match (request.method.as_str(), request.path.as_str()) {
         ("GET", path @ ("/services/web" | "/services/stuck")) => {
-            let spec = json!({ "Name": "web", "TaskTemplate": { "ContainerSpec": { "Image": "web:1" } } });
+            let mut spec = json!({ "Name": "web", "TaskTemplate": { "ContainerSpec": { "Image": "web:1" } } });
+            if path.ends_with("open") {
+                spec["EndpointSpec"] = json!({ "Ports": [{ "Protocol": "tcp", "TargetPort": 5000, "PublishedPort": 9000, "PublishMode": "ingress" }] });
+            }
             let update = if path.ends_with("stuck") { "paused" } else { "completed" };
             let update = json!({ "State": update });
             (200, json!({ "ID": "abc", "Version": { "Index": 4 }, "Spec": spec, "UpdateStatus": update }))
@@ -492,7 +495,8 @@ async fn an_update_that_changes_nothing_says_only_that_and_sends_the_spec_as_it_
             let same =
                 request.body == json!({ "Name": "web", "TaskTemplate": { "ContainerSpec": { "Image": "web:1" } } });
             let limited = request.body.pointer("/TaskTemplate/Placement/MaxReplicas").is_some();
-            assert!(same || limited, "{}", request.body);
+            let open = request.body.pointer("/EndpointSpec/Ports/0").is_some();
+            assert!(same || limited || open, "{}", request.body);
             (200, json!({ "Warnings": [] }))
         }
         other => panic!("{other:?}"),
@@ -503,6 +507,8 @@ async fn an_update_that_changes_nothing_says_only_that_and_sends_the_spec_as_it_
         assert_eq!((result, out.as_str()), (Ok(()), ""));
         assert!(err.starts_with("nothing to change: ") && err.lines().count() == 1, "{flags:?}: {err}");
     }
+    let (_, _, err) = ran(&agent, &["update", "--publish-rm", "9000", "open"]).await;
+    assert!(err.contains("--publish-rm 5000 for what is published on 9000"), "{err}");
     // What has paused is tried again by the same spec.
     let (result, out, err) = ran(&agent, &["update", "-d", "stuck"]).await;
     assert_eq!((result, out.as_str(), err.as_str()), (Ok(()), "stuck\n", ""));

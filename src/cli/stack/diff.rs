@@ -2,7 +2,7 @@
 //! by the same comparison.
 
 use super::{Diff, apply, compose, existing};
-use crate::cli::client::{ApiError, Client, escaped};
+use crate::cli::client::{ApiError, Client, escaped, no_such};
 use crate::cli::compare::{Difference, differences};
 use crate::cli::console::Console;
 use crate::cli::error::CliError;
@@ -61,8 +61,12 @@ pub async fn diff(args: &Diff, client: &Client, console: &mut Console) -> Result
 /// A config's content can be compared here; a secret's only by the agent, and only by a write.
 async fn differs(noun: &str, object: &compose::FileObject, client: &Client, out: &mut String) -> Result<(), CliError> {
     use base64::Engine;
-    let Some((_, data)) = &object.content else { return Ok(()) };
-    let Some(found) = apply::newest(noun, &object.name, client).await? else {
+    let found = apply::newest(noun, &object.name, client).await?;
+    let Some((_, data)) = &object.content else {
+        // One of somebody else's: a deploy would say the same.
+        return found.map(|_| ()).ok_or_else(|| no_such(noun, &object.name));
+    };
+    let Some(found) = found else {
         let _ = writeln!(out, "+ {noun} {}", object.name);
         return Ok(());
     };

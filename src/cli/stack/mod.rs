@@ -6,15 +6,17 @@ mod apply;
 pub mod compose;
 mod diff;
 mod keys;
+mod rollback;
 
 pub use apply::STAMP;
 
 use super::client::{Client, escaped, no_such, with_query};
 use super::console::Console;
 use super::error::CliError;
-use super::json::{index, items, pairs, text};
+use super::go::Nanos;
+use super::json::{items, pairs, text};
 use super::list::{self, ListArgs, Row};
-use super::progress::{self, Doing, Wait};
+use super::progress::{self, Doing, Limits, Wait};
 use super::service::{self, one_error, path, tell_warnings};
 use super::table::natural;
 use super::tasks;
@@ -30,11 +32,12 @@ pub enum StackCommand {
     /// Deploy a stack, or change one to what its files say now, and wait until its services have converged
     ///
     /// Services start in the order of their depends_on, each after those that it depends on have converged. The exit code is 1
-    /// if a rollout pauses or rolls back.
+    /// if a rollout pauses or rolls back, and with --timeout if it takes too long: a service that never ran has nothing to go back
+    /// to, so its tasks are tried for ever.
     #[command(
         override_usage = "peer stack deploy [OPTIONS] [-c FILE]... STACK",
         visible_alias = "up",
-        after_help = "Examples:\n  peer stack deploy -c compose.yml shop\n  peer stack deploy -c compose.yml -c prod.yml --prune shop\n  TAG=1.3 peer stack deploy --quiet -c compose.yml shop"
+        after_help = "Examples:\n  peer stack deploy -c compose.yml shop\n  peer stack deploy -c compose.yml -c prod.yml --prune shop\n  TAG=1.3 peer stack deploy --quiet --timeout 10m --rollback-on-failure -c compose.yml shop"
     )]
     Deploy(Deploy),
     /// Show what a deploy would change
@@ -57,8 +60,9 @@ pub enum StackCommand {
     Services(Services),
     /// Go back to what the stack was before the last deploy that changed it
     ///
-    /// Each service that this deploy changed goes back to its revision from before, the dependent ones first. Services that it
-    /// added stay.
+    /// Each service that this deploy changed goes back to its revision from before. Services that it added stay, and what --prune
+    /// removed doesn't come back. What has been taken back already is left as it is. In a pipeline, where the deploy that failed may have changed nothing:
+    /// peer stack deploy --rollback-on-failure
     #[command(after_help = "Examples:\n  peer stack rollback shop\n  peer stack rollback -d shop")]
     Rollback(Rollback),
     /// Remove stacks: their services, secrets, configs and networks; volumes stay
@@ -107,6 +111,12 @@ pub struct Deploy {
     /// Wait, but don't show it
     #[arg(short, long)]
     quiet: bool,
+    /// Fail if it takes longer, as 10m; the cluster goes on with it
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<Nanos>,
+    /// Take back what this deploy changed if it fails; services that it added stay
+    #[arg(long, conflicts_with = "detach")]
+    rollback_on_failure: bool,
 }
 
 #[derive(Debug, Args)]
@@ -150,6 +160,21 @@ pub struct Rollback {
     /// Wait, but don't show it
     #[arg(short, long)]
     quiet: bool,
+    /// Stop waiting after so long, as 10m, with an error; the cluster goes on with it
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<Nanos>,
+}
+
+impl Deploy {
+    fn limits(&self) -> Limits {
+        Limits::new(self.quiet, self.timeout)
+    }
+}
+
+impl Rollback {
+    fn limits(&self) -> Limits {
+        Limits::new(self.quiet, self.timeout)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -176,7 +201,7 @@ pub async fn run(command: &StackCommand, client: &Client, console: &mut Console)
         StackCommand::Ls(args) => ls(args, client, console).await,
         StackCommand::Ps(args) => ps(args, client, console).await,
         StackCommand::Services(args) => services(args, client, console).await,
-        StackCommand::Rollback(args) => roll_back(args, client, console).await,
+        StackCommand::Rollback(args) => rollback::roll_back(args, client, console).await,
         StackCommand::Rm(args) => rm(args, client, console).await,
     }
 }
@@ -189,7 +214,8 @@ impl Files {
             files.extend(usual.iter().map(PathBuf::from).find(|file| file.is_file()));
         }
         if files.is_empty() {
-            return Err(CliError::misuse("there is no compose.yaml here").hint("name the file: --compose-file FILE"));
+            return Err(CliError::misuse("there is no compose.yaml, compose.yml or docker-compose.yml here")
+                .hint("name the file: --compose-file FILE"));
         }
         let source = Source {
             files: &files,
@@ -220,8 +246,32 @@ async fn existing(stack: &str, client: &Client) -> Result<BTreeMap<String, Value
 
 async fn deploy(args: &Deploy, client: &Client, console: &mut Console) -> Result<(), CliError> {
     let stack = args.files.load(console)?;
+    // By our clock and not by one of the cluster's: it only has to tell one deploy from the others.
+    let now = console.now();
+    let limits = args.limits();
+    let failure = match carry_out(args, &stack, now, limits, client, console).await {
+        Err(error) if args.rollback_on_failure && !error.is_interrupt() => error,
+        result => return result,
+    };
+    console.note(&format!("the deploy failed: {}", failure.message()));
+    // With a time of its own: that of the deploy may be up.
+    let limits = args.limits();
+    match rollback::take_back(&args.files.stack, Some(now), Some(limits), client, console).await {
+        Ok(()) => Err(failure),
+        Err(error) => one_error(vec![failure, error]),
+    }
+}
+
+async fn carry_out(
+    args: &Deploy,
+    stack: &Stack,
+    now: jiff::Timestamp,
+    limits: Limits,
+    client: &Client,
+    console: &mut Console,
+) -> Result<(), CliError> {
     let mut before = existing(&args.files.stack, client).await?;
-    let objects = apply::prepare(&stack, client, console).await?;
+    let objects = apply::prepare(stack, client, console).await?;
     if args.prune {
         let kept: BTreeSet<&String> = stack.services.iter().map(|service| &service.name).collect();
         for (name, service) in before.iter().filter(|(name, _)| !kept.contains(name)) {
@@ -231,14 +281,13 @@ async fn deploy(args: &Deploy, client: &Client, console: &mut Console) -> Result
         }
         before.retain(|name, _| kept.contains(name));
     }
-    // Now and not by a clock of the cluster's: it only has to tell one deploy from the others.
-    let stamp = console.now().to_string();
+    let stamp = now.to_string();
     let mut deployed: Vec<apply::Deployed> = Vec::new();
     let mut converged = 0;
     for service in &stack.services {
         let waits_for = deployed[converged..].iter().any(|done| service.depends_on.contains(&done.short));
         if waits_for && !args.detach {
-            wait(&deployed[converged..], Doing::Deploying, args.quiet, client, console).await?;
+            wait(&deployed[converged..], Doing::Deploying, limits, client, console).await?;
             converged = deployed.len();
         }
         let old = before.get(&service.name);
@@ -247,21 +296,21 @@ async fn deploy(args: &Deploy, client: &Client, console: &mut Console) -> Result
     if args.detach {
         return Ok(());
     }
-    wait(&deployed[converged..], Doing::Deploying, args.quiet, client, console).await
+    wait(&deployed[converged..], Doing::Deploying, limits, client, console).await
 }
 
 async fn wait(
     services: &[apply::Deployed],
     doing: Doing,
-    quiet: bool,
+    limits: Limits,
     client: &Client,
     console: &mut Console,
 ) -> Result<(), CliError> {
-    let wait = |service: &'_ apply::Deployed| (service.id.clone(), service.name.clone());
-    let named: Vec<(String, String)> = services.iter().filter(|service| !service.held).map(wait).collect();
-    let waits: Vec<Wait<'_>> =
-        named.iter().map(|(id, shown)| Wait { id, shown, doing, quiet, poll: progress::POLL }).collect();
-    progress::wait_all(&waits, quiet, client, console).await
+    let named = services.iter().filter(|service| !service.held);
+    let waits: Vec<Wait<'_>> = named
+        .map(|service| Wait { id: &service.id, shown: &service.name, doing, limits, poll: progress::POLL })
+        .collect();
+    progress::wait_all(&waits, client, console).await
 }
 
 async fn ls(args: &Ls, client: &Client, console: &mut Console) -> Result<(), CliError> {
@@ -300,41 +349,6 @@ async fn services(args: &Services, client: &Client, console: &mut Console) -> Re
     }
     let of_stack = [("label".to_owned(), format!("{NAMESPACE}={}", args.stack))];
     service::list::show(&args.list, &of_stack, client, console).await
-}
-
-async fn roll_back(args: &Rollback, client: &Client, console: &mut Console) -> Result<(), CliError> {
-    let services = existing(&args.stack, client).await?;
-    if services.is_empty() {
-        return Err(nothing(&args.stack));
-    }
-    let stamp = |service: &Value| {
-        let labels = pairs(service, "/Spec/Labels");
-        labels.iter().find(|(key, _)| *key == apply::STAMP).map(|(_, stamp)| (*stamp).to_owned()).unwrap_or_default()
-    };
-    let last = services.values().map(stamp).max().unwrap_or_default();
-    let of_last = services.iter().filter(|(_, service)| stamp(service) == last);
-    let (mut back, mut failed) = (Vec::new(), Vec::new());
-    for (name, service) in of_last {
-        if service.get("PreviousSpec").is_none_or(Value::is_null) {
-            console.note(&format!("service {name} has no earlier revision: left as it is"));
-            continue;
-        }
-        let id = text(service, "/ID");
-        let version = index(service);
-        let path = with_query(&format!("/peer/services/{}/rollback", escaped(id)), &[("version", &version)]);
-        match client.post(&path, None).await {
-            Ok(answer) => {
-                let held = tell_warnings(&answer, console);
-                console.line(&format!("Rolling back service {name}"))?;
-                back.push(apply::Deployed { id: id.to_owned(), name: name.clone(), short: String::new(), held });
-            }
-            Err(error) => failed.push(CliError::from(error)),
-        }
-    }
-    if !args.detach {
-        failed.extend(wait(&back, Doing::RollingBack, args.quiet, client, console).await.err());
-    }
-    one_error(failed)
 }
 
 async fn rm(args: &Rm, client: &Client, console: &mut Console) -> Result<(), CliError> {

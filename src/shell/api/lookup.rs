@@ -4,6 +4,9 @@ use super::backend::Snapshot;
 use super::reply::Failure;
 use crate::core::view::{NodeView, ServiceView};
 
+/// An ambiguous reference's error has so many ids.
+const NAMED: usize = 5;
+
 /// `what` is the kind of thing, as the error says it.
 pub fn find<'a, T>(
     items: &'a [T],
@@ -22,7 +25,14 @@ pub fn find<'a, T>(
     match matches.as_slice() {
         [one] => Ok(one),
         [] => Err(Failure::not_found(format!("{what} {text} not found"))),
-        many => Err(Failure::invalid(format!("{what} {text} is ambiguous ({} matches found)", many.len()))),
+        many => {
+            let ids: Vec<String> = many.iter().take(NAMED).map(|item| id(item)).collect();
+            Err(Failure::invalid(format!(
+                "{what} {text} is ambiguous ({} matches found): use an id: {}",
+                many.len(),
+                ids.join(", ")
+            )))
+        }
     }
 }
 
@@ -59,7 +69,13 @@ mod tests {
         assert_eq!(found("web"), Ok("abc1"));
         assert_eq!(found("abc"), Ok("xyz3"));
         assert_eq!(found("x"), Ok("xyz3"));
-        assert_eq!(found("ab"), Err((StatusCode::BAD_REQUEST, "service ab is ambiguous (2 matches found)".to_owned())));
+        assert_eq!(
+            found("ab"),
+            Err((
+                StatusCode::BAD_REQUEST,
+                "service ab is ambiguous (2 matches found): use an id: abc1, abc2".to_owned()
+            ))
+        );
         assert_eq!(found("q"), Err((StatusCode::NOT_FOUND, "service q not found".to_owned())));
     }
 }

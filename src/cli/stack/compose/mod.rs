@@ -271,14 +271,18 @@ fn convert(whole: &Value, profiles: &[String], context: &Context<'_>, report: &m
     let mut configs = top::files(&section("configs"), top::Kind::Config, context, report)?;
     let mut networks = top::networks(&section("networks"), context, report)?;
     let given = service::Given { volumes: &volumes, secrets: &secrets, configs: &configs, networks: &networks };
-    let mut services = Vec::new();
+    let (mut services, mut failed) = (Vec::new(), Vec::new());
     let mut used = service::Used::default();
     for (name, field) in section("services").entries()? {
         let of = field.get("profiles").map(|field| field.texts()).transpose()?.unwrap_or_default();
         if of.is_empty() || of.iter().any(|profile| profiles.contains(profile)) {
-            services.push(service::service(name, &field, &given, &mut used, context, report)?);
+            match service::service(name, &field, &given, &mut used, context, report) {
+                Ok(service) => services.push(service),
+                Err(error) => failed.push(error),
+            }
         }
     }
+    one_error(failed)?;
     if services.is_empty() {
         return Err(
             CliError::new("there is no service to deploy").hint("are they all in profiles? name one: --profile NAME")

@@ -101,6 +101,21 @@ const IGNORED: &[&str] = &[
     "annotations",
 ];
 
+fn image(short: &str, field: &Field<'_>, report: &mut Report) -> Result<String, CliError> {
+    match (field.get("image"), field.get("build")) {
+        (Some(image), build) => {
+            report.built.extend(build.map(|_| field.at.clone()));
+            image.text()
+        }
+        (None, Some(build)) => Err(build.bad("not supported: a cluster runs images from a registry").hint(format!(
+            "build it and push it (docker build --push -t REGISTRY/{short} ...), then name it: image: REGISTRY/{short}"
+        ))),
+        (None, None) => Err(field
+            .bad("image is missing")
+            .hint("a cluster runs images from a registry: build it, push it, and name it here")),
+    }
+}
+
 pub fn service(
     short: &str,
     field: &Field<'_>,
@@ -111,34 +126,20 @@ pub fn service(
 ) -> Result<Service, CliError> {
     field.check(KNOWN, IGNORED, report)?;
     let name = context.scoped(short);
-    let image = match (field.get("image"), field.get("build")) {
-        (Some(image), build) => {
-            report.built.extend(build.map(|_| field.at.clone()));
-            image
-        }
-        (None, Some(build)) => {
-            return Err(build.bad("not supported: a cluster runs images from a registry").hint(format!(
-                "build it and push it (docker build --push -t REGISTRY/{short} ...), then name it: image: REGISTRY/{short}"
-            )));
-        }
-        (None, None) => {
-            return Err(field
-                .bad("image is missing")
-                .hint("a cluster runs images from a registry: build it, push it, and name it here"));
-        }
-    };
-    let image = image.text()?;
+    // Without one the rest is read all the same: there may be more to be told.
+    let image = image(short, field, report);
+    let named = image.as_deref().unwrap_or_default();
     let mut spec = Object::new();
     put(&mut spec, "Name", name.as_str());
     let mut labels =
-        BTreeMap::from([(NAMESPACE.to_owned(), context.stack.to_owned()), (IMAGE.to_owned(), image.clone())]);
+        BTreeMap::from([(NAMESPACE.to_owned(), context.stack.to_owned()), (IMAGE.to_owned(), named.to_owned())]);
     if let Some(of) = field.get("deploy").and_then(|deploy| deploy.get("labels")) {
         labels.extend(of.labels()?);
     }
     put(&mut spec, "Labels", json!(labels));
     let task = child(&mut spec, "TaskTemplate");
     let container = child(task, "ContainerSpec");
-    put(container, "Image", image);
+    put(container, "Image", named);
     process(field, container)?;
     environment(field, container, context)?;
     let mut labels = field.get("labels").map(|labels| labels.labels()).transpose()?.unwrap_or_default();
@@ -164,7 +165,8 @@ pub fn service(
     if !ports.is_empty() {
         put(child(&mut spec, "EndpointSpec"), "Ports", ports);
     }
-    Ok(Service { short: short.to_owned(), name, spec, depends_on: depends_on(field, report)? })
+    let depends_on = depends_on(field, report)?;
+    image.map(|_| Service { short: short.to_owned(), name, spec, depends_on })
 }
 
 /// A text is split as a shell would; a list stays as it is.
