@@ -481,7 +481,7 @@ async fn logs_are_printed_as_docker_prints_them() {
 #[tokio::test]
 async fn an_update_that_changes_nothing_says_only_that_and_sends_the_spec_as_it_is() {
     let agent = FakeAgent::start(|request| match (request.method.as_str(), request.path.as_str()) {
-        ("GET", path @ ("/services/web" | "/services/stuck")) => {
+        ("GET", path @ ("/services/web" | "/services/stuck" | "/services/open")) => {
             let mut spec = json!({ "Name": "web", "TaskTemplate": { "ContainerSpec": { "Image": "web:1" } } });
             if path.ends_with("open") {
                 spec["EndpointSpec"] = json!({ "Ports": [{ "Protocol": "tcp", "TargetPort": 5000, "PublishedPort": 9000, "PublishMode": "ingress" }] });
