@@ -2,9 +2,12 @@
 //! are gone, shrink it while nobody can replace them, so that losing nodes one after another never loses
 //! the majority.
 //!
+//! A lost voter is dropped once its successor votes (three, four, three): till then it may come back and vote, and another
+//! may be lost that nobody knows of yet. Only where nobody can succeed it is it dropped first.
+//!
 //! One voter a step, each step in force (accepted by a majority of the new set) before the next. A step that
-//! finds no majority soon is taken back: the voters return to the set before it under a later id. All sets that
-//! anybody may then believe in (before, tried, before) have pairwise intersecting majorities, as after any step.
+//! finds no majority soon, or before the lease ends, is taken back: the voters return to the set before it under a later
+//! id. All sets that anybody may then believe in (before, tried, before) have pairwise intersecting majorities, as after any step.
 
 use super::proposer::{Change, Leading, Role};
 use super::{Lease, Upkeep};
@@ -156,9 +159,11 @@ impl Survey<'_> {
         self.spares().into_iter().filter(|n| self.answers(*n)).collect()
     }
 
+    /// Early for one that is down, so that who could succeed it is known when that is due.
     fn wants_spares(&self) -> bool {
+        let may_be_lost = |n| self.members.been(n, Liveness::Down, Duration::ZERO, self.now) && !self.answers(n);
         self.electorate.voters.len() < self.target()
-            || self.voters().any(|n| self.removed(n) || self.dead(n) || self.mute(n))
+            || self.voters().any(|n| self.removed(n) || may_be_lost(n) || self.mute(n))
     }
 
     /// A majority of the voters after the step answers by now.
@@ -177,26 +182,28 @@ impl Survey<'_> {
         if !self.members.knows(self.me) || !self.is_voter(self.me) {
             return None;
         }
+        // One that was removed can't vote any more: to wait for its successor would be for nothing.
         let removed = self.voters().find(|n| self.removed(*n)).map(Step::Remove);
-        let step = removed.or_else(|| self.finish_pair()).or_else(|| self.drop_lost()).or_else(|| self.resize());
+        let step = removed.or_else(|| self.finish_pair()).or_else(|| self.replace_lost()).or_else(|| self.resize());
         step.filter(|step| self.stands(*step))
     }
 
-    /// An even set tolerates no more than the odd one below it: complete the replacement that made it even
-    /// before the next begins.
+    /// An even set tolerates no more than the odd one below it: complete what made it even before anything else begins.
     fn finish_pair(&self) -> Option<Step> {
         let size = self.electorate.voters.len();
         let wanted = size.is_multiple_of(2) && size < self.target();
         if wanted { self.fit_spares().first().copied().map(Step::Add) } else { None }
     }
 
-    fn drop_lost(&self) -> Option<Step> {
-        if let Some(dead) = self.voters().find(|n| self.dead(*n)) {
-            return Some(Step::Remove(dead));
+    fn replace_lost(&self) -> Option<Step> {
+        let dead = self.voters().find(|n| self.dead(*n));
+        let lost = dead.or_else(|| self.voters().find(|n| self.mute(*n)))?;
+        if self.electorate.voters.len() > self.target() {
+            return Some(Step::Remove(lost));
         }
-        // Alive but mute: only in exchange for one that answers.
-        let mute = self.voters().find(|n| self.mute(*n))?;
-        (!self.fit_spares().is_empty()).then_some(Step::Remove(mute))
+        // One that is alive but mute only in exchange for one that answers.
+        let successor = self.fit_spares().first().copied().map(Step::Add);
+        successor.or(dead.map(Step::Remove))
     }
 
     fn resize(&self) -> Option<Step> {
