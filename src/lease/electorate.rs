@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// Nodes asked at a time whether they would do as voters.
 const SPARES_TRIED: usize = 4;
+/// Fewer voters don't outlive the loss of one.
+const YOUNG: usize = 3;
 
 /// The members as membership sees them, and since when.
 #[derive(Debug, Clone, Default)]
@@ -148,9 +150,21 @@ impl Survey<'_> {
         target_size(self.lasting())
     }
 
+    /// How long one must have been alive to be tried as a voter.
+    fn admit_after(&self) -> Duration {
+        let Upkeep { admit_after, admit_first_after, .. } = self.upkeep;
+        if self.electorate.voters.len() < YOUNG { admit_first_after } else { admit_after }
+    }
+
+    /// When the next of those will have been that are alive and yet too new to be tried.
+    fn next_admitted(&self) -> Option<Mono> {
+        let alive = self.members.states.iter().filter(|(n, (state, _))| *state == Liveness::Alive && !self.is_voter(**n));
+        alive.map(|(_, (_, since))| *since + self.admit_after()).filter(|at| *at > self.now).min()
+    }
+
     /// Could be tried as a voter.
     fn spares(&self) -> Vec<NodeId> {
-        let alive = |n: &NodeId| self.members.been(*n, Liveness::Alive, self.upkeep.admit_after, self.now);
+        let alive = |n: &NodeId| self.members.been(*n, Liveness::Alive, self.admit_after(), self.now);
         self.members.states.keys().copied().filter(|n| !self.is_voter(*n) && alive(n)).collect()
     }
 
@@ -195,15 +209,19 @@ impl Survey<'_> {
         if wanted { self.fit_spares().first().copied().map(Step::Add) } else { None }
     }
 
-    fn replace_lost(&self) -> Option<Step> {
+    fn lost(&self) -> Option<NodeId> {
         let dead = self.voters().find(|n| self.dead(*n));
-        let lost = dead.or_else(|| self.voters().find(|n| self.mute(*n)))?;
+        dead.or_else(|| self.voters().find(|n| self.mute(*n)))
+    }
+
+    fn replace_lost(&self) -> Option<Step> {
+        let lost = self.lost()?;
         if self.electorate.voters.len() > self.target() {
             return Some(Step::Remove(lost));
         }
-        // One that is alive but mute only in exchange for one that answers.
         let successor = self.fit_spares().first().copied().map(Step::Add);
-        successor.or(dead.map(Step::Remove))
+        // One that is alive but mute only in exchange for one that answers.
+        successor.or_else(|| self.dead(lost).then_some(Step::Remove(lost)))
     }
 
     fn resize(&self) -> Option<Step> {
@@ -275,7 +293,18 @@ impl Lease {
         {
             return false;
         }
-        self.step(now)
+        self.step(now) || self.try_the_next_in_time(now)
+    }
+
+    /// While there are fewer than three voters who could be one is tried as soon as that may be, not with the next renewal.
+    /// Always false: nothing was proposed.
+    fn try_the_next_in_time(&mut self, now: Mono) -> bool {
+        let young = self.survey(now).filter(|survey| survey.electorate.voters.len() < YOUNG && survey.wants_spares());
+        let at = young.and_then(|survey| survey.next_admitted());
+        if let (Some(at), Some(leading)) = (at, self.leading()) {
+            leading.renew_at = leading.renew_at.min(at);
+        }
+        false
     }
 
     fn step(&mut self, now: Mono) -> bool {
@@ -286,9 +315,9 @@ impl Lease {
             Step::Add(node) => voters.insert(node),
             Step::Remove(node) => voters.remove(&node),
         };
-        if is_planted(Bug::WithoutTheOldMajority) && matches!(step, Step::Remove(_)) {
-            let spares = self.survey(now).map(|survey| survey.fit_spares());
-            voters.extend(spares.unwrap_or_default().first());
+        if is_planted(Bug::WithoutTheOldMajority) && matches!(step, Step::Add(_)) {
+            let lost = self.survey(now).and_then(|survey| survey.lost());
+            lost.inspect(|lost| _ = voters.remove(lost));
         }
         debug_assert!(
             is_planted(Bug::WithoutTheOldMajority) || law::majorities_meet(&previous, &voters),

@@ -14,7 +14,7 @@ pub const OF_THE_LEASE: &[(Bug, &str)] = &[
     (Bug::AckBeforeFsync, "rivals"),
     (Bug::NoDriftMargin, "elections"),
     (Bug::PromiseWhileGranted, "renewals"),
-    (Bug::OldElectorates, "three-changing"),
+    (Bug::OldElectorates, "three-shrinking"),
     (Bug::NoStepDown, "three"),
     (Bug::NoRestamp, "elections"),
     (Bug::ChangesOverlap, "growth"),

@@ -16,7 +16,12 @@ fn tight() -> Timing {
 
 /// The holder takes what it sees for true at once.
 fn hasty() -> Upkeep {
-    Upkeep { replace_after: Duration::ZERO, replace_mute_after: STEP * 3, admit_after: Duration::ZERO }
+    Upkeep {
+        replace_after: Duration::ZERO,
+        replace_mute_after: STEP * 3,
+        admit_after: Duration::ZERO,
+        admit_first_after: Duration::ZERO,
+    }
 }
 
 fn electorate(voters: impl IntoIterator<Item = usize>) -> Electorate {
@@ -99,6 +104,13 @@ pub fn closed() -> Vec<Scenario> {
             lies(4, &[(0, 2), (1, 0), (2, 1), (3, 0)]),
             Bounds { elections: 1, candidates: 1, proposals: 2, ..NOTHING },
         ),
+        changing(
+            "shrinking",
+            "three voters and no spare; the holder takes another voter for dead and goes on alone",
+            3,
+            lies(3, &[(0, 2), (1, 0), (2, 1)]),
+            Bounds { elections: 1, candidates: 1, proposals: 3, ..NOTHING },
+        ),
     ]
 }
 
@@ -140,6 +152,13 @@ pub fn open() -> Vec<Scenario> {
             "three voters and two spares; each holder takes another voter for dead",
             3,
             lies(5, &[(0, 2), (1, 0), (2, 1), (3, 0), (4, 1)]),
+            wide,
+        )),
+        refused(changing(
+            "three-shrinking",
+            "three voters and no spare; each holder takes another voter for dead and goes on alone",
+            3,
+            lies(3, &[(0, 2), (1, 0), (2, 1)]),
             wide,
         )),
         refused(fixed("three", "three voters, wider bounds than a search gets to the end of", 3, wide)),
