@@ -158,7 +158,8 @@ impl Survey<'_> {
 
     /// When the next of those will have been that are alive and yet too new to be tried.
     fn next_admitted(&self) -> Option<Mono> {
-        let alive = self.members.states.iter().filter(|(n, (state, _))| *state == Liveness::Alive && !self.is_voter(**n));
+        let alive =
+            self.members.states.iter().filter(|(n, (state, _))| *state == Liveness::Alive && !self.is_voter(**n));
         alive.map(|(_, (_, since))| *since + self.admit_after()).filter(|at| *at > self.now).min()
     }
 
@@ -293,18 +294,20 @@ impl Lease {
         {
             return false;
         }
-        self.step(now) || self.try_the_next_in_time(now)
+        if self.step(now) {
+            return true;
+        }
+        self.try_the_next_in_time(now);
+        false
     }
 
     /// While there are fewer than three voters who could be one is tried as soon as that may be, not with the next renewal.
-    /// Always false: nothing was proposed.
-    fn try_the_next_in_time(&mut self, now: Mono) -> bool {
+    fn try_the_next_in_time(&mut self, now: Mono) {
         let young = self.survey(now).filter(|survey| survey.electorate.voters.len() < YOUNG && survey.wants_spares());
         let at = young.and_then(|survey| survey.next_admitted());
         if let (Some(at), Some(leading)) = (at, self.leading()) {
             leading.renew_at = leading.renew_at.min(at);
         }
-        false
     }
 
     fn step(&mut self, now: Mono) -> bool {
