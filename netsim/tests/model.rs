@@ -42,6 +42,16 @@ fn an_electorate_whose_voters_are_replaced_keeps_the_laws() {
 }
 
 #[test]
+fn an_electorate_that_shrinks_to_its_holder_keeps_the_laws() {
+    holds("shrinking");
+}
+
+#[test]
+fn a_voter_left_behind_with_an_old_electorate_keeps_the_laws() {
+    holds("left-behind");
+}
+
+#[test]
 fn random_walks_keep_the_laws() {
     let mut reigns = 0;
     for scenario in open() {

@@ -4,6 +4,7 @@
 use netsim::sim::chaos::{Profile, Size, draw};
 use netsim::sim::plan::Plan;
 use netsim::sim::run::{Tell, run};
+use netsim::sim::scale::cluster::Cluster;
 use std::path::Path;
 
 const SIZE: Size = Size { nodes: 5, secs: 60 };
@@ -57,6 +58,16 @@ fn a_plan_survives_its_file() {
     for profile in Profile::ALL {
         let plan = draw(7, profile, SIZE);
         assert_eq!(Plan::parse(&plan.to_toml().unwrap()).unwrap(), plan);
+    }
+}
+
+/// Until then the founder is the only voter: if it is lost for good, so is the cluster.
+#[test]
+fn a_young_cluster_soon_has_three_voters() {
+    for seed in 1..21 {
+        let took = Cluster::comes_of_age(3, seed);
+        println!("seed {seed}: {took} s");
+        assert!(took <= 1.0, "seed {seed}: three vote after {took} s");
     }
 }
 

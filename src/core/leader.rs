@@ -73,7 +73,7 @@ impl Leading {
 impl Core {
     pub(super) fn start_leading(&mut self, term: Term, now: Now) {
         self.notice(Notice::LeaseAcquired { term: term.round });
-        self.lease.allow_changes(false);
+        self.lease.forbid_changes();
         if is_planted(Bug::CountsReset) {
             let active = self.store.rollouts().filter(|r| r.state.is_active() && !r.failed.is_empty());
             let anew = active.map(|r| Rollout { failed: BTreeSet::new(), ..r.clone() });
@@ -128,7 +128,7 @@ impl Core {
         let digest = self.store.digest().clone();
         if let Some(leading) = &mut self.leading {
             leading.baseline = Some(digest);
-            self.lease.allow_changes(false);
+            self.lease.forbid_changes();
         }
     }
 
@@ -139,8 +139,9 @@ impl Core {
         self.lease.electorate().voters.iter().copied().filter(|v| *v != self.me && behind(v)).collect()
     }
 
-    fn check_baseline(&mut self, leading: &mut Leading) {
-        let Some(baseline) = &mut leading.baseline else { return };
+    /// True if the electorate's next change had waited for it.
+    fn check_baseline(&mut self, leading: &mut Leading, now: Now) -> bool {
+        let Some(baseline) = &mut leading.baseline else { return false };
         // What was superseded meanwhile is held by no digest: what superseded it must be.
         let held = self.store.digest();
         if baseline.keys().any(|log| !held.contains_key(log)) {
@@ -148,13 +149,14 @@ impl Core {
         }
         let holds = |voter: &NodeId| baseline.iter().all(|(log, number)| self.store.peer_has(*voter, *log, *number));
         let holders: Vec<NodeId> = self.lease.electorate().voters.iter().copied().filter(holds).collect();
-        if self.lease.electorate().is_majority(&holders) {
-            leading.baseline = None;
-            self.lease.allow_changes(true);
+        if !self.lease.electorate().is_majority(&holders) {
+            return false;
         }
+        leading.baseline = None;
+        self.lease.allow_changes(now.mono)
     }
 
-    /// One step as the holder; true if something was written.
+    /// One step as the holder; true if anything came of it.
     pub(super) fn lead(&mut self, now: Now) -> bool {
         let Some(mut leading) = self.leading.take() else { return false };
         if self.lease.held(now.mono) != Some(leading.term) {
@@ -163,13 +165,11 @@ impl Core {
             return false;
         }
         let ready = self.catch_up(&mut leading, now);
-        if ready {
-            self.check_baseline(&mut leading);
-        }
+        let changes = ready && self.check_baseline(&mut leading, now);
         let due = leading.plan_at.is_some_and(|at| at <= now.mono);
         let wrote = ready && due && self.plan(&mut leading, now);
         self.leading = Some(leading);
-        wrote
+        wrote || changes
     }
 
     /// True once a majority of the electorate has given all it holds.

@@ -2,9 +2,12 @@
 //! are gone, shrink it while nobody can replace them, so that losing nodes one after another never loses
 //! the majority.
 //!
+//! A lost voter is dropped once its successor votes (three, four, three): till then it may come back and vote, and another
+//! may be lost that nobody knows of yet. Only where nobody can succeed it is it dropped first.
+//!
 //! One voter a step, each step in force (accepted by a majority of the new set) before the next. A step that
-//! finds no majority soon is taken back: the voters return to the set before it under a later id. All sets that
-//! anybody may then believe in (before, tried, before) have pairwise intersecting majorities, as after any step.
+//! finds no majority soon, or before the lease ends, is taken back: the voters return to the set before it under a later
+//! id. All sets that anybody may then believe in (before, tried, before) have pairwise intersecting majorities, as after any step.
 
 use super::proposer::{Change, Leading, Role};
 use super::{Lease, Upkeep};
@@ -19,6 +22,8 @@ use std::time::Duration;
 
 /// Nodes asked at a time whether they would do as voters.
 const SPARES_TRIED: usize = 4;
+/// Fewer voters don't outlive the loss of one.
+const YOUNG: usize = 3;
 
 /// The members as membership sees them, and since when.
 #[derive(Debug, Clone, Default)]
@@ -145,9 +150,22 @@ impl Survey<'_> {
         target_size(self.lasting())
     }
 
+    /// How long one must have been alive to be tried as a voter.
+    fn admit_after(&self) -> Duration {
+        let Upkeep { admit_after, admit_first_after, .. } = self.upkeep;
+        if self.electorate.voters.len() < YOUNG { admit_first_after } else { admit_after }
+    }
+
+    /// When the next of those will have been that are alive and yet too new to be tried.
+    fn next_admitted(&self) -> Option<Mono> {
+        let alive =
+            self.members.states.iter().filter(|(n, (state, _))| *state == Liveness::Alive && !self.is_voter(**n));
+        alive.map(|(_, (_, since))| *since + self.admit_after()).filter(|at| *at > self.now).min()
+    }
+
     /// Could be tried as a voter.
     fn spares(&self) -> Vec<NodeId> {
-        let alive = |n: &NodeId| self.members.been(*n, Liveness::Alive, self.upkeep.admit_after, self.now);
+        let alive = |n: &NodeId| self.members.been(*n, Liveness::Alive, self.admit_after(), self.now);
         self.members.states.keys().copied().filter(|n| !self.is_voter(*n) && alive(n)).collect()
     }
 
@@ -156,9 +174,11 @@ impl Survey<'_> {
         self.spares().into_iter().filter(|n| self.answers(*n)).collect()
     }
 
+    /// Early for one that is down, so that who could succeed it is known when that is due.
     fn wants_spares(&self) -> bool {
+        let may_be_lost = |n| self.members.been(n, Liveness::Down, Duration::ZERO, self.now) && !self.answers(n);
         self.electorate.voters.len() < self.target()
-            || self.voters().any(|n| self.removed(n) || self.dead(n) || self.mute(n))
+            || self.voters().any(|n| self.removed(n) || may_be_lost(n) || self.mute(n))
     }
 
     /// A majority of the voters after the step answers by now.
@@ -177,26 +197,32 @@ impl Survey<'_> {
         if !self.members.knows(self.me) || !self.is_voter(self.me) {
             return None;
         }
+        // One that was removed can't vote any more: to wait for its successor would be for nothing.
         let removed = self.voters().find(|n| self.removed(*n)).map(Step::Remove);
-        let step = removed.or_else(|| self.finish_pair()).or_else(|| self.drop_lost()).or_else(|| self.resize());
+        let step = removed.or_else(|| self.finish_pair()).or_else(|| self.replace_lost()).or_else(|| self.resize());
         step.filter(|step| self.stands(*step))
     }
 
-    /// An even set tolerates no more than the odd one below it: complete the replacement that made it even
-    /// before the next begins.
+    /// An even set tolerates no more than the odd one below it: complete what made it even before anything else begins.
     fn finish_pair(&self) -> Option<Step> {
         let size = self.electorate.voters.len();
         let wanted = size.is_multiple_of(2) && size < self.target();
         if wanted { self.fit_spares().first().copied().map(Step::Add) } else { None }
     }
 
-    fn drop_lost(&self) -> Option<Step> {
-        if let Some(dead) = self.voters().find(|n| self.dead(*n)) {
-            return Some(Step::Remove(dead));
+    fn lost(&self) -> Option<NodeId> {
+        let dead = self.voters().find(|n| self.dead(*n));
+        dead.or_else(|| self.voters().find(|n| self.mute(*n)))
+    }
+
+    fn replace_lost(&self) -> Option<Step> {
+        let lost = self.lost()?;
+        if self.electorate.voters.len() > self.target() {
+            return Some(Step::Remove(lost));
         }
-        // Alive but mute: only in exchange for one that answers.
-        let mute = self.voters().find(|n| self.mute(*n))?;
-        (!self.fit_spares().is_empty()).then_some(Step::Remove(mute))
+        let successor = self.fit_spares().first().copied().map(Step::Add);
+        // One that is alive but mute only in exchange for one that answers.
+        successor.or_else(|| self.dead(lost).then_some(Step::Remove(lost)))
     }
 
     fn resize(&self) -> Option<Step> {
@@ -268,7 +294,20 @@ impl Lease {
         {
             return false;
         }
-        self.step(now)
+        if self.step(now) {
+            return true;
+        }
+        self.try_the_next_in_time(now);
+        false
+    }
+
+    /// While there are fewer than three voters who could be one is tried as soon as that may be, not with the next renewal.
+    fn try_the_next_in_time(&mut self, now: Mono) {
+        let young = self.survey(now).filter(|survey| survey.electorate.voters.len() < YOUNG && survey.wants_spares());
+        let at = young.and_then(|survey| survey.next_admitted());
+        if let (Some(at), Some(leading)) = (at, self.leading()) {
+            leading.renew_at = leading.renew_at.min(at);
+        }
     }
 
     fn step(&mut self, now: Mono) -> bool {
@@ -279,9 +318,9 @@ impl Lease {
             Step::Add(node) => voters.insert(node),
             Step::Remove(node) => voters.remove(&node),
         };
-        if is_planted(Bug::WithoutTheOldMajority) && matches!(step, Step::Remove(_)) {
-            let spares = self.survey(now).map(|survey| survey.fit_spares());
-            voters.extend(spares.unwrap_or_default().first());
+        if is_planted(Bug::WithoutTheOldMajority) && matches!(step, Step::Add(_)) {
+            let lost = self.survey(now).and_then(|survey| survey.lost());
+            lost.inspect(|lost| _ = voters.remove(lost));
         }
         debug_assert!(
             is_planted(Bug::WithoutTheOldMajority) || law::majorities_meet(&previous, &voters),

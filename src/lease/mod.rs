@@ -96,6 +96,8 @@ pub struct Upkeep {
     pub replace_mute_after: Duration,
     /// A node must have been alive this long before it becomes a voter.
     pub admit_after: Duration,
+    /// Likewise while there are fewer than three voters: who is alone is lost with all that the cluster has.
+    pub admit_first_after: Duration,
 }
 
 impl Default for Upkeep {
@@ -104,6 +106,7 @@ impl Default for Upkeep {
             replace_after: Duration::from_secs(10),
             replace_mute_after: Duration::from_secs(30),
             admit_after: Duration::from_secs(2),
+            admit_first_after: Duration::from_millis(200),
         }
     }
 }
@@ -420,10 +423,16 @@ impl Lease {
         self.maintain(now);
     }
 
-    /// While `false` the holder leaves the electorate alone. For a driver that wants what the old voters
+    /// From now on the holder leaves the electorate alone. For a driver that wants what the old voters
     /// acknowledged to have reached the new ones before the next change.
-    pub fn allow_changes(&mut self, allowed: bool) {
-        self.changes_allowed = allowed;
+    pub fn forbid_changes(&mut self) {
+        self.changes_allowed = false;
+    }
+
+    /// Ends that. True if the next change was waiting for it.
+    pub fn allow_changes(&mut self, now: Mono) -> bool {
+        self.changes_allowed = true;
+        self.maintain(now)
     }
 
     /// A persist failed; what waited for it has been dropped. Nothing is answered from undurable state.

@@ -69,7 +69,7 @@ impl Lease {
         grant.filter(|g| g.expires > now).map(|g| (g.ballot, steps.until(g.expires))).hash(into);
         campaign_at.map(|at| steps.until(at)).hash(into);
         // For how long somebody has been so matters to changes of the electorate alone.
-        let relevant = self.upkeep.replace_after.max(self.upkeep.admit_after);
+        let relevant = self.upkeep.replace_after.max(self.upkeep.admit_after).max(self.upkeep.admit_first_after);
         for (node, (state, since)) in states {
             (node, *state as u8, changes_allowed.then(|| steps.since(*since, relevant))).hash(into);
         }

@@ -158,8 +158,12 @@ impl Lease {
         if let Role::Leading(leading) = &self.role
             && now >= leading.lapses_at(self.timing)
         {
+            let tried = leading.change.as_ref().and_then(|change| change.previous.clone());
             if leading.until.is_none() {
                 self.failures = self.failures.saturating_add(1);
+            }
+            if let Some(previous) = tried {
+                self.next_electorate(previous);
             }
             self.step_down(now);
         }
@@ -476,10 +480,15 @@ impl Lease {
         let Some(leading) = self.leading() else { return };
         leading.forget_rounds();
         leading.change = Some(change);
+        self.next_electorate(voters);
+        self.propose(now);
+    }
+
+    /// The next under this node's own ballot, under which nobody else names any.
+    pub(super) fn next_electorate(&mut self, voters: BTreeSet<NodeId>) {
         let id = &mut self.durable.electorate.id;
         id.version = id.version.saturating_add(1);
         self.durable.electorate.voters = voters;
         self.save(true);
-        self.propose(now);
     }
 }

@@ -10,6 +10,7 @@ fn hasty(seed: u64, size: usize, voters: usize) -> World {
         replace_after: Duration::from_millis(1_500),
         replace_mute_after: Duration::from_secs(5),
         admit_after: Duration::from_millis(200),
+        admit_first_after: Duration::from_millis(50),
     };
     world
 }
@@ -419,6 +420,60 @@ fn a_removed_voter_is_replaced_without_waiting() {
     world.remove(victim);
     let rest: Vec<usize> = (0..4).filter(|n| *n != victim).collect();
     expect_voters(&mut world, 6 * SECOND, &rest);
+}
+
+#[test]
+fn a_lost_voter_is_dropped_once_its_successor_votes() {
+    for seed in 0..10 {
+        let mut world = World::all_up(seed, 4, 3);
+        let holder = expect_holder(&mut world, 2 * SECOND);
+        world.run(5 * SECOND);
+        let victim = (holder + 1) % 3;
+        world.crash(victim);
+        let rest: Vec<usize> = (0..4).filter(|n| *n != victim).collect();
+        expect_voters(&mut world, 20 * SECOND, &rest);
+        let sizes: Vec<usize> = world.check.committed.iter().map(|e| e.voters.len()).collect();
+        assert_eq!(sizes, [3, 4, 3], "seed {seed}");
+        assert_eq!(world.check.reigns, 1, "seed {seed}");
+    }
+}
+
+/// Of three voters one is cut off, and another is lost for good so long before the holder's next step that the holder can't know.
+/// What it tries then never comes into force. The one that was cut off comes back.
+fn lost_before_the_step(seed: u64, nodes: usize, before: u64) {
+    let begin = || {
+        let mut world = World::all_up(seed, nodes, 3);
+        let holder = expect_holder(&mut world, 2 * SECOND);
+        world.run(5 * SECOND);
+        world.split(&[(holder + 1) % 3]);
+        (world, holder)
+    };
+    let (mut world, holder) = begin();
+    let since = world.now;
+    let steps = |w: &World| w.nodes[holder].lease.as_ref().is_some_and(|l| l.electorate().voters.len() != 3);
+    assert!(world.run_until(20 * SECOND, steps), "seed {seed}: it never steps");
+    let step = world.now - since;
+
+    let (mut world, holder) = begin();
+    world.run(step - before);
+    world.crash((holder + 2) % 3);
+    world.run(12 * SECOND);
+    world.heal();
+    world.run(8 * SECOND);
+    world.assert_lawful();
+    assert!(world.holder().is_some(), "seed {seed}, {nodes} nodes, lost {before} us before: nobody holds the lease");
+}
+
+/// Regression (swarm, seed 34158 at 600 s, L5).
+#[test]
+fn a_voter_lost_before_a_step_costs_no_majority_that_comes_back() {
+    for seed in 0..10 {
+        for before in (1..26).map(|tenth| tenth * 100 * MS) {
+            lost_before_the_step(seed, 4, before);
+            // Nobody can succeed it: it is dropped first, and that is taken back at the latest when the lease ends.
+            lost_before_the_step(seed, 3, before);
+        }
+    }
 }
 
 #[test]

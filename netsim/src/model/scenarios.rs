@@ -16,7 +16,12 @@ fn tight() -> Timing {
 
 /// The holder takes what it sees for true at once.
 fn hasty() -> Upkeep {
-    Upkeep { replace_after: Duration::ZERO, replace_mute_after: STEP * 3, admit_after: Duration::ZERO }
+    Upkeep {
+        replace_after: Duration::ZERO,
+        replace_mute_after: STEP * 3,
+        admit_after: Duration::ZERO,
+        admit_first_after: Duration::ZERO,
+    }
 }
 
 fn electorate(voters: impl IntoIterator<Item = usize>) -> Electorate {
@@ -99,13 +104,34 @@ pub fn closed() -> Vec<Scenario> {
             lies(4, &[(0, 2), (1, 0), (2, 1), (3, 0)]),
             Bounds { elections: 1, candidates: 1, proposals: 2, ..NOTHING },
         ),
+        changing(
+            "shrinking",
+            "three voters and no spare; the holder takes another voter for dead and goes on alone",
+            3,
+            lies(3, &[(0, 1), (1, 2), (2, 0)]),
+            Bounds { elections: 1, candidates: 1, proposals: 3, ..NOTHING },
+        ),
+        changing(
+            "left-behind",
+            "three voters and no spare; a voter that was taken for dead and dropped stands under the electorate that it knows",
+            3,
+            lies(3, &[(0, 1)]),
+            Bounds { elections: 2, proposals: 2, ..NOTHING },
+        ),
     ]
 }
 
-/// For bugs that take a rival. As the code is, a voter that restarts has so much to ask and to be told that no search of it ends.
-pub fn of_rivals() -> Scenario {
-    let bounds = Bounds { elections: 2, restarts: 1, ..NOTHING };
-    fixed("rivals", "three voters, two of which stand for election, and any of them restarts", 3, bounds)
+/// For bugs that take a rival.
+pub fn of_rivals() -> Vec<Scenario> {
+    vec![
+        // As the code is, a voter that restarts has so much to ask and to be told that no search of it ends.
+        fixed(
+            "rivals",
+            "three voters, two of which stand for election, and any of them restarts",
+            3,
+            Bounds { elections: 2, restarts: 1, ..NOTHING },
+        ),
+    ]
 }
 
 /// The same in less time: for each commit, in a build that isn't optimised.
@@ -115,6 +141,7 @@ pub fn brief() -> Vec<Scenario> {
         match scenario.name {
             "elections" => *bounds = Bounds { elections: 2, candidates: 2, ..*bounds },
             "renewals" => bounds.candidates = 1,
+            "left-behind" => bounds.elections = 1,
             _ => {}
         }
         scenario
@@ -140,6 +167,13 @@ pub fn open() -> Vec<Scenario> {
             "three voters and two spares; each holder takes another voter for dead",
             3,
             lies(5, &[(0, 2), (1, 0), (2, 1), (3, 0), (4, 1)]),
+            wide,
+        )),
+        refused(changing(
+            "three-shrinking",
+            "three voters and no spare; each holder takes another voter for dead and goes on alone",
+            3,
+            lies(3, &[(0, 2), (1, 0), (2, 1)]),
             wide,
         )),
         refused(fixed("three", "three voters, wider bounds than a search gets to the end of", 3, wide)),

@@ -39,7 +39,9 @@ impl Peer {
         let seed = u64::from(life);
         let mut lease =
             Lease::new(id, scenario.timing, disk.clone(), life == 0, seed, now).with_upkeep(scenario.upkeep);
-        lease.allow_changes(scenario.changes);
+        if !scenario.changes {
+            lease.forbid_changes();
+        }
         lease.set_live(&live, now);
         // Last, so that the first campaign is planned by what it sees.
         let lease = lease.impatient(now);

@@ -75,6 +75,17 @@ impl Cluster {
         (cluster, since(met), since(told))
     }
 
+    /// Likewise, until three of them vote: two have taken that on.
+    pub fn comes_of_age(nodes: usize, seed: u64) -> f64 {
+        let mut world = World::measured(plan(nodes, seed), SECOND);
+        world.disturbed_until = u64::MAX;
+        let mut cluster = Self { world, rng: Rng::of(seed, "scale") };
+        cluster.run(SECOND + 1);
+        let start = cluster.world.now;
+        let grown = |c: &Self| c.world.live().filter(|(_, core)| core.electorate().voters.len() >= 3).count() >= 2;
+        (cluster.until(120 * SECOND, 10 * MS, grown) - start) as f64 / 1e6
+    }
+
     fn size(&self) -> usize {
         self.world.nodes.len()
     }

@@ -1,6 +1,6 @@
 //! The project's figures of scale: the same world with many nodes. One command prints the table.
 
-mod cluster;
+pub mod cluster;
 pub(in crate::sim) mod gauge;
 mod placing;
 
