@@ -11,6 +11,7 @@
 
 mod job;
 mod memory;
+mod place;
 mod reap;
 mod replace;
 mod rollout;

@@ -4,6 +4,9 @@
 //! stop-first: the successor is made ready (image pulled, container created) beside the old task; only then the old
 //! one is told to stop, and only when it has stopped the successor starts. start-first: the successor starts beside
 //! the old task, which is told to stop when the successor is *seen* running. Nothing else stops a serving task.
+//!
+//! start-first needs room for both. Where no node has that, what fails and doesn't serve is replaced stop-first, or failing tasks
+//! could fill the nodes for ever; it is looked at again before it is told to stop, and let be if it serves by then.
 
 use super::slots::{SlotTasks, Slots};
 use super::*;
@@ -136,53 +139,11 @@ impl ServicePlan<'_> {
             in_rollout,
             message: String::new(),
         };
+        if self.takes_the_old_ones_room(&task, placer) {
+            task.desired = Desired::Ready;
+        }
         self.place(&mut task, placer);
         self.tasks.insert(id, task);
-    }
-
-    /// Finds a node, or says in the task's message why none fits.
-    fn place(&self, task: &mut Task, placer: &mut Placer) {
-        let Some(spec) = self.specs.get(&task.revision) else { return };
-        let avoid = self.failures_by_node(task.revision);
-        let old = task.replaces.and_then(|id| self.tasks.get(&id)).filter(|t| t.desired.is_live());
-        // Of what it ran nothing may be known any more: it was made for a service of this name that was removed since.
-        let frees = old.filter(|_| task.desired == Desired::Ready).and_then(|t| self.specs.get(&t.revision));
-        let instead_of = old.and_then(|t| t.node).map(|node| Vacating { node, frees: frees.map(Arc::as_ref) });
-        let demand = Demand { service: task.service, spec, avoid: &avoid, instead_of };
-        let found = match task.slot {
-            Slot::Node(node) => placer.admit(node, &demand).map(|()| node).map_err(|unfit| unfit.to_string()),
-            Slot::Replica(_) => placer.place(&demand).map_err(|no_fit| no_fit.to_string()),
-        };
-        match found {
-            Ok(node) => {
-                task.node = Some(node);
-                task.message.clear();
-                placer.occupy(node, task.service, spec);
-            }
-            Err(why) => task.message = why,
-        }
-    }
-
-    fn failures_by_node(&self, revision: RevisionId) -> BTreeMap<NodeId, u32> {
-        let mut failures = BTreeMap::new();
-        for task in self.tasks.values().filter(|t| t.revision == revision) {
-            if let (Some(node), Some(status)) = (task.node, self.status.get(&task.id))
-                && status.ever_failed()
-            {
-                *failures.entry(node).or_default() += 1;
-            }
-        }
-        failures
-    }
-
-    pub(super) fn place_waiting(&mut self, placer: &mut Placer) {
-        let waiting: Vec<TaskId> =
-            self.tasks.values().filter(|t| t.node.is_none() && t.desired.is_live()).map(|t| t.id).collect();
-        for id in waiting {
-            let mut task = self.tasks[&id].clone();
-            self.place(&mut task, placer);
-            self.tasks.insert(id, task);
-        }
     }
 
     // ---- slots with a task
@@ -209,6 +170,9 @@ impl ServicePlan<'_> {
             _ => self.serves(&successor),
         };
         if takes_over {
+            if self.serves(&current) && self.is_instead_of_start_first(spec, &successor) {
+                return; // Not yet: see `not_wanted`.
+            }
             let cause = self.cause(spec, &current, memory, placer);
             let unbounded = is_planted(Bug::DrainIgnoresBudget) && cause == Some(Cause::Drained);
             if self.serves(&current) && !self.serves(&successor) && !unbounded {
@@ -239,7 +203,7 @@ impl ServicePlan<'_> {
 
     /// Why a successor that doesn't serve yet should not go on.
     fn not_wanted(
-        &self,
+        &mut self,
         spec: &ServiceSpec,
         current: &Task,
         successor: &Task,
@@ -263,6 +227,18 @@ impl ServicePlan<'_> {
         // Between two attempts a failing task looks as if it might still come up: only one that serves is proof.
         if self.serves(current) && self.cause(spec, current, memory, placer).is_none() {
             return Some("no longer needed");
+        }
+        if self.serves(current) && self.is_instead_of_start_first(spec, successor) {
+            // What comes up may fail again in a moment: only one that has proven itself is waited for no more.
+            let monitor = self.config(spec).monitor;
+            let since = memory.running_since(current.id).unwrap_or(self.now.mono);
+            self.wake_at(since + monitor);
+            if self.now.mono.since(since) >= monitor || self.starts_beside(successor, placer) {
+                return Some("what it was to replace serves");
+            }
+        }
+        if self.takes_the_old_ones_room(successor, placer) {
+            return Some("what it is to replace makes room for another");
         }
         let node = successor.node.and_then(|n| self.nodes.get(&n))?;
         if node.policy.availability == Availability::Drain && !matches!(successor.slot, Slot::Node(_)) {
@@ -317,6 +293,17 @@ impl ServicePlan<'_> {
         self.nodes.values().any(|n| n.is_ready() && Some(n.id) != task.node && !failures.contains_key(&n.id))
     }
 
+    fn order(&self, spec: &ServiceSpec, slot: Slot) -> Order {
+        // A container that binds a port of its node can't start beside the old one there.
+        let same_node = matches!(slot, Slot::Node(_)) && spec.host_ports().next().is_some();
+        if same_node { Order::StopFirst } else { self.config(spec).order }
+    }
+
+    /// Made to be started when the old task has stopped, though the service's tasks are to start first.
+    fn is_instead_of_start_first(&self, spec: &ServiceSpec, successor: &Task) -> bool {
+        successor.desired == Desired::Ready && self.order(spec, successor.slot) == Order::StartFirst
+    }
+
     // ---- the budget
 
     /// How many slots may be out of service at once for a change that somebody planned.
@@ -349,15 +336,17 @@ impl ServicePlan<'_> {
         placer: &mut Placer,
         new_id: &mut dyn FnMut() -> TaskId,
     ) {
-        let config = self.config(spec);
         let limit = self.budget(spec);
         let by_slot = self.slot_tasks(memory);
         let mut in_transition = 0;
+        let mut held_up = 0;
         let mut waiting = Vec::new();
         for (slot, tasks) in by_slot.iter().filter(|(slot, _)| slots.wanted.contains(slot)) {
             let Some(current) = tasks.current.map(|id| self.tasks[&id].clone()) else { continue };
             if self.in_transition(spec, &current, tasks.successor, memory, placer) {
                 in_transition += 1;
+                let has_no_place = tasks.successor.is_some_and(|id| self.tasks[&id].node.is_none());
+                held_up += usize::from(has_no_place && self.serves(&current));
             } else if tasks.successor.is_none() && self.cause(spec, &current, memory, placer).is_some() {
                 let tried = self.failed_to_replace(&current).filter(|t| t.revision == self.revision_to_make()).count();
                 waiting.push(((tried, self.serves(&current), *slot), current));
@@ -369,22 +358,22 @@ impl ServicePlan<'_> {
         for ((.., slot), current) in waiting {
             let unbounded = is_planted(Bug::DrainIgnoresBudget)
                 && self.cause(spec, &current, memory, placer) == Some(Cause::Drained);
-            if in_transition >= limit && !unbounded {
-                return;
+            // A successor that waits for a place beside what serves may wait for ever: no slot that fails waits with it.
+            let before_it = if self.serves(&current) { in_transition } else { in_transition - held_up };
+            if before_it >= limit && !unbounded {
+                continue;
             }
             if self.cools_down(&current, spec, memory) {
                 continue;
             }
-            // A container that binds a port of its node can't start beside the old one there.
-            let same_node = matches!(slot, Slot::Node(_)) && spec.host_ports().next().is_some();
-            let order = if same_node { Order::StopFirst } else { config.order };
-            let desired = match order {
+            let desired = match self.order(spec, slot) {
                 Order::StopFirst => Desired::Ready,
                 Order::StartFirst => Desired::Running,
             };
-            let revision = self.revision_to_make();
-            self.create(new_id(), slot, revision, Some(current.id), desired, placer);
+            let (id, revision) = (new_id(), self.revision_to_make());
+            self.create(id, slot, revision, Some(current.id), desired, placer);
             in_transition += 1;
+            held_up += usize::from(self.tasks[&id].node.is_none() && self.serves(&current));
         }
     }
 

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 mod jobs;
+mod room;
 
 const TICK: Duration = Duration::from_millis(100);
 const LOOKED_FOR: Duration = Duration::from_secs(12);
@@ -690,8 +691,17 @@ fn policy() -> impl Strategy<Value = Deploy> {
         })
 }
 
+/// A case that fails is printed, shrunk, and kept in `proptest-regressions/service/tests.txt`, which is tried first from then on.
+/// `PROPTEST_CASES` asks for more of them.
+fn config() -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(100),
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     /// Whatever happens, every plan keeps the laws of [`Stage::check`], and planning twice changes nothing. In a world
     /// that is whole again the service gets to what is wanted.
