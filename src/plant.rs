@@ -77,6 +77,8 @@ bugs! {
     DuplicateAfterLostReply = "duplicate-after-lost-reply",
     /// A node says nothing when its word about its own task is cleared away.
     NoInsisting = "no-insisting",
+    /// Hybrid time follows any wall time that somebody else's stamp claims.
+    HlcUnbounded = "hlc-unbounded",
     /// The agent's clock stands still while its machine sleeps (the simulator's clock has it).
     ClockStopsInSuspend = "clock-stops-in-suspend",
 }

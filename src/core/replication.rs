@@ -42,8 +42,8 @@ impl Core {
                 self.store.handle_ask(from, nonce, scope, &digest, in_return);
             }
             Message::Delta { nonce, scope, base, records, upto, more } => {
-                self.store.handle_delta(from, Delta { nonce, scope, base, records, upto, more }, now);
-                if !more {
+                let whole = self.store.handle_delta(from, Delta { nonce, scope, base, records, upto, more }, now);
+                if whole && !more {
                     self.note_answer(from, nonce);
                 }
             }

@@ -113,8 +113,9 @@ impl Store {
         self.send(to, Message::Ask { nonce, scope, digest, in_return: true });
     }
 
-    /// Merges an answer to [`Store::ask`]; asks on if there is more.
-    pub fn handle_delta(&mut self, from: NodeId, delta: Delta, now: Now) {
+    /// Merges an answer to [`Store::ask`]; asks on if there is more. False if something was refused that others than its author
+    /// have taken: then it is our own clock that is wrong, and what `from` holds isn't known here.
+    pub fn handle_delta(&mut self, from: NodeId, delta: Delta, now: Now) -> bool {
         let Delta { nonce, scope, base, records, upto, more } = delta;
         self.notice_rewind(&upto);
         let before = |log: &Log| base.get(log).copied().unwrap_or(0);
@@ -122,13 +123,24 @@ impl Store {
         let joins_on: BTreeSet<Log> = upto.keys().filter(|log| self.held.ever(**log) >= before(log)).copied().collect();
         let mut fresh = Vec::new();
         let mut collected = Vec::new();
-        // Logs that are not held further for now, and how far they are.
-        let mut stopped: Digest = Digest::new();
+        // That nothing is missing up to here rests on all that the answer holds: what a refused record superseded, in whichever
+        // log, is neither in it nor here. Then only what joins on number by number is taken.
+        let mut early = BTreeSet::new();
+        for record in &records {
+            let (log, number) = record.place();
+            if number > self.held.of(log) && self.is_early(record, now) {
+                early.insert((log, number));
+            }
+        }
+        let mut reached = Digest::new();
         for record in records {
             let (log, number) = record.place();
-            if stopped.contains_key(&log) || (number > self.held.of(log) && self.is_early(&record, now)) {
-                stopped.entry(log).or_insert(number.saturating_sub(1));
-                continue;
+            if !early.is_empty() {
+                let held = reached.entry(log).or_insert(self.held.of(log));
+                if number != *held + 1 || early.contains(&(log, number)) {
+                    continue;
+                }
+                *held = number;
             }
             let due = number > self.held.of(log) && upto.get(&log).is_some_and(|upto| number <= *upto);
             if !due || !joins_on.contains(&log) {
@@ -143,7 +155,7 @@ impl Store {
         let mut moved = BTreeSet::new();
         for (log, number) in upto.iter().filter(|(log, _)| joins_on.contains(log)) {
             // A log of which nothing is left, here or there, is not taken up again.
-            let number = stopped.get(log).unwrap_or(number);
+            let number = if early.is_empty() { number } else { reached.get(log).unwrap_or(&0) };
             if *number > self.held.of(*log) && (self.held.of(*log) > 0 || self.has_records(*log)) {
                 self.held.set(*log, *number);
                 moved.insert(*log);
@@ -158,12 +170,13 @@ impl Store {
         if !collected.is_empty() {
             self.send(from, Message::Collected { places: collected });
         }
-        // What stopped would come again at once.
-        if more && stopped.is_empty() {
+        // What is refused would come again at once.
+        if more && early.is_empty() {
             self.ask_again(from, nonce, scope, &upto);
         } else if !held.is_empty() {
             self.send(from, Message::PushAck { held });
         }
+        early.iter().all(|(log, _)| log.author == from)
     }
 
     /// A tombstone that was here and has gone, since every member had it. (A live record in its place is taken: only a disk

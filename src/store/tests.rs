@@ -237,6 +237,62 @@ fn who_has_a_clock_far_behind_holds_nothing_until_it_is_set() {
     assert!(net.stores[&node(1)].peer_holds(node(2), node(1), seq));
 }
 
+/// Seed 63 of one: the answer of a node whose clock is ahead hasn't what its refused record superseded.
+#[test]
+fn what_a_refused_record_superseded_is_not_claimed() {
+    let mut net = Net::new(3);
+    net.write(node(1), "first");
+    net.deliver_all();
+    net.write(node(1), "second");
+    let second = net.stores[&node(1)].own_seq();
+    net.wires.retain(|(_, to, _)| *to == node(3));
+    net.deliver_all();
+    let late = at(limits::MAX_CLOCK_DRIFT.as_millis() as u64 + 10_000);
+    let change = (Key::Cluster, Some(Value::Cluster(ClusterSettings { created: Wall(0), join_secret: "x".into() })));
+    net.stores.get_mut(&node(1)).unwrap().write(vec![change], Term::ZERO, late);
+    net.settle(node(1));
+    net.wires.clear();
+
+    net.stores.get_mut(&node(2)).unwrap().ask(node(1), 1);
+    net.settle(node(2));
+    net.deliver_all();
+    let two = &net.stores[&node(2)];
+    assert!(two.holds(node(1), second - 1), "what joins on is taken");
+    assert!(!two.holds(node(1), second), "the settings of the second write were superseded, and not by what is here");
+    net.stores.get_mut(&node(2)).unwrap().ask(node(3), 2);
+    net.settle(node(2));
+    net.deliver_all();
+    assert!(net.stores[&node(2)].holds(node(1), second));
+    let Some(Value::Cluster(settings)) = net.stores[&node(2)].get(&Key::Cluster) else { panic!() };
+    assert_eq!(settings.join_secret, "second");
+}
+
+/// A holder whose clock is behind has read nothing of what it refuses. One node that is ahead keeps no holder from its work.
+#[test]
+fn an_answer_is_whole_unless_others_have_taken_what_is_refused() {
+    let mut net = Net::new(3);
+    let late = at(limits::MAX_CLOCK_DRIFT.as_millis() as u64 + 10_000);
+    let change = (Key::Cluster, Some(Value::Cluster(ClusterSettings { created: Wall(0), join_secret: "x".into() })));
+    net.stores.get_mut(&node(1)).unwrap().write(vec![change], Term::ZERO, late);
+    net.settle(node(1));
+    let Some((_, _, Message::Push { records })) = net.wires.pop() else { panic!() };
+    net.stores.get_mut(&node(3)).unwrap().handle_push(node(1), records, late);
+    net.settle(node(3));
+    let mut is_whole = |from: NodeId, now: Now| {
+        net.wires.clear();
+        net.stores.get_mut(&node(2)).unwrap().ask(from, 1);
+        net.settle(node(2));
+        net.deliver(0);
+        let (_, _, answer) = net.wires.remove(0);
+        let Message::Delta { nonce, scope, base, records, upto, more } = answer else { panic!("{answer:?}") };
+        let delta = Delta { nonce, scope, base, records, upto, more };
+        net.stores.get_mut(&node(2)).unwrap().handle_delta(from, delta, now)
+    };
+    assert!(is_whole(node(1), at(1)), "its author is ahead");
+    assert!(!is_whole(node(3), at(1)), "two have taken it: this clock is behind");
+    assert!(is_whole(node(3), late), "until it is set");
+}
+
 #[test]
 fn nobody_else_writes_a_nodes_status_and_a_removal_is_final() {
     let mut net = Net::new(2);

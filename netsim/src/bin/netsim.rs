@@ -160,6 +160,9 @@ fn plan_of(text: &str, what: &What) -> Result<Plan> {
     if let Ok(seed) = text.parse() {
         return drawn(seed, what);
     }
+    if let Some(name) = &what.plant {
+        plant(name)?;
+    }
     let file = std::fs::File::open(text).with_context(|| text.to_owned())?;
     let text = std::io::read_to_string(file)?;
     Ok(Plan::parse(&text)?)
@@ -280,8 +283,8 @@ fn measure(sizes: &[usize], options: &scale::Options, json: bool) -> Result<()> 
     finish(all.iter().all(|figure| figure.row != "VIOLATION"))
 }
 
-/// Some of the lease's are left to the model check (`netsim model`, `planted_model.rs`), one to the lease's own tests. What
-/// not insisting costs takes a coincidence that no seed up to 200 meets since writes are numbered by life (docs/status.md).
+/// Some of the lease's are left to the model check (`netsim model`, `planted_model.rs`), one to the lease's own tests. Not
+/// insisting is left to the core's: what it costs takes a coincidence that no seed meets (docs/netsim.md).
 fn sought() -> impl Iterator<Item = peer::plant::Bug> {
     use peer::plant::Bug::{NoDoubt, NoInsisting};
     let elsewhere = |bug| netsim::model::hunt::is_the_model_checks(bug) || matches!(bug, NoDoubt | NoInsisting);

@@ -1,10 +1,11 @@
 //! S2 and S4: per key a node's version never goes back, and nothing that was removed returns by itself. P3: nor does what
-//! a node says of a task. S3: what was acknowledged is there, or something later.
+//! a node says of a task. S6: hybrid time is bounded. S3: what was acknowledged is there, or something later.
 
 use super::Breach;
 use peer::law::status_moves_forward;
 use peer::model::record::{Hlc, Key, Stamp, Value};
 use peer::model::task::TaskStatus;
+use peer::time::Wall;
 use std::collections::BTreeMap;
 
 /// As the store orders the versions of a key: a node's removal is final.
@@ -90,6 +91,13 @@ impl Seen {
     }
 }
 
+/// S6: a node takes no hybrid time that is further ahead than its own clock ever allowed it to.
+pub fn runs_ahead(key: &Key, stamp: Stamp, furthest: Wall) -> Option<Breach> {
+    let ahead = stamp.hlc.wall().since(furthest);
+    let text = || format!("{key:?} has a hybrid time {} s further ahead than any that it may take", ahead.as_secs());
+    (stamp.hlc.wall() > furthest).then(|| Breach::of("S6", text()))
+}
+
 /// P3, across two versions of one status as one node has them.
 pub fn goes_back(old: &TaskStatus, new: &TaskStatus) -> Option<Breach> {
     let text = || {
@@ -112,6 +120,16 @@ mod tests {
 
     fn at(hlc: u64) -> Version {
         (false, Stamp { term: Term::ZERO, hlc: Hlc(hlc), author: NodeId::from_u128(1) })
+    }
+
+    #[test]
+    fn hybrid_time_is_bounded() {
+        let breach = |ms, furthest| {
+            let stamp = Stamp { hlc: Hlc::new(Wall(ms), 7), ..at(0).1 };
+            runs_ahead(&Key::Cluster, stamp, Wall(furthest)).map(|b| b.law)
+        };
+        assert_eq!(breach(1_000, 1_000), None);
+        assert_eq!(breach(1_001, 1_000), Some("S6"));
     }
 
     #[test]

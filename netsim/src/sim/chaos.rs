@@ -51,6 +51,7 @@ impl Default for Size {
 /// Kinds of faults that a profile turns on and off.
 const KINDS: usize = 27;
 const REWIND: usize = 14;
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 pub fn draw(seed: u64, profile: Profile, size: Size) -> Plan {
     let mut rng = Rng::of(seed, "plan");
@@ -103,7 +104,80 @@ pub fn draw(seed: u64, profile: Profile, size: Size) -> Plan {
         }
         at_ms += rng.between(every_ms / 4, every_ms * 2);
     }
+    for rare in RARE {
+        rare.add_to(&mut plan, profile);
+    }
+    plan.faults.sort_by_key(|fault| fault.at_ms);
     plan
+}
+
+/// What takes more luck than a fault at any time: each drawn from randomness of its own, on top, so that the rest of a seed
+/// stays what it was.
+struct Rare {
+    purpose: &'static str,
+    /// In how many seeds of one, swarm, storm and rewind, in permille.
+    permille: [u32; 4],
+    fault: fn(&Plan, &mut Rng) -> Option<PlannedFault>,
+}
+
+const RARE: [Rare; 4] = [
+    Rare { purpose: "wall leap", permille: [60, 150, 300, 150], fault: wall_leap },
+    Rare { purpose: "very narrow", permille: [60, 150, 300, 100], fault: very_narrow },
+    Rare { purpose: "full at work", permille: [60, 150, 300, 150], fault: full_at_work },
+    Rare { purpose: "cut at work", permille: [60, 150, 300, 150], fault: cut_at_work },
+];
+
+impl Rare {
+    fn add_to(&self, plan: &mut Plan, profile: Profile) {
+        let mut rng = Rng::of(plan.seed, &format!("{} of {}", self.purpose, plan.profile));
+        let permille = match profile {
+            Profile::Calm => 0,
+            Profile::One => self.permille[0],
+            Profile::Swarm => self.permille[1],
+            Profile::Storm => self.permille[2],
+            Profile::Rewind => self.permille[3],
+        };
+        if rng.permille(permille) {
+            plan.faults.extend((self.fault)(plan, &mut rng));
+        }
+    }
+}
+
+/// Some time between the start and the end of the faults.
+fn some_time(plan: &Plan, rng: &mut Rng) -> u64 {
+    rng.between(15_000, (plan.secs * 1_000).saturating_sub(5_000).max(15_000))
+}
+
+/// Far beyond `limits::MAX_CLOCK_DRIFT`, which is a day.
+fn wall_leap(plan: &Plan, rng: &mut Rng) -> Option<PlannedFault> {
+    let at_ms = some_time(plan, rng);
+    let by_ms = rng.between(2 * DAY_MS, 30 * DAY_MS) as i64;
+    let by_ms = if rng.permille(600) { by_ms } else { -by_ms };
+    let (for_ms, kept_ms) = (rng.between(1_000, 40_000), rng.between(1_000, 20_000));
+    let fault = Fault::WallLeap { node: rng.index(plan.nodes), by_ms, for_ms, kept_ms };
+    Some(PlannedFault { at_ms, fault })
+}
+
+/// Hardly enough for what nodes say to each other at rest.
+fn very_narrow(plan: &Plan, rng: &mut Rng) -> Option<PlannedFault> {
+    let at_ms = some_time(plan, rng);
+    let fault = Fault::Narrow { bytes_per_s: rng.between(1_000, 4_000), for_ms: rng.between(5_000, 30_000) };
+    Some(PlannedFault { at_ms, fault })
+}
+
+/// The disk of the node that an operator asks is full just then, and has room again while he waits.
+fn full_at_work(plan: &Plan, rng: &mut Rng) -> Option<PlannedFault> {
+    let op = rng.pick(&plan.ops).filter(|op| op.op != Op::Join)?;
+    let fault = Fault::DiskFull { node: op.node, for_ms: rng.between(50, 800) };
+    Some(PlannedFault { at_ms: op.at_ms.saturating_sub(20), fault })
+}
+
+/// The holder hears of a change to a service, and is cut off with what it makes of it: the next holder makes it again.
+fn cut_at_work(plan: &Plan, rng: &mut Rng) -> Option<PlannedFault> {
+    let changes: Vec<&PlannedOp> = plan.ops.iter().filter(|op| matches!(op.op, Op::Update { .. })).collect();
+    let at_ms = rng.pick(&changes)?.at_ms + rng.between(0, 20);
+    let fault = Fault::CutHolder { for_ms: rng.between(6_000, 20_000), both: true };
+    Some(PlannedFault { at_ms, fault })
 }
 
 fn knobs(rng: &mut Rng, port: u16) -> SpecKnobs {

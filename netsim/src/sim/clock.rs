@@ -47,6 +47,11 @@ impl Clock {
         self.ahead_ms = self.ahead_ms.max(self.wall_off_ms);
     }
 
+    /// That of the machine in its place, which never showed what this one did.
+    pub fn is_anothers(&mut self) {
+        self.ahead_ms = self.wall_off_ms;
+    }
+
     pub fn now(&self, true_us: u64) -> Now {
         let until = self.stands_since.map_or(true_us, |since| since.min(true_us));
         let since = until.saturating_sub(self.booted);

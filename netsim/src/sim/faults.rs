@@ -104,6 +104,11 @@ impl World {
                 self.nodes[node % count].slow_cost = cost_us;
             }
             Fault::WallJump { node, by_ms } => self.nodes[node % count].clock.jump(by_ms),
+            Fault::WallLeap { node, by_ms, .. } => {
+                if self.leap(node % count, by_ms) {
+                    ends(self);
+                }
+            }
             Fault::DiskSlow { node, extra_ms, .. } => {
                 self.nodes[node % count].disk.slow_until = until;
                 self.nodes[node % count].disk.slow_us = extra_ms * MS;
@@ -175,6 +180,10 @@ impl World {
 
     pub(super) fn end_fault(&mut self, number: usize) {
         match &self.plan.faults[number].fault {
+            Fault::WallLeap { node, kept_ms, .. } => {
+                let (node, kept_ms) = (node % self.nodes.len(), *kept_ms);
+                self.end_leap(number, node, kept_ms);
+            }
             Fault::Cut { .. } | Fault::CutHolder { .. } | Fault::CutHolderBounceRest { .. } => self.mend_pairs(number),
             Fault::Loss { .. } => self.net.loss_permille = self.plan.weather.loss_permille,
             Fault::Latency { .. } => self.net.extra_us = 0,
@@ -192,6 +201,44 @@ impl World {
     /// Never for less than it stands still already: what waits for its end keeps its order.
     fn pause(&mut self, node: usize, until: u64) {
         self.nodes[node].paused_until = self.nodes[node].paused_until.max(until);
+    }
+
+    /// One at a time, and one ahead only where the others can do without it: what it writes is lost with it.
+    fn leap(&mut self, n: usize, by_ms: i64) -> bool {
+        let is_ahead = by_ms > 0;
+        let another = self.nodes.iter().any(|node| node.leapt_ms != 0 || node.is_refused);
+        if another || self.nodes[n].core.is_none() || (is_ahead && !self.can_do_without(n, &[])) {
+            return false;
+        }
+        self.probes.hit(if is_ahead { "a wall clock was days ahead" } else { "a wall clock was days behind" });
+        self.nodes[n].clock.jump(by_ms);
+        self.nodes[n].leapt_ms = by_ms;
+        self.nodes[n].is_refused = is_ahead;
+        true
+    }
+
+    /// Its clock is set; and later, as soon as the others can do without it, its machine is given up if it was ahead.
+    fn end_leap(&mut self, number: usize, n: usize, kept_ms: u64) {
+        if self.nodes[n].leapt_ms != 0 {
+            self.set_clock(n);
+            if self.nodes[n].is_refused {
+                self.disturb(kept_ms * MS);
+                self.push_in(kept_ms * MS, Ev::End(number));
+            }
+        } else if self.nodes[n].gone {
+            self.nodes[n].is_refused = false;
+        } else if self.nodes[n].is_refused {
+            self.wipe(n, SECOND);
+            if self.nodes[n].is_refused {
+                self.disturb(SECOND);
+                self.push_in(SECOND, Ev::End(number));
+            }
+        }
+    }
+
+    fn set_clock(&mut self, n: usize) {
+        let off = std::mem::take(&mut self.nodes[n].leapt_ms);
+        self.nodes[n].clock.jump(-off);
     }
 
     /// The machine is lost, and one in its place joins as anybody would: the agent draws its id at its first start. With
@@ -213,6 +260,9 @@ impl World {
         self.by_id.insert(id, n);
         self.nodes[n].first = None;
         self.nodes[n].banned.clear();
+        self.set_clock(n);
+        self.nodes[n].clock.is_anothers();
+        self.nodes[n].is_refused = false;
         self.nodes[n].disk.wipe();
         self.check.disks[n].put_back(self.nodes[n].disk.image());
         self.nodes[n].engine.wipe();
@@ -277,6 +327,7 @@ impl World {
         let now = self.now;
         for n in 0..self.nodes.len() {
             self.nodes[n].clock.resume(now);
+            self.set_clock(n);
             // Who is paused is so to the end of it: what waits for that keeps its order.
             let node = &mut self.nodes[n];
             node.slow_until = 0;
@@ -341,6 +392,9 @@ impl World {
             .filter(|n| *n != node && !dead.contains(n) && !self.nodes[*n].gone)
             // Whose disk was put back has no vote until enough others have told it what is promised.
             .filter(|n| self.nodes[*n].core.as_ref().is_none_or(|c| !c.is_in_doubt()))
+            // Who is refused has to go, too; who was removed has gone for the others already (seed 234 of one).
+            .filter(|n| !self.nodes[*n].is_refused)
+            .filter(|n| !self.nodes.iter().any(|other| other.banned.contains(&self.nodes[*n].id)))
             .map(|n| self.nodes[n].id)
             .collect();
         let in_force = self.voters.iter().filter(|v| left.contains(v)).count() * 2 > self.voters.len();

@@ -68,11 +68,15 @@ impl World {
     /// first are a majority lost at once (seed 20180 of swarm at 600 s: of four voters), which only `recover` mends. So is one
     /// that is removed by way of a node that hasn't heard yet of fewer voters (seed 31185 of storm at 600 s: of two, half
     /// a second before, while the holder stood still). Whoever is removed is shut out at once, so that it can't vote till then.
+    /// One whose writes are refused, since its clock was days ahead, is about to be lost as well.
     fn may_not_know_of_a_lost_voter(&self, node: usize) -> bool {
         let Some(core) = self.nodes[node].core.as_ref() else { return false };
         let seems_there = |id: &NodeId| core.life(*id).is_some_and(|(_, liveness)| liveness <= Liveness::Suspect);
         let is_behind = self.live().any(|(_, other)| other.electorate().id > core.electorate().id);
-        is_behind || self.replaced.iter().any(|id| core.electorate().voters.contains(id) && seems_there(id))
+        let is_another_due = self.nodes.iter().any(|node| node.is_refused);
+        is_behind
+            || is_another_due
+            || self.replaced.iter().any(|id| core.electorate().voters.contains(id) && seems_there(id))
     }
 
     fn ask(&mut self, node: usize, op: usize, request: Request, key: Key) {

@@ -218,6 +218,14 @@ pub enum Fault {
         node: usize,
         by_ms: i64,
     },
+    /// The wall clock is off by days for a while. Who was ahead has written stamps that others refuse for as many days, also
+    /// when its clock is right again: so `kept_ms` after that its machine is given up, and another takes its place.
+    WallLeap {
+        node: usize,
+        by_ms: i64,
+        for_ms: u64,
+        kept_ms: u64,
+    },
     DiskSlow {
         node: usize,
         extra_ms: u64,
@@ -345,7 +353,7 @@ impl Fault {
             EngineDown { node, .. } | EngineRestart { node, .. } | EngineHang { node, .. } => vec![*node],
             PullsFail { node, .. } | StartsFail { node, .. } | RepliesLost { node, .. } => vec![*node],
             HintsLost { node, .. } | KillContainer { node, .. } | Clog { node, .. } => vec![*node],
-            Suspend { node, .. } | Wipe { node, .. } => vec![*node],
+            Suspend { node, .. } | Wipe { node, .. } | WallLeap { node, .. } => vec![*node],
             BounceHolder { .. } | CutHolder { .. } | CutHolderBounceRest { .. } | PauseHolder { .. } => Vec::new(),
             Loss { .. } | Latency { .. } | Narrow { .. } | Ring { .. } | Redeliver { .. } => Vec::new(),
         }
@@ -367,6 +375,7 @@ impl Fault {
             EngineHang { for_ms, .. } | PullsFail { for_ms, .. } | StartsFail { for_ms, .. } => *for_ms,
             RepliesLost { for_ms, .. } | HintsLost { for_ms, .. } => *for_ms,
             WallJump { .. } | KillContainer { .. } => 0,
+            WallLeap { for_ms, .. } => *for_ms,
             Clog { for_ms, .. } | Narrow { for_ms, .. } | Ring { for_ms, .. } => *for_ms,
             Redeliver { for_ms, .. } | Suspend { for_ms, .. } => *for_ms,
             Wipe { down_ms, .. } => *down_ms,

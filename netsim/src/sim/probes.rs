@@ -26,6 +26,8 @@ pub const ALL: &[&str] = &[
     "a task had no node for a while",
     "a tombstone was collected",
     "a voter was dropped",
+    "a wall clock was days ahead",
+    "a wall clock was days behind",
     "a write that a full disk refused was acknowledged later",
     "a write was acknowledged with a warning",
     "a write was refused",

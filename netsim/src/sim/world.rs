@@ -163,6 +163,10 @@ pub struct Node {
     pub rollouts: BTreeMap<ServiceId, Stamp>,
     pub last_persist: Option<PersistId>,
     pub last_op: Option<OpId>,
+    /// By how much its wall clock is off while it is off by days.
+    pub leapt_ms: i64,
+    /// It was days ahead: others refuse what it writes, until another machine takes its place.
+    pub is_refused: bool,
     /// Its disk was put back to an earlier state, or lost.
     pub lost_disk: bool,
     /// When its disk last took a write for nothing.
@@ -273,6 +277,8 @@ impl World {
                     rollouts: BTreeMap::new(),
                     last_persist: None,
                     last_op: None,
+                    leapt_ms: 0,
+                    is_refused: false,
                     lost_disk: false,
                     refused_at: 0,
                     events_this_second: 0,

@@ -36,6 +36,32 @@ pub struct Violation {
     pub text: String,
 }
 
+/// The last removal of each key.
+#[derive(Debug, Default)]
+struct Tombstones {
+    of_all: BTreeMap<Key, Stamp>,
+    /// By nodes whose writes the others refuse: for themselves alone.
+    refused: BTreeMap<(NodeId, Key), Stamp>,
+}
+
+impl Tombstones {
+    fn note(&mut self, key: Key, stamp: Stamp, is_refused: bool) {
+        let last = if is_refused {
+            self.refused.entry((stamp.author, key)).or_insert(stamp)
+        } else {
+            self.of_all.entry(key).or_insert(stamp)
+        };
+        *last = stamp.max(*last);
+    }
+
+    /// As far as `node` can know of it.
+    fn last(&self, key: &Key, node: NodeId) -> Option<Stamp> {
+        let refused = || self.refused.get(&(node, key.clone()));
+        let own = if self.refused.is_empty() { None } else { refused() };
+        self.of_all.get(key).max(own).copied()
+    }
+}
+
 /// What the checks remember between two looks.
 #[derive(Debug)]
 pub struct Checks {
@@ -55,8 +81,7 @@ pub struct Checks {
     claims: Vec<Digest>,
     /// Every write: its key, its stamp, and whether it is final.
     written: BTreeMap<(NodeId, u64), (Key, Stamp, bool)>,
-    /// The last removal of each key.
-    tombstones: BTreeMap<Key, Stamp>,
+    tombstones: Tombstones,
     /// What each task's own node last said of it, and didn't lose with its process.
     said: BTreeMap<TaskId, TaskStatus>,
     /// Every version of every rollout.
@@ -95,7 +120,7 @@ impl Checks {
             looked: vec![None; nodes],
             claims: vec![Digest::new(); nodes],
             written: BTreeMap::new(),
-            tombstones: BTreeMap::new(),
+            tombstones: Tombstones::default(),
             said: BTreeMap::new(),
             rollouts: BTreeMap::new(),
             homes: BTreeMap::new(),

@@ -1,13 +1,20 @@
 //! S2 and S4: per key a node's version never goes back, its digest claims nothing that it lacks, and nothing that was
 //! removed returns by itself. S3: what was acknowledged to an operator is on the disks of a majority then, and there at
-//! the end, or something later. S5: a disk, and the life that starts from it, never goes back behind what was durable.
+//! the end, or something later. S5: a disk, and the life that starts from it, never goes back behind what was durable. S6:
+//! hybrid time is bounded.
 
 use super::World;
 use crate::law::Breach;
-use crate::law::records::{covers, goes_back, version};
+use crate::law::records::{covers, goes_back, runs_ahead, version};
 use peer::core::Core;
 use peer::ids::NodeId;
+use peer::limits::MAX_CLOCK_DRIFT;
 use peer::model::record::{Hlc, Key, Record, Stamp, Value};
+use peer::time::Wall;
+use std::time::Duration;
+
+/// More than any run counts hybrid time up without its clock: a step a write, sixteen milliseconds a life.
+const COUNTED: Duration = Duration::from_secs(60);
 
 impl World {
     /// Looks at one node.
@@ -18,12 +25,14 @@ impl World {
         }
         self.check.looked[n] = Some(core.changes());
         let may_go = self.may_collect(n);
-        let core = core.store();
+        let furthest = self.furthest(n);
+        let (id, core) = (self.nodes[n].id, core.store());
         let seen = &mut self.check.versions[n];
         let mut wrong = None;
         let mut collected = 0;
         for r in core.records() {
             wrong = seen.see(&r.key, version(r.value.as_ref(), r.stamp), r.value.is_none());
+            wrong = wrong.or_else(|| runs_ahead(&r.key, r.stamp, furthest));
             if wrong.is_some() {
                 break;
             }
@@ -31,7 +40,7 @@ impl World {
         let excess = seen.len().saturating_sub(core.len());
         if excess > 0 && wrong.is_none() {
             let tombstones = &self.check.tombstones;
-            wrong = seen.lost(|key| core.record(key).is_some(), |key| tombstones.get(key).copied(), may_go);
+            wrong = seen.lost(|key| core.record(key).is_some(), |key| tombstones.last(key, id), may_go);
             collected = excess;
         }
         if collected > 0 {
@@ -46,6 +55,12 @@ impl World {
         let now = self.nodes[n].clock.latest_wall(self.now);
         let retention = self.timing().tombstone_retention;
         move |stamp| now.since(stamp.hlc.wall()) >= retention
+    }
+
+    /// No hybrid time that this node may take from elsewhere is later than this; what it counts up from there comes on top.
+    fn furthest(&self, n: usize) -> Wall {
+        let latest = self.nodes[n].clock.latest_wall(self.now).0;
+        Wall(latest + (MAX_CLOCK_DRIFT + COUNTED).as_millis() as u64)
     }
 
     /// Of each author the node holds all that its digest says, or what came after it.
@@ -66,7 +81,8 @@ impl World {
             let claimed = (log.author, log.seq(from + 1))..=(log.author, log.seq(*number));
             for ((_, seq), (key, stamp, lasting)) in self.check.written.range(claimed) {
                 let held = core.store().record(key).map(|r| version(r.value.as_ref(), r.stamp));
-                let gone = held.is_none() && self.check.tombstones.get(key).is_some_and(|t| t >= stamp);
+                let removed = self.check.tombstones.last(key, self.nodes[n].id);
+                let gone = held.is_none() && removed.is_some_and(|t| t >= *stamp);
                 overruled |= held.is_some_and(|(_, held)| held.term > stamp.term && held.hlc < stamp.hlc);
                 if !gone && held.is_none_or(|held| held < (*lasting, *stamp)) {
                     let held = held.map(|(_, stamp)| stamp);
@@ -90,8 +106,8 @@ impl World {
         let entry = (record.key.clone(), record.stamp, lasting);
         self.check.written.insert((record.stamp.author, record.seq), entry);
         if record.value.is_none() {
-            let last = self.check.tombstones.entry(record.key.clone()).or_insert(record.stamp);
-            *last = record.stamp.max(*last);
+            let is_refused = self.index_of(record.stamp.author).is_some_and(|n| self.nodes[n].is_refused);
+            self.check.tombstones.note(record.key.clone(), record.stamp, is_refused);
         }
         if let (Key::TaskStatus(task), None) = (&record.key, &record.value) {
             // Cleared away; its node may insist on its word, and then begins anew.
@@ -113,7 +129,7 @@ impl World {
         }
         let may_go = self.may_collect(n);
         let touched = self.nodes[n].disk.touched();
-        let image = self.nodes[n].disk.image();
+        let (id, image) = (self.nodes[n].id, self.nodes[n].disk.image());
         let durable = &mut self.check.durable[n];
         let tombstones = &self.check.tombstones;
         let mut wrong = None;
@@ -123,13 +139,13 @@ impl World {
                     wrong = wrong.or(durable.see(&r.key, version(r.value.as_ref(), r.stamp), r.value.is_none()));
                 }
                 let there = |key: &Key| Core::record_on_disk(image, key).is_some();
-                wrong = wrong.or_else(|| durable.lost(there, |key| tombstones.get(key).copied(), may_go));
+                wrong = wrong.or_else(|| durable.lost(there, |key| tombstones.last(key, id), may_go));
             }
             Some(touched) => {
                 for key in touched.iter().filter_map(|key| Core::key_on_disk(key)) {
                     let breach = match Core::record_on_disk(image, &key) {
                         Some(r) => durable.see(&key, version(r.value.as_ref(), r.stamp), r.value.is_none()),
-                        None => durable.is_gone(&key, tombstones.get(&key).copied(), &may_go),
+                        None => durable.is_gone(&key, tombstones.last(&key, id), &may_go),
                     };
                     wrong = wrong.or(breach);
                 }
@@ -183,7 +199,8 @@ impl World {
         for (n, core) in self.live() {
             for (key, index) in &self.check.ledger {
                 let held = core.store().record(key);
-                let gone = held.is_none() && self.check.tombstones.get(key).is_some_and(|t| t.hlc >= *index);
+                let removed = self.check.tombstones.last(key, self.nodes[n].id);
+                let gone = held.is_none() && removed.is_some_and(|t| t.hlc >= *index);
                 if !gone && !covers(held.map(|r| version(r.value.as_ref(), r.stamp)), *index) {
                     let has = held.map(|r| r.stamp.hlc);
                     return Some(format!("n{n} has {has:?} of {key:?}, but {index:?} was acknowledged"));

@@ -30,7 +30,7 @@ impl World {
         let Some(core) = self.nodes[n].core.as_ref() else { return };
         match core.store().task(task) {
             // It may be removed by now: what was decided before waits for the disk, and is undone next.
-            None if self.check.tombstones.contains_key(&Key::Task(task)) => {}
+            None if self.check.tombstones.last(&Key::Task(task), self.nodes[n].id).is_some() => {}
             None => self.violate("P5", || format!("n{n} creates a container of {task:?}, of which it has no record")),
             Some(known) if known.node != Some(self.nodes[n].id) => {
                 self.violate("P2", || format!("n{n} creates a container of task {task:?}, which is another node's"));
