@@ -26,7 +26,7 @@ struct Net {
 impl Net {
     fn new(count: u8) -> Self {
         let ids = (1..=count).map(node);
-        let stores = ids.clone().map(|id| (id, Store::load(id, 1, []).unwrap())).collect();
+        let stores = ids.clone().map(|id| (id, Store::load(id, 1, Arc::new, []).unwrap())).collect();
         Self { stores, disks: ids.map(|id| (id, BTreeMap::new())).collect(), wires: Vec::new(), now: 0, lives: 1 }
     }
 
@@ -115,7 +115,7 @@ impl Net {
 
     fn restart(&mut self, id: NodeId) {
         self.lives += 1;
-        let store = Store::load(id, self.lives, &self.disks[&id]).unwrap();
+        let store = Store::load(id, self.lives, Arc::new, &self.disks[&id]).unwrap();
         self.stores.insert(id, store);
     }
 
@@ -553,7 +553,7 @@ fn a_disk_with_a_time_that_no_clock_shows_is_refused() {
     let load = |hlc| {
         let record = Record { key: Key::Cluster, value: None, stamp: stamp(hlc), seq: 1 };
         let disk = BTreeMap::from([(disk_record_key(&record.key), codec::encode(&record))]);
-        Store::load(node(1), 1, &disk)
+        Store::load(node(1), 1, Arc::new, &disk)
     };
     assert!(matches!(load(u64::MAX), Err(LoadError::Time(_))));
     let mut store = load(LATEST.0).unwrap();

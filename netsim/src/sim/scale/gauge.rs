@@ -4,12 +4,13 @@
 use crate::sim::disk::Blob;
 use crate::sim::world::World;
 use peer::ids::NodeId;
-use peer::model::record::{Hlc, Key, Term};
+use peer::model::record::{Hlc, Key, Log, Record, Term};
 use peer::wire::codec;
 use peer::wire::message::{LeaseMessage, Message};
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 #[derive(Debug, Default)]
 pub struct Gauge {
@@ -64,6 +65,36 @@ fn about(bytes: &[u8]) -> About {
 
 /// Above this it isn't shared.
 const BIG_BLOB: usize = 4_096;
+
+/// Records that all cores of this thread hold alike, by their place.
+#[derive(Default)]
+struct Kept {
+    records: BTreeMap<(Log, u32), Arc<Record>>,
+    /// How many there were after those that no core holds any more were last let go.
+    after: usize,
+}
+
+thread_local! {
+    static KEPT: RefCell<Kept> = RefCell::default();
+}
+
+/// One copy of a record, whichever cores hold it. A function and not a field, for cores know nothing of each other.
+pub fn keep_once(record: Record) -> Arc<Record> {
+    KEPT.with_borrow_mut(|kept| {
+        if kept.records.len() > 2 * kept.after + 10_000 {
+            kept.records.retain(|_, record| Arc::strong_count(record) > 1);
+            kept.after = kept.records.len();
+        }
+        match kept.records.get(&record.place()) {
+            Some(known) if **known == record => known.clone(),
+            _ => {
+                let (place, record) = (record.place(), Arc::new(record));
+                kept.records.insert(place, record.clone());
+                record
+            }
+        }
+    })
+}
 
 impl Gauge {
     pub fn blob(&mut self, bytes: Vec<u8>) -> Blob {
