@@ -143,3 +143,22 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use peer::model::record::Stamp;
+
+    #[test]
+    fn what_many_cores_hold_is_kept_once_and_what_differs_is_not_confused() {
+        let record = |hlc| {
+            let stamp = Stamp { term: Term::ZERO, hlc: Hlc(hlc), author: NodeId::from_u128(7) };
+            Record { key: Key::Cluster, value: None, stamp, seq: 1 }
+        };
+        let (one, two) = (keep_once(record(1)), keep_once(record(1)));
+        assert!(Arc::ptr_eq(&one, &two));
+        // A disk that was put back gave the number again.
+        assert_eq!(*keep_once(record(2)), record(2));
+        assert_eq!(*one, record(1));
+    }
+}
