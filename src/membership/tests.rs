@@ -222,8 +222,8 @@ fn tables_that_are_equal_are_not_shipped() {
     println!("told all in {} bytes", sim.bytes - before);
 }
 
-/// Halves of a thousand that met again accused each other's five hundred with every table that was shown, and asked each
-/// of them and its witnesses: the cluster was busy with that for minutes.
+/// Big halves that met again accused each other's hundreds with every table that was shown, and asked each of them and
+/// its witnesses.
 #[test]
 fn a_table_that_calls_many_dead_makes_few_accusations() {
     let now = Mono(1_000_000);
