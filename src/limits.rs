@@ -1,6 +1,7 @@
 //! Every bound in one place. Whatever comes from the network, a file or a person is held against these
 //! before it is trusted; the error that a bound causes names it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// One message between nodes, encoded. Bigger states travel as several deltas.
@@ -36,6 +37,16 @@ pub const MAX_REVISIONS: usize = 20;
 pub const TASK_HISTORY: usize = 4;
 /// Messages held back for a disk write that has not finished. Beyond it the oldest go: all are retried.
 pub const MAX_GATED_EFFECTS: usize = 50_000;
+
+/// Room that a drained queue keeps. What a burst needed (a join of thousands) isn't kept for ever.
+const QUEUE_KEPT: usize = 64;
+
+/// To be called where a queue is drained: an empty one gives back what it no longer needs.
+pub fn give_back<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() {
+        queue.shrink_to(QUEUE_KEPT);
+    }
+}
 
 /// How far ahead of ours a remote clock may stamp a record before the record is refused.
 pub const MAX_CLOCK_DRIFT: Duration = Duration::from_secs(60 * 60 * 24);

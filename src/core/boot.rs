@@ -37,7 +37,7 @@ impl Core {
         let doubt = read::<(Term, bool)>(&boot, DISK_VOWS, "lease state")?;
         let (floor, put_back) = doubt.unwrap_or((Term::ZERO, false));
         let durable = lease::Durable { floor, put_back, ..durable };
-        let store = Store::load(me, boot.boot, &boot.durable)?;
+        let store = Store::load(me, boot.boot, boot.keep, &boot.durable)?;
         let seed = boot.boot;
         let timing = boot.timing;
         let membership_config = membership::Config {

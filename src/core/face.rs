@@ -7,6 +7,7 @@ use crate::model::node::Availability;
 use crate::model::object::ObjectKind;
 use crate::model::record::{Hlc, RevisionId};
 use crate::routes::RouteTable;
+pub use crate::store::Keep;
 use crate::wire::message::MemberEntry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -30,6 +31,8 @@ pub struct Boot {
     pub durable: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Set at a node's very first start.
     pub first: Option<FirstBoot>,
+    /// `Arc::new`, unless many cores live in this process.
+    pub keep: Keep,
 }
 
 #[derive(Debug, Clone)]

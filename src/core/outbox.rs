@@ -6,7 +6,7 @@
 //! the gate stays shut and this node promises nothing.
 
 use super::face::{Effect, PersistId};
-use crate::limits::MAX_GATED_EFFECTS;
+use crate::limits::{self, MAX_GATED_EFFECTS};
 use crate::plant::{Bug, is_planted};
 use crate::time::Mono;
 use crate::wire::message::LeaseMessage;
@@ -170,6 +170,8 @@ impl Outbox {
     }
 
     pub fn poll(&mut self) -> Option<Effect> {
+        limits::give_back(&mut self.ready);
+        limits::give_back(&mut self.gated);
         self.ready.pop_front()
     }
 }

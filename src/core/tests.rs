@@ -45,6 +45,7 @@ impl Alone {
                 availability: Availability::Active,
                 labels: BTreeMap::new(),
             }),
+            keep: Arc::new,
         };
         let mono = Mono(1_000_000);
         let core = Core::boot(boot, Now { mono, wall: Wall(1_000) }).unwrap();

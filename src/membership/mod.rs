@@ -26,7 +26,7 @@ mod tests;
 mod timers;
 
 use crate::ids::NodeId;
-use crate::limits::{MAX_MEMBERS, RESTART_GRACE};
+use crate::limits::{self, MAX_MEMBERS, RESTART_GRACE};
 use crate::model::node::Liveness;
 use crate::time::Mono;
 use crate::wire::message::{MemberEntry, MemberState, Message};
@@ -417,6 +417,7 @@ impl Membership {
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
+        limits::give_back(&mut self.out);
         self.out.pop_front()
     }
 
@@ -516,18 +517,16 @@ impl Membership {
 
     /// Brings our table in step with foca's list, whatever the reason for the difference; `about` whom, if not all.
     fn compare(&mut self, about: Option<Vec<NodeId>>, heard: Option<NodeId>) {
-        let about: Option<BTreeSet<NodeId>> = about.map(|nodes| nodes.into_iter().collect());
-        let mut left = about.as_ref().map_or(usize::MAX, BTreeSet::len);
+        let members: Vec<FocaMember> = match about {
+            Some(nodes) => self.swim.find_all(&nodes.into_iter().collect()).cloned().collect(),
+            None => {
+                self.swim.note_places();
+                self.swim.members().cloned().collect()
+            }
+        };
         let mut changes = Vec::new();
-        for member in self.swim.members() {
+        for member in &members {
             let identity = member.id();
-            if left == 0 {
-                break;
-            }
-            if about.as_ref().is_some_and(|about| !about.contains(&identity.node)) {
-                continue;
-            }
-            left -= 1;
             if identity.node == self.me.node || self.removed.contains(&identity.node) {
                 continue;
             }

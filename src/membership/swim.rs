@@ -9,6 +9,7 @@ use crate::limits::MAX_GOSSIP_PACKET_BYTES;
 use foca::{Foca, NoCustomBroadcast, Notification, PeriodicParams};
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
@@ -67,13 +68,16 @@ pub(super) struct Swim {
     incarnation: u16,
     /// Goes with every timer of foca's that is valid.
     token: foca::TimerToken,
+    /// Where in foca's list a member was last found, which saves looking through all of it. Foca shuffles its list once
+    /// a round of probes, so that this is mostly right, and it is never trusted.
+    places: BTreeMap<NodeId, u32>,
 }
 
 impl Swim {
     pub fn new(me: Identity, config: Config, seed: u64) -> Self {
         let size = quantised(1);
         let foca = Foca::new(me, foca_config(config, size), ChaCha8Rng::seed_from_u64(seed), PacketCodec);
-        Self { foca, config, size, incarnation: 0, token: 0 }
+        Self { foca, config, size, incarnation: 0, token: 0, places: BTreeMap::new() }
     }
 
     fn call(&mut self, act: impl FnOnce(&mut Inner, &mut Wanted) -> Result<(), foca::Error>) -> Wanted {
@@ -137,7 +141,33 @@ impl Swim {
     }
 
     pub fn find(&self, node: NodeId) -> Option<&Member> {
-        self.foca.iter_membership_state().find(|member| member.id().node == node)
+        self.foca.iter_membership_state().nth(self.place(node)?)
+    }
+
+    /// Those of them that foca has heard of, in the order of its list.
+    pub fn find_all(&mut self, nodes: &BTreeSet<NodeId>) -> impl Iterator<Item = &Member> {
+        let mut places = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            if let Some(place) = self.place(*node) {
+                self.places.insert(*node, place as u32);
+                places.push(place);
+            }
+        }
+        places.sort_unstable();
+        places.into_iter().filter_map(|place| self.foca.iter_membership_state().nth(place))
+    }
+
+    fn place(&self, node: NodeId) -> Option<usize> {
+        let is_it = |member: &Member| member.id().node == node;
+        let last = self.places.get(&node).map(|place| *place as usize);
+        let still = last.filter(|place| self.foca.iter_membership_state().nth(*place).is_some_and(is_it));
+        still.or_else(|| self.foca.iter_membership_state().position(is_it))
+    }
+
+    /// Where everybody is now: foca shuffles its list.
+    pub fn note_places(&mut self) {
+        let places = (0..).zip(self.foca.iter_membership_state()).map(|(place, member)| (member.id().node, place));
+        self.places = places.collect();
     }
 
     pub fn incarnation(&self) -> u16 {

@@ -9,11 +9,14 @@ use crate::limits::MAX_MEMBERS;
 use crate::model::node::Liveness;
 use crate::time::Mono;
 use crate::wire::message::{MemberEntry, MemberState, Message};
+use rand::seq::IteratorRandom;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Members of one bucket, about.
 const PER_BUCKET: usize = 16;
+/// Of those that another's table calls dead so many are looked into at once.
+const ACCUSED_AT_ONCE: usize = 8;
 /// So many hashes fit a datagram.
 const MAX_BUCKETS: usize = 128;
 
@@ -159,7 +162,9 @@ impl Membership {
             let wanted = self.swim.apply(news, true);
             self.settle(wanted, Scope::These(about), None);
         }
-        for node in accused {
+        // Whoever calls many dead may have been cut off himself, or we were: then to ask after all of them at once would
+        // be what keeps the cluster busy. The rest come up again with the next exchange, here or elsewhere.
+        for node in accused.into_iter().sample(&mut self.rng, ACCUSED_AT_ONCE) {
             self.take_for_dead(node);
         }
     }

@@ -222,6 +222,47 @@ fn tables_that_are_equal_are_not_shipped() {
     println!("told all in {} bytes", sim.bytes - before);
 }
 
+/// Big halves that met again accused each other's hundreds with every table that was shown, and asked each of them and
+/// its witnesses.
+#[test]
+fn a_table_that_calls_many_dead_makes_few_accusations() {
+    let now = Mono(1_000_000);
+    let mut membership = Membership::new(id(0), addr(0), 1, timing(), 1, now);
+    membership.handle_members(id(1), list(100), false, now);
+    assert_eq!(membership.live_count(), 99);
+    let dead = |count| list(100).into_iter().skip(2).take(count).map(|e| MemberEntry { state: MemberState::Down, ..e });
+    let suspects = |membership: &Membership| {
+        membership.members().filter(|member| member.liveness == Liveness::Suspect).map(|member| member.node).collect()
+    };
+    membership.handle_members(id(1), dead(60).collect(), false, now);
+    let first: BTreeSet<NodeId> = suspects(&membership);
+    assert_eq!(first.len(), 8);
+    // Others, with the next one: nobody is passed over for ever.
+    membership.handle_members(id(1), dead(60).collect(), false, now);
+    let both: BTreeSet<NodeId> = suspects(&membership);
+    assert!(both.len() > first.len() && both.is_superset(&first), "{} and then {}", first.len(), both.len());
+}
+
+#[test]
+fn whoever_foca_shuffles_is_found_where_he_is() {
+    let me = Identity::new(id(0), addr(0), 1);
+    let mut swim = Swim::new(me, timing(), 1);
+    for n in 1..200 {
+        drop(swim.apply(vec![FocaMember::alive(Identity::new(id(n), addr(n), 1))], false));
+        if n == 50 {
+            // Each that comes later changes places with another.
+            swim.note_places();
+        }
+    }
+    assert!((1..200).all(|n| swim.find(id(n)).unwrap().id().node == id(n)));
+    assert!(swim.find(id(200)).is_none());
+    let some: BTreeSet<NodeId> = (150..260).map(id).collect();
+    let found: Vec<NodeId> = swim.find_all(&some).map(|member| member.id().node).collect();
+    let listed: Vec<NodeId> =
+        swim.members().map(|member| member.id().node).filter(|node| some.contains(node)).collect();
+    assert_eq!((found.len(), &found), (50, &listed), "in the order of foca's list");
+}
+
 #[test]
 fn a_quick_restart_is_no_event() {
     let mut sim = Sim::joined(5, 1);

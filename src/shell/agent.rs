@@ -148,6 +148,7 @@ impl Agent {
             delivers: plane.delivers(addr),
             durable,
             first,
+            keep: Arc::new,
         };
         let mut core = Core::boot(boot, clock.now())
             .with_context(|| format!("{} is left as it was", dir.state_path().display()))?;

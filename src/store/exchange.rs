@@ -189,8 +189,7 @@ impl Store {
     /// Whether we may follow is for our own clock to say ([`Store::collect_tombstones`]).
     pub fn handle_collected(&mut self, places: &[(Log, u32)]) {
         for place in places {
-            let record = self.by_log.get(place).and_then(|key| self.records.get(key));
-            if record.is_some_and(|record| record.value.is_none()) {
+            if self.by_log.get(place).is_some_and(|record| record.value.is_none()) {
                 self.buried.insert(*place);
             }
         }
@@ -269,8 +268,7 @@ impl Store {
                 continue;
             }
             base.insert(log, known);
-            for (&(_, number), key) in self.by_log.range((log, known + 1)..=(log, last)) {
-                let Some(record) = self.records.get(key) else { continue };
+            for (&(_, number), record) in self.by_log.range((log, known + 1)..=(log, last)) {
                 let size = weight(record);
                 if !records.is_empty() && (bytes + size > MAX_DELTA_BYTES || records.len() >= MAX_DELTA_RECORDS) {
                     upto.insert(log, number - 1);
@@ -278,7 +276,7 @@ impl Store {
                     break 'logs;
                 }
                 bytes += size;
-                records.push(record.clone());
+                records.push(record.as_ref().clone());
             }
             upto.insert(log, last);
         }

@@ -32,6 +32,7 @@ use peers::Peers;
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Bound, RangeInclusive};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Keys on disk: one letter, then the encoded key or log.
@@ -46,11 +47,16 @@ const MAX_TOLD: usize = 1_024;
 /// Of versions that knew no lives: by author.
 const DISK_OLD_DIGEST: u8 = b'd';
 
+/// Puts a record where it is to stay. `Arc::new`, but where many cores live in one process, which may keep what all of
+/// them hold alike only once.
+pub type Keep = fn(Record) -> Arc<Record>;
+
 pub struct Store {
     me: NodeId,
-    records: BTreeMap<Key, Record>,
+    records: BTreeMap<Key, Arc<Record>>,
     /// The current version of each key by its place: what deltas are cut from.
-    by_log: BTreeMap<(Log, u32), Key>,
+    by_log: BTreeMap<(Log, u32), Arc<Record>>,
+    keep: Keep,
     held: Held,
     peers: Peers,
     /// The latest hybrid time issued or accepted.
@@ -114,12 +120,14 @@ impl Store {
     pub fn load<'a>(
         me: NodeId,
         life: u64,
+        keep: Keep,
         durable: impl IntoIterator<Item = (&'a Vec<u8>, &'a Vec<u8>)>,
     ) -> Result<Self, LoadError> {
         let mut store = Self {
             me,
             records: BTreeMap::new(),
             by_log: BTreeMap::new(),
+            keep,
             held: Held::default(),
             peers: Peers::default(),
             clock: Hlc::default(),
@@ -212,7 +220,7 @@ impl Store {
     }
 
     pub fn record(&self, key: &Key) -> Option<&Record> {
-        self.records.get(key)
+        self.records.get(key).map(Arc::as_ref)
     }
 
     /// The live version's hybrid time: Docker's `Version.Index`.
@@ -230,7 +238,7 @@ impl Store {
 
     /// All of them, tombstones too, by key.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.records.values()
+        self.records.values().map(Arc::as_ref)
     }
 
     pub fn refused(&self) -> u64 {
@@ -272,7 +280,7 @@ impl Store {
         let (log, number) = Log::of(self.me, after);
         let first = if log == self.own_log { number.saturating_add(1) } else { 1 };
         let range = (self.own_log, first)..=(self.own_log, u32::MAX);
-        self.by_log.range(range).filter_map(|(_, key)| self.records.get(key))
+        self.by_log.range(range).map(|(_, record)| record.as_ref())
     }
 
     fn has_records(&self, log: Log) -> bool {
@@ -378,7 +386,7 @@ impl Store {
     /// The ids of all nodes that a fact or a policy names.
     pub fn nodes(&self) -> Vec<NodeId> {
         let (least, most) = (NodeId::from_u128(0), NodeId::from_u128(u128::MAX));
-        let named = |(key, record): (&Key, &Record)| match key {
+        let named = |(key, record): (&Key, &Arc<Record>)| match key {
             Key::NodeFact(id) | Key::NodePolicy(id) if record.value.is_some() => Some(*id),
             _ => None,
         };
@@ -431,6 +439,7 @@ impl Store {
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
+        limits::give_back(&mut self.out);
         self.out.pop_front()
     }
 
@@ -474,11 +483,12 @@ impl Store {
     }
 
     fn insert(&mut self, record: Record) {
-        let place = record.place();
-        if let Some(old) = self.records.insert(record.key.clone(), record.clone()) {
+        let (key, place) = (record.key.clone(), record.place());
+        let record = (self.keep)(record);
+        if let Some(old) = self.records.insert(key, record.clone()) {
             self.unplace(&old);
         }
-        self.by_log.insert(place, record.key);
+        self.by_log.insert(place, record);
     }
 
     fn unplace(&mut self, old: &Record) {
@@ -523,7 +533,7 @@ impl Store {
     pub fn collect_tombstones(&mut self, members: &[NodeId], retention: Duration, now: Now) -> usize {
         let horizon = Wall(now.wall.0.saturating_sub(retention.as_millis() as u64));
         let is_old = |r: &&Record| r.stamp.hlc.wall() < horizon || is_planted(Bug::TombstoneEarly);
-        let old: Vec<&Record> = self.records.values().filter(|r| r.value.is_none()).filter(is_old).collect();
+        let old: Vec<&Record> = self.records().filter(|r| r.value.is_none()).filter(is_old).collect();
         let everywhere = |r: &&&Record| {
             let (log, number) = r.place();
             self.buried.contains(&(log, number))

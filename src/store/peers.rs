@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    known: BTreeMap<NodeId, Digest>,
+    /// In one map: of most others it is a single number that is remembered.
+    known: BTreeMap<(NodeId, Log), u32>,
     /// Of these everything is remembered.
     whole: BTreeSet<NodeId>,
     /// Of everybody these are.
@@ -20,12 +21,12 @@ pub(super) struct Peers {
 
 impl Peers {
     pub fn hold(&self, node: NodeId, log: Log, number: u32) -> bool {
-        self.known.get(&node).and_then(|held| held.get(&log)).is_some_and(|held| *held >= number)
+        self.known.get(&(node, log)).is_some_and(|held| *held >= number)
     }
 
     /// How far it is known to hold a log.
     pub fn number(&self, node: NodeId, log: Log) -> u32 {
-        self.known.get(&node).and_then(|held| held.get(&log)).copied().unwrap_or(0)
+        self.known.get(&(node, log)).copied().unwrap_or(0)
     }
 
     /// What others hold only grows: an older message that comes late takes nothing back.
@@ -33,7 +34,7 @@ impl Peers {
         let all = self.whole.contains(&from);
         for (log, number) in held {
             if all || self.logs.contains(log) {
-                let entry = self.known.entry(from).or_default().entry(*log).or_default();
+                let entry = self.known.entry((from, *log)).or_default();
                 *entry = (*entry).max(*number);
             }
         }
@@ -51,7 +52,12 @@ impl Peers {
 
     /// Nothing that it said counts any more: it left, or begins a new life, maybe on an older disk.
     pub fn forget(&mut self, node: NodeId) {
-        self.known.remove(&node);
+        let log = |n, life| Log { author: NodeId::from_u128(n), life };
+        let all = (node, log(0, 0))..=(node, log(u128::MAX, u32::MAX));
+        let gone: Vec<(NodeId, Log)> = self.known.range(all).map(|(place, _)| *place).collect();
+        for place in gone {
+            self.known.remove(&place);
+        }
         self.noted.remove(&node);
     }
 
@@ -71,16 +77,13 @@ impl Peers {
 
     fn shrink(&mut self) {
         self.noted.retain(|node, _| self.whole.contains(node));
-        for (node, held) in &mut self.known {
-            if !self.whole.contains(node) {
-                held.retain(|log, _| self.logs.contains(log));
-            }
-        }
+        let (whole, logs) = (&self.whole, &self.logs);
+        self.known.retain(|(node, log), _| whole.contains(node) || logs.contains(log));
     }
 
     /// Entries remembered, of all together.
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.known.values().map(BTreeMap::len).sum()
+        self.known.len()
     }
 }

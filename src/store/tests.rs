@@ -26,7 +26,7 @@ struct Net {
 impl Net {
     fn new(count: u8) -> Self {
         let ids = (1..=count).map(node);
-        let stores = ids.clone().map(|id| (id, Store::load(id, 1, []).unwrap())).collect();
+        let stores = ids.clone().map(|id| (id, Store::load(id, 1, Arc::new, []).unwrap())).collect();
         Self { stores, disks: ids.map(|id| (id, BTreeMap::new())).collect(), wires: Vec::new(), now: 0, lives: 1 }
     }
 
@@ -115,7 +115,7 @@ impl Net {
 
     fn restart(&mut self, id: NodeId) {
         self.lives += 1;
-        let store = Store::load(id, self.lives, &self.disks[&id]).unwrap();
+        let store = Store::load(id, self.lives, Arc::new, &self.disks[&id]).unwrap();
         self.stores.insert(id, store);
     }
 
@@ -609,9 +609,44 @@ fn a_disk_with_a_time_that_no_clock_shows_is_refused() {
     let load = |hlc| {
         let record = Record { key: Key::Cluster, value: None, stamp: stamp(hlc), seq: 1 };
         let disk = BTreeMap::from([(disk_record_key(&record.key), codec::encode(&record))]);
-        Store::load(node(1), 1, &disk)
+        Store::load(node(1), 1, Arc::new, &disk)
     };
     assert!(matches!(load(u64::MAX), Err(LoadError::Time(_))));
     let mut store = load(LATEST.0).unwrap();
     store.write(vec![(Key::Cluster, None)], Term::ZERO, at(1));
+}
+
+#[test]
+fn a_record_is_kept_once_for_its_key_and_its_place() {
+    let mut store = Store::load(node(1), 1, Arc::new, []).unwrap();
+    store.write(vec![(Key::Cluster, None)], Term::ZERO, at(1));
+    let key = Key::Cluster;
+    // By its key and by its place.
+    assert_eq!(Arc::strong_count(&store.records[&key]), 2);
+    let old = store.records[&key].clone();
+    store.write(vec![(Key::Cluster, None)], Term::ZERO, at(2));
+    assert_eq!((Arc::strong_count(&old), store.by_log.len()), (1, 1), "a version that is over is let go");
+}
+
+#[test]
+fn what_a_burst_of_changes_took_is_given_back() {
+    let mut store = Store::load(node(1), 1, Arc::new, []).unwrap();
+    let many = (0..5_000u128).map(|n| (Key::NodePolicy(NodeId::from_u128(n)), None)).collect();
+    store.write(many, Term::ZERO, at(1));
+    assert!(store.out.capacity() >= 5_000);
+    while store.poll_output().is_some() {}
+    assert!(store.out.capacity() < 100, "{}", store.out.capacity());
+}
+
+/// Of most others one number is remembered, and all of it is forgotten with them.
+#[test]
+fn who_is_forgotten_takes_nobody_with_him() {
+    let mut peers = Peers::default();
+    let log = |n, life| Log { author: node(n), life };
+    peers.remember_whole(BTreeSet::from([node(1), node(2), node(3)]));
+    let held = Digest::from([(log(0, 0), 4), (log(9, u32::MAX), 5)]);
+    (1..=3).for_each(|n| peers.note(node(n), &held));
+    peers.forget(node(2));
+    assert!(!peers.hold(node(2), log(0, 0), 1) && !peers.hold(node(2), log(9, u32::MAX), 1));
+    assert!([1, 3].iter().all(|n| peers.hold(node(*n), log(0, 0), 4) && peers.hold(node(*n), log(9, u32::MAX), 5)));
 }

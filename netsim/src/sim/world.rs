@@ -13,7 +13,7 @@ use super::operator::Asked;
 use super::plan::Plan;
 use super::probes::Probes;
 use super::rng::Rng;
-use super::scale::gauge::Gauge;
+use super::scale::gauge::{self, Gauge};
 use super::trace::{Mark, Trace};
 use peer::core::Core;
 use peer::core::face::*;
@@ -24,6 +24,7 @@ use peer::model::record::{Key, Stamp, Term};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub const MS: u64 = 1_000;
@@ -516,6 +517,7 @@ impl World {
             delivers: true,
             durable: durable.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect(),
             first,
+            keep: if self.gauge.is_some() { gauge::keep_once } else { Arc::new },
         }
     }
 

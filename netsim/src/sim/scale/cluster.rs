@@ -5,7 +5,8 @@ use crate::sim::rng::Rng;
 use crate::sim::world::{Ev, MS, SECOND, World};
 use peer::ids::ServiceId;
 use peer::model::node::Liveness;
-use peer::model::record::Key;
+use peer::model::record::{Key, Record};
+use peer::wire::codec;
 use std::collections::BTreeSet;
 
 /// A crash that somebody hasn't seen by then counts as this long.
@@ -128,6 +129,13 @@ impl Cluster {
         let messages = after.iter().zip(&before).map(|(a, b)| per(a.0 - b.0)).sum();
         let parts: [f64; 3] = std::array::from_fn(|n| per(after[n].1 - before[n].1));
         Rest { bytes: parts.iter().sum(), messages, parts }
+    }
+
+    /// What the records of one core take, about: what hangs on a record is as long as it is encoded.
+    pub fn record_bytes(&self) -> u64 {
+        let records = self.world.live().next().into_iter().flat_map(|(_, core)| core.store().records());
+        let bytes = |record: &Record| size_of::<Record>() + codec::encode(record).len();
+        records.map(|record| bytes(record) as u64).sum()
     }
 
     fn operate(&mut self, node: usize, op: Op) {

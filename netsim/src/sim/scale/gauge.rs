@@ -4,12 +4,13 @@
 use crate::sim::disk::Blob;
 use crate::sim::world::World;
 use peer::ids::NodeId;
-use peer::model::record::{Hlc, Key, Term};
+use peer::model::record::{Hlc, Key, Log, Record, Term};
 use peer::wire::codec;
 use peer::wire::message::{LeaseMessage, Message};
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 #[derive(Debug, Default)]
 pub struct Gauge {
@@ -65,6 +66,36 @@ fn about(bytes: &[u8]) -> About {
 /// Above this it isn't shared.
 const BIG_BLOB: usize = 4_096;
 
+/// Records that all cores of this thread hold alike, by their place.
+#[derive(Default)]
+struct Kept {
+    records: BTreeMap<(Log, u32), Arc<Record>>,
+    /// How many there were after those that no core holds any more were last let go.
+    after: usize,
+}
+
+thread_local! {
+    static KEPT: RefCell<Kept> = RefCell::default();
+}
+
+/// One copy of a record, whichever cores hold it. A function and not a field, for cores know nothing of each other.
+pub fn keep_once(record: Record) -> Arc<Record> {
+    KEPT.with_borrow_mut(|kept| {
+        if kept.records.len() > 2 * kept.after + 10_000 {
+            kept.records.retain(|_, record| Arc::strong_count(record) > 1);
+            kept.after = kept.records.len();
+        }
+        match kept.records.get(&record.place()) {
+            Some(known) if **known == record => known.clone(),
+            _ => {
+                let (place, record) = (record.place(), Arc::new(record));
+                kept.records.insert(place, record.clone());
+                record
+            }
+        }
+    })
+}
+
 impl Gauge {
     pub fn blob(&mut self, bytes: Vec<u8>) -> Blob {
         if let Some(known) = self.blobs.get(bytes.as_slice()) {
@@ -110,5 +141,24 @@ impl World {
         if let Some(gauge) = &mut self.gauge {
             gauge.watched = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use peer::model::record::Stamp;
+
+    #[test]
+    fn what_many_cores_hold_is_kept_once_and_what_differs_is_not_confused() {
+        let record = |hlc| {
+            let stamp = Stamp { term: Term::ZERO, hlc: Hlc(hlc), author: NodeId::from_u128(7) };
+            Record { key: Key::Cluster, value: None, stamp, seq: 1 }
+        };
+        let (one, two) = (keep_once(record(1)), keep_once(record(1)));
+        assert!(Arc::ptr_eq(&one, &two));
+        // A disk that was put back gave the number again.
+        assert_eq!(*keep_once(record(2)), record(2));
+        assert_eq!(*one, record(1));
     }
 }

@@ -14,6 +14,7 @@ use peer::wire::codec;
 use peer::wire::message::{MemberEntry, MemberState, Message};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 const MS: u64 = 1_000;
 
@@ -58,6 +59,7 @@ fn boot(n: usize, members: Option<Vec<MemberEntry>>) -> Boot {
         delivers: false,
         durable: BTreeMap::new(),
         first: Some(first),
+        keep: Arc::new,
     }
 }
 
