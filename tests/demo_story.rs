@@ -460,6 +460,8 @@ async fn a_removed_node_is_shut_out() {
     let mut story = Story::start(3).await;
     story.create("demo/greeter:1", 6).await;
     story.until_serving(0, "demo/greeter:1", 6).await;
+    // Of two voters neither can be spared.
+    story.until(0, "three voters", |core| core.cluster().voters.len() == 3).await;
     let removed = story.demo.agent(2).unwrap().node;
     let owner = Owner { cluster: story.demo.agent(2).unwrap().identity.cluster(), node: removed };
     assert!(!story.demo.engine.containers(owner).is_empty());

@@ -79,7 +79,8 @@ impl Terminal {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let screen = self.screen();
-            if is_so(&screen) {
+            // The terminal draws line by line: what is seen again was seen whole.
+            if is_so(&screen) && self.screen() == screen {
                 return screen;
             }
             assert!(Instant::now() < deadline, "waited for {what}; the terminal shows:\n{screen}");
