@@ -10,7 +10,7 @@ pub struct Console {
     /// Whether `out` can be drawn over.
     pub terminal: bool,
     colours: bool,
-    /// What [`Console::warn_once`] has said.
+    /// What [`Console::warn_once`] and [`Console::note_once`] have said.
     warned: BTreeSet<String>,
     #[cfg(test)]
     now: Option<jiff::Timestamp>,
@@ -82,6 +82,13 @@ impl Console {
     pub fn warn_once(&mut self, text: &str) {
         if self.warned.insert(text.to_owned()) {
             self.warn(text);
+        }
+    }
+
+    /// Likewise, of what is no warning.
+    pub fn note_once(&mut self, text: &str) {
+        if self.warned.insert(text.to_owned()) {
+            self.note(text);
         }
     }
 

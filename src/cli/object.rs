@@ -106,6 +106,7 @@ pub struct Create {
     /// Where the content is, or - for standard input
     #[arg(value_name = "FILE|-", default_value = "-", hide_default_value = true)]
     file: String,
+    /// Give it a label; may be said more than once
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = pair)]
     label: Vec<(String, String)>,
 }

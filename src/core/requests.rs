@@ -463,7 +463,7 @@ impl Core {
         if !down && !force {
             let name = self.hostname(id);
             return Err(Refused::Invalid(format!(
-                "node {name} is not down and can't be removed: stop its agent first, or use --force"
+                "node {name} is not down and can't be removed: let it leave (peer leave, on it), stop its agent first, or use --force"
             )));
         }
         if !down {

@@ -30,7 +30,7 @@ pub struct Create {
     /// Name of the service; one is made up without it
     #[arg(long)]
     name: Option<String>,
-    /// replicated (a number of tasks) or global (one on each node)
+    /// replicated (a number of tasks), global (one on each node), replicated-job or global-job (run to their end)
     #[arg(long, value_name = "MODE", value_parser = mode, default_value = "replicated")]
     mode: String,
     /// Open a port on every node, as 80:8080[/udp] or published=80,target=8080,mode=host. The mesh's options go with

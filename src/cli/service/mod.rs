@@ -146,13 +146,16 @@ async fn create(args: &create::Create, client: &Client, console: &mut Console) -
     let mut spec = args.spec()?;
     args.refs.apply(&mut spec, client).await?;
     let image = resolve_image(&mut spec, &args.settings.how, client).await?;
+    let name = spec.get("Name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let answer = client.post_with("/services/create", Some(&Value::Object(spec)), image.auth.as_deref()).await;
     let answer = flags::warned(answer.map_err(|error| flags::refused(error, By::Create))?, By::Create);
     image.tell(console);
     let held = tell_warnings(&answer, console);
     let id = text(&answer, "/ID").to_owned();
     console.line(&id)?;
-    wait(&id, &id, Doing::Deploying, args.settings.how.waiting, held, client, console).await
+    // One that was given no name has the agent's, which the answer doesn't tell.
+    let shown = if name.is_empty() { &id } else { &name };
+    wait(&id, shown, Doing::Deploying, args.settings.how.waiting, held, client, console).await
 }
 
 /// What looking for the image led to, besides its digest in the spec.

@@ -219,7 +219,8 @@ async fn pin(
             put(container, "Image", tagged.as_str());
             let stored = image::stored_auth(&tagged).ok().flatten();
             if let Err(warning) = image::pin(client, spec, stored.as_deref()).await {
-                console.note(&warning);
+                // Once an image, and not once a service.
+                console.note_once(&warning);
             }
         }
     }
