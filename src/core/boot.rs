@@ -104,7 +104,7 @@ impl Core {
             changes: 0,
             liveness_dirty: true,
             liveness_news: BTreeSet::new(),
-            roster: None,
+            told_of_all: None,
             last_now: now.mono,
         };
         core.start(bump, durable, members, boot.first, now);

@@ -101,8 +101,8 @@ pub struct Core {
     liveness_dirty: bool,
     /// Whose liveness has changed since the lease was told.
     liveness_news: BTreeSet<NodeId>,
-    /// Who was known when the lease was told of all: see [`Membership::roster`].
-    roster: Option<u64>,
+    /// [`Membership::taken_out`] when the lease was told of all.
+    told_of_all: Option<u64>,
     /// For whoever counts: how often others were suspected, and how often for nothing.
     suspicions: u64,
     refuted: u64,
@@ -301,9 +301,11 @@ impl Core {
     /// All of them, or those whose liveness has changed if nobody has come or gone: in a big cluster that may happen to all,
     /// one after the other.
     fn tell_lease_who_lives(&mut self, now: Now) {
-        let news = std::mem::take(&mut self.liveness_news);
-        let roster = Some(self.membership.roster());
-        if std::mem::replace(&mut self.roster, roster) != roster {
+        // In a join of thousands there is a newcomer every moment: to tell of all each time is what would take longest.
+        let mut news = std::mem::take(&mut self.liveness_news);
+        news.append(&mut self.membership.take_added());
+        let taken_out = Some(self.membership.taken_out());
+        if std::mem::replace(&mut self.told_of_all, taken_out) != taken_out {
             let live = self.liveness();
             return self.lease.set_live(&live, now.mono);
         }

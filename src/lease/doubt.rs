@@ -114,6 +114,9 @@ impl Lease {
 
     pub(super) fn doubt_on(&mut self, now: Mono) {
         self.resolve_doubt(now);
+        if self.doubt.is_none() {
+            return;
+        }
         let patience = self.courtesy(self.timing.resend());
         let witnesses = self.witnesses();
         let Some(doubt) = &mut self.doubt else { return };
@@ -162,7 +165,13 @@ impl Lease {
     }
 
     pub(super) fn resolve_doubt(&mut self, now: Mono) {
-        let witnesses = self.witnesses();
+        if self.doubt.is_none() {
+            return;
+        }
+        // Of a cluster this node may know no electorate, or not yet its members. Then there is nobody to ask.
+        let voters = self.durable.electorate.voters.len();
+        let knows = voters > 2 || (voters > 0 && self.members.are_known());
+        let witnesses = if knows { self.witnesses() } else { BTreeSet::new() };
         let Some(doubt) = &mut self.doubt else { return };
         let voters = &self.durable.electorate.voters;
         if doubt.trust_at.is_none() && self.durable.electorate.is_majority(doubt.answers.keys().chain([&self.me])) {
@@ -170,9 +179,7 @@ impl Lease {
         }
         let sure = voters.iter().filter(|n| doubt.answers.get(n).is_some_and(|a| a.sure)).count();
         let all = witnesses.iter().all(|n| doubt.answers.contains_key(n));
-        // Of a cluster this node may know no electorate, or not yet its members.
-        let told = all && !voters.is_empty() && (voters.len() > 2 || self.members.are_known());
-        let told = told || (voters.len() > 2 && sure >= enough(voters.len()));
+        let told = (knows && all) || (voters.len() > 2 && sure >= enough(voters.len()));
         let trusts = !self.durable.put_back && doubt.trust_at.is_some_and(|at| at <= now);
         if !told && !trusts {
             return;

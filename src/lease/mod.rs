@@ -416,7 +416,7 @@ impl Lease {
         self.maintain(now);
     }
 
-    /// Likewise, of some whose state has changed; nobody has joined or left since the last word about all.
+    /// Likewise, of some that are new or whose state has changed; nobody was taken out since the last word about all.
     pub fn saw(&mut self, changed: &[(NodeId, Liveness)], now: Mono) {
         changed.iter().for_each(|(node, state)| self.members.saw(*node, *state, now));
         self.resolve_doubt(now);

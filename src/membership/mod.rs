@@ -192,9 +192,14 @@ impl Membership {
         self.table.live()
     }
 
-    /// Another number whenever a member was added to or taken out of those that are known.
-    pub fn roster(&self) -> u64 {
-        self.table.roster()
+    /// Who has become known since the last call, alive or not.
+    pub fn take_added(&mut self) -> BTreeSet<NodeId> {
+        self.table.take_added()
+    }
+
+    /// Another number whenever a member was taken out of those that are known.
+    pub fn taken_out(&self) -> u64 {
+        self.table.taken_out()
     }
 
     pub fn bump(&self) -> u64 {

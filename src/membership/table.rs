@@ -40,8 +40,10 @@ pub(super) struct Table {
     known: BTreeMap<NodeId, Known>,
     away: BTreeSet<(Mono, NodeId)>,
     live: usize,
-    /// How often somebody was added or taken out.
-    roster: u64,
+    /// Who was added since somebody asked.
+    added: BTreeSet<NodeId>,
+    /// How often somebody was taken out.
+    taken_out: u64,
 }
 
 fn is_live(liveness: Liveness) -> bool {
@@ -61,8 +63,12 @@ impl Table {
         self.known.len()
     }
 
-    pub fn roster(&self) -> u64 {
-        self.roster
+    pub fn take_added(&mut self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.added)
+    }
+
+    pub fn taken_out(&self) -> u64 {
+        self.taken_out
     }
 
     pub fn live(&self) -> usize {
@@ -78,9 +84,9 @@ impl Table {
         if self.known.len() >= MAX_MEMBERS && !self.known.contains_key(&identity.node) {
             return false;
         }
-        let roster = &mut self.roster;
+        let added = &mut self.added;
         let known = self.known.entry(identity.node).or_insert_with(|| {
-            *roster += 1;
+            added.insert(identity.node);
             Known {
                 addr: identity.addr,
                 bump: identity.bump,
@@ -223,7 +229,8 @@ impl Table {
 
     pub fn remove(&mut self, node: NodeId) -> Option<Known> {
         let known = self.known.remove(&node)?;
-        self.roster += 1;
+        self.taken_out += 1;
+        self.added.remove(&node);
         if let Some(until) = known.away_until {
             self.away.remove(&(until, node));
         }
@@ -262,6 +269,20 @@ mod tests {
         let down = table.set_down(node, until);
         assert_eq!(down, Some(Change { node, from: Some(Liveness::Away), to: Liveness::Down }));
         assert_eq!(table.overdue(until), None);
+    }
+
+    /// Who is told of the newcomers alone must be told of all once somebody was taken out.
+    #[test]
+    fn newcomers_are_named_once_and_who_is_taken_out_is_counted() {
+        let mut table = Table::default();
+        table.candidate(member(1, 1, foca::State::Alive).id(), true, Mono(1));
+        table.observe(&member(2, 1, foca::State::Alive), Mono(1));
+        assert_eq!(table.take_added(), BTreeSet::from([1, 2].map(NodeId::from_u128)));
+        table.observe(&member(2, 1, foca::State::Suspect), Mono(2));
+        assert_eq!((table.take_added().len(), table.taken_out()), (0, 0));
+        table.observe(&member(3, 1, foca::State::Alive), Mono(3));
+        table.remove(NodeId::from_u128(3));
+        assert_eq!((table.take_added().len(), table.taken_out()), (0, 1));
     }
 
     #[test]

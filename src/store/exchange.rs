@@ -118,9 +118,10 @@ impl Store {
     pub fn handle_delta(&mut self, from: NodeId, delta: Delta, now: Now) -> bool {
         let Delta { nonce, scope, base, records, upto, more } = delta;
         self.notice_rewind(&upto);
-        let before = |log: &Log| base.get(log).copied().unwrap_or(0);
-        // What we no longer hold up to where the answer begins (there is nothing left of the log) would have a gap.
-        let joins_on: BTreeSet<Log> = upto.keys().filter(|log| self.held.ever(**log) >= before(log)).copied().collect();
+        // What we don't hold up to where the answer begins would have a gap: nothing may be left of the log, or it was an earlier
+        // life of ours that asked, and our disk has been put back since. A log without a beginning is one that the asker had all of.
+        let begins = |log: &Log| base.get(log).is_some_and(|before| self.held.ever(*log) >= *before);
+        let joins_on: BTreeSet<Log> = upto.keys().filter(|log| begins(log)).copied().collect();
         let mut fresh = Vec::new();
         let mut collected = Vec::new();
         // That nothing is missing up to here rests on all that the answer holds: what a refused record superseded, in whichever

@@ -550,6 +550,29 @@ fn of_most_peers_only_what_may_matter_is_remembered() {
     assert_eq!(store.peers.len(), 0);
 }
 
+/// Seed 860528380047 of rewind: an answer that said "you have all of it" to a life whose disk was put back before it came. The next
+/// life believed that, too, and was never told what it lacked.
+#[test]
+fn an_answer_to_a_life_whose_disk_was_put_back_tells_the_next_nothing() {
+    let mut net = Net::new(2);
+    let [back, other] = [node(1), node(2)];
+    net.write(other, "first");
+    net.exchange();
+    let disk = net.disks[&back].clone();
+    net.write(other, "second");
+    net.exchange();
+    net.stores.get_mut(&back).unwrap().ask(other, 1);
+    net.settle(back);
+    net.deliver(0);
+    assert!(matches!(net.wires.as_slice(), [(_, _, Message::Delta { .. })]), "{:?}", net.wires);
+    net.stores.insert(back, Store::load(back, 2, Arc::new, &disk).unwrap());
+    net.disks.insert(back, disk);
+    net.deliver_all();
+    net.exchange();
+    assert_eq!(net.stores[&back].get(&Key::NodePolicy(node(200))), net.stores[&other].get(&Key::NodePolicy(node(200))));
+    assert!(net.stores[&back].get(&Key::NodePolicy(node(200))).is_some());
+}
+
 /// Seeds 15 and 89 of rewind: two lives from one disk, whose clock ran ahead, gave the same time to two versions.
 #[test]
 fn two_versions_of_one_time_end_the_same_way_everywhere() {
