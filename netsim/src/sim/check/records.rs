@@ -100,13 +100,23 @@ impl World {
         }
     }
 
+    /// Whether the others refuse what a node wrote while its clock was days ahead. One that wrote nothing then has hybrid
+    /// time as good as anybody's once its clock is right again.
+    fn is_refused(&self, stamp: Stamp) -> bool {
+        let is_off = |n: usize| self.nodes[n].is_refused;
+        let others = (0..self.nodes.len()).filter(|n| !is_off(*n)).map(|n| self.nodes[n].clock.latest_wall(self.now).0);
+        let half = MAX_CLOCK_DRIFT.as_millis() as u64 / 2;
+        self.index_of(stamp.author).is_some_and(is_off)
+            && others.max().is_some_and(|latest| stamp.hlc.wall().0 > latest + half)
+    }
+
     /// A record of a node's own that is new.
     pub(super) fn note_written(&mut self, record: &Record) {
         let lasting = version(record.value.as_ref(), record.stamp).0;
         let entry = (record.key.clone(), record.stamp, lasting);
         self.check.written.insert((record.stamp.author, record.seq), entry);
         if record.value.is_none() {
-            let is_refused = self.index_of(record.stamp.author).is_some_and(|n| self.nodes[n].is_refused);
+            let is_refused = self.is_refused(record.stamp);
             self.check.tombstones.note(record.key.clone(), record.stamp, is_refused);
         }
         if let (Key::TaskStatus(task), None) = (&record.key, &record.value) {
