@@ -81,7 +81,10 @@ impl Versions {
 impl Seen {
     fn goes(&mut self, key: &Key, removed: Option<Stamp>, may_go: impl Fn(Stamp) -> bool) -> Option<Breach> {
         let Some(stamp) = removed.filter(|stamp| *stamp >= self.version.1) else {
-            return Some(Breach::of("S2", format!("{key:?} is gone, and was not removed: had {:?}, last removal {removed:?}", self.version)));
+            return Some(Breach::of(
+                "S2",
+                format!("{key:?} is gone, and was not removed: had {:?}, last removal {removed:?}", self.version),
+            ));
         };
         if !may_go(stamp) {
             return Some(Breach::of("S4", format!("the tombstone of {key:?} is gone before its time")));

@@ -10,6 +10,7 @@ use peer::time::{Mono, Now, Wall};
 use peer::wire::message::{MemberEntry, MemberState};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub type Disk = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -41,6 +42,7 @@ pub fn boot(number: u64, disk: Disk, first: Option<FirstBoot>) -> Boot {
         timing: Timing::default(),
         delivers: true,
         durable: disk,
+        keep: Arc::new,
         first,
     }
 }
