@@ -170,7 +170,6 @@ fn page(status: &Value, now: jiff::Timestamp) -> String {
     lines.iter().map(|(label, value)| format!("{:<12}{value}\n", format!("{label}:"))).collect()
 }
 
-/// What has ended is kept for a while, for `service ps`, and is no load: it is counted apart.
 /// What the voters' majority says now: those that are suspect may be dead already.
 fn quorum(status: &Value) -> String {
     let voters = list(status, "/Voters");
@@ -194,6 +193,7 @@ fn nodes(status: &Value) -> String {
     format!("{total} ({})", parts.join(", "))
 }
 
+/// What has ended is kept for a while, for `service ps`, and is no load: it is counted apart.
 fn tasks(status: &Value) -> String {
     let count = |key: &str| number(status, key);
     let (running, ended, lost) = (count("/TasksRunning"), count("/TasksEnded"), count("/TasksOnDownNodes"));

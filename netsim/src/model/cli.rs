@@ -63,7 +63,7 @@ impl Cli {
 pub fn run(cli: &Cli) -> Result<bool> {
     ensure!(matches!(cli.voters, 3 | 5), "--voters is 3 or 5");
     let (scenarios, secs, walks) = match (&cli.scenario, cli.voters) {
-        (Some(_), _) => (closed().into_iter().chain(of_rivals()).chain(open()).collect(), cli.secs, cli.walks),
+        (Some(_), _) => (closed().into_iter().chain([of_rivals()]).chain(open()).collect(), cli.secs, cli.walks),
         (None, 3) => (closed(), cli.secs, cli.walks),
         (None, _) => (open(), cli.secs.or(Some(60)), cli.walks.or(Some(u64::MAX))),
     };

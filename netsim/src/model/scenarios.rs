@@ -121,17 +121,10 @@ pub fn closed() -> Vec<Scenario> {
     ]
 }
 
-/// For bugs that take a rival.
-pub fn of_rivals() -> Vec<Scenario> {
-    vec![
-        // As the code is, a voter that restarts has so much to ask and to be told that no search of it ends.
-        fixed(
-            "rivals",
-            "three voters, two of which stand for election, and any of them restarts",
-            3,
-            Bounds { elections: 2, restarts: 1, ..NOTHING },
-        ),
-    ]
+/// For bugs that take a rival. As the code is, a voter that restarts has so much to ask and to be told that no search of it ends.
+pub fn of_rivals() -> Scenario {
+    let bounds = Bounds { elections: 2, restarts: 1, ..NOTHING };
+    fixed("rivals", "three voters, two of which stand for election, and any of them restarts", 3, bounds)
 }
 
 /// The same in less time: for each commit, in a build that isn't optimised.

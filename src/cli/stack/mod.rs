@@ -171,12 +171,6 @@ impl Deploy {
     }
 }
 
-impl Rollback {
-    fn limits(&self) -> Limits {
-        Limits::new(self.quiet, self.timeout)
-    }
-}
-
 #[derive(Debug, Args)]
 pub struct Rm {
     #[arg(value_name = "STACK", required = true, value_parser = stack_name)]
@@ -256,7 +250,11 @@ async fn deploy(args: &Deploy, client: &Client, console: &mut Console) -> Result
     console.note(&format!("the deploy failed: {}", failure.message()));
     // With a time of its own: that of the deploy may be up.
     let limits = args.limits();
-    match rollback::take_back(&args.files.stack, Some(now), Some(limits), client, console).await {
+    let taken_back = match existing(&args.files.stack, client).await {
+        Ok(services) => rollback::take_back(&services, Some(now), Some(limits), client, console).await,
+        Err(error) => Err(error),
+    };
+    match taken_back {
         Ok(()) => Err(failure),
         Err(error) => one_error(vec![failure, error]),
     }

@@ -10,6 +10,7 @@ use crate::cli::progress::{Doing, Limits};
 use crate::cli::service::{one_error, tell_warnings};
 use jiff::Timestamp;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// By the clock of whoever deployed. None: `docker stack deploy` made it.
 fn stamp(spec: Option<&Value>) -> Option<Timestamp> {
@@ -45,20 +46,20 @@ pub async fn roll_back(args: &Rollback, client: &Client, console: &mut Console) 
     }
     let stamps = services.values().flat_map(|service| [stamp(service.get("Spec")), stamp(service.get("PreviousSpec"))]);
     let last = stamps.max().flatten();
-    let limits = args.limits();
-    take_back(&args.stack, last, (!args.detach).then_some(limits), client, console).await
+    let limits = Limits::new(args.quiet, args.timeout);
+    take_back(&services, last, (!args.detach).then_some(limits), client, console).await
 }
 
-/// What that deploy changed, and only that. Without limits nobody waits for it.
+/// What that deploy changed of these services, and only that. Without limits nobody waits for it.
 pub async fn take_back(
-    stack: &str,
+    services: &BTreeMap<String, Value>,
     deploy: Option<Timestamp>,
     wait: Option<Limits>,
     client: &Client,
     console: &mut Console,
 ) -> Result<(), CliError> {
     let (mut back, mut failed) = (Vec::new(), Vec::new());
-    for (name, service) in &existing(stack, client).await? {
+    for (name, service) in services {
         match found(service, deploy) {
             Found::Untouched => continue,
             Found::TakenBack => {

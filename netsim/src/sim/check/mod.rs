@@ -56,8 +56,7 @@ impl Tombstones {
 
     /// As far as `node` can know of it.
     fn last(&self, key: &Key, node: NodeId) -> Option<Stamp> {
-        let refused = || self.refused.get(&(node, key.clone()));
-        let own = if self.refused.is_empty() { None } else { refused() };
+        let own = if self.refused.is_empty() { None } else { self.refused.get(&(node, key.clone())) };
         self.of_all.get(key).max(own).copied()
     }
 }
