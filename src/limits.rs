@@ -14,6 +14,8 @@ pub const MAX_RECORD_BYTES: usize = 1_200_000;
 pub const MAX_DELTA_BYTES: usize = 512 * 1024;
 /// Records put into one delta.
 pub const MAX_DELTA_RECORDS: usize = 2_000;
+/// Of one answer: more than the records of 1,000 nodes and 50,000 tasks take ten times over. They are kept until the last is here.
+pub const MAX_ANSWER_PAGES: usize = 1_024;
 /// One service spec as JSON text.
 pub const MAX_SPEC_BYTES: usize = 1024 * 1024;
 /// One secret, and one config; Docker's bounds.

@@ -107,6 +107,8 @@ impl Core {
             told_of_all: None,
             last_now: now.mono,
         };
+        // Allowed once a term has read what the voters hold.
+        core.lease.forbid_changes();
         core.start(bump, durable, members, boot.first, now);
         Ok(core)
     }

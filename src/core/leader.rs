@@ -73,7 +73,6 @@ impl Leading {
 impl Core {
     pub(super) fn start_leading(&mut self, term: Term, now: Now) {
         self.notice(Notice::LeaseAcquired { term: term.round });
-        self.lease.forbid_changes();
         if is_planted(Bug::CountsReset) {
             let active = self.store.rollouts().filter(|r| r.state.is_active() && !r.failed.is_empty());
             let anew = active.map(|r| Rollout { failed: BTreeSet::new(), ..r.clone() });
@@ -96,6 +95,7 @@ impl Core {
     pub(super) fn stop_leading(&mut self, term: Term) {
         self.notice(Notice::LeaseLost { term: term.round });
         self.leading = None;
+        self.lease.forbid_changes();
     }
 
     /// Something that the planning of these services rests on has changed.

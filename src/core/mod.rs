@@ -184,7 +184,7 @@ impl Core {
             let crowd = self.membership.live_count() > limits::PUSH_TO_ALL_NODES;
             let young = crowd && now.mono < self.young_until;
             self.next_exchange = now.mono + self.jittered(if young { EXCHANGE_EVERY_YOUNG } else { EXCHANGE_EVERY });
-            self.exchange_with_someone();
+            self.exchange_with_someone(now);
         }
         if due(Some(self.next_tidy)) {
             self.next_tidy = now.mono + TIDY_EVERY;

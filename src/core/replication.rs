@@ -43,10 +43,11 @@ impl Core {
             }
             Message::Delta { nonce, scope, base, records, upto, more } => {
                 let whole = self.store.handle_delta(from, Delta { nonce, scope, base, records, upto, more }, now);
-                if whole && !more {
+                if whole {
                     self.note_answer(from, nonce);
                 }
             }
+            Message::AskOn { nonce, scope, read } => self.store.handle_ask_on(from, nonce, scope, &read),
             Message::Push { records } => {
                 let fresh = self.store.handle_push(from, records, now);
                 self.pass_on(fresh, now);
@@ -73,12 +74,16 @@ impl Core {
         live.map(|m| m.node).filter(|n| *n != self.me && !self.removed.contains(n))
     }
 
-    /// Finds out what we and one live node lack of each other: a voter whose word something waits for, else any.
-    pub(super) fn exchange_with_someone(&mut self) {
+    /// Finds out what we and one live node lack of each other: a voter whose word something waits for, else any,
+    /// unless a long answer is being read just now.
+    pub(super) fn exchange_with_someone(&mut self, now: Now) {
         // In the order of their ids.
         let live: Vec<NodeId> = self.reachable().collect();
         let lives = |n: &NodeId| live.binary_search(n).is_ok();
         let owing: Vec<NodeId> = self.voters_owing().chain(self.voters_behind()).filter(lives).collect();
+        if owing.is_empty() && self.store.is_reading(now.mono) {
+            return;
+        }
         let chosen = if owing.is_empty() {
             live.into_iter().choose(&mut self.rng)
         } else {

@@ -158,13 +158,10 @@ impl Lease {
         if let Role::Leading(leading) = &self.role
             && now >= leading.lapses_at(self.timing)
         {
-            let tried = leading.change.as_ref().and_then(|change| change.previous.clone());
             if leading.until.is_none() {
                 self.failures = self.failures.saturating_add(1);
             }
-            if let Some(previous) = tried {
-                self.next_electorate(previous);
-            }
+            self.abandon_step();
             self.step_down(now);
         }
     }
@@ -372,6 +369,7 @@ impl Lease {
         let Role::Leading(leading) = &self.role else { return };
         if leading.renew_at <= now {
             if self.wants_higher_ballot(now) {
+                self.abandon_step();
                 self.step_down(now);
                 self.campaign(now);
                 return;
@@ -482,6 +480,14 @@ impl Lease {
         leading.change = Some(change);
         self.next_electorate(voters);
         self.propose(now);
+    }
+
+    /// A step that isn't in force as its term ends is taken back: the next campaign counts by what was in force before.
+    fn abandon_step(&mut self) {
+        let Role::Leading(leading) = &self.role else { return };
+        if let Some(previous) = leading.change.as_ref().and_then(|change| change.previous.clone()) {
+            self.next_electorate(previous);
+        }
     }
 
     /// The next under this node's own ballot, under which nobody else names any.

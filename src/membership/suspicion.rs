@@ -262,6 +262,11 @@ impl Membership {
         }
     }
 
+    /// To take it for dead once more would change nothing: it answers the suspicion, or is down when that ends.
+    pub(super) fn is_being_judged(&self, node: NodeId) -> bool {
+        self.table.live() > ALL_ASK && self.table.liveness(node) == Some(Liveness::Suspect)
+    }
+
     fn bring_down(&mut self, node: NodeId) {
         let down = self.swim.find(node).map(|m| FocaMember::new(m.id().clone(), m.incarnation(), foca::State::Down));
         let wanted = self.swim.apply(down.into_iter().collect(), true);

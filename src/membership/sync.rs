@@ -147,7 +147,9 @@ impl Membership {
                 continue;
             }
             if entry.state == MemberState::Down && self.lives_on_our_word(entry) {
-                accused.push(entry.node);
+                if !self.is_being_judged(entry.node) {
+                    accused.push(entry.node);
+                }
                 continue;
             }
             let member = identity::from_entry(entry);

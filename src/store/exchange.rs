@@ -3,7 +3,7 @@
 //! Two nodes that hold the same find out by one hash each way. Others tell each other the hashes of buckets of logs, and
 //! then exchange digests and deltas of the buckets that differ. A delta is every current record numbered above the
 //! asker's digest, closed by "complete up to": numbers that are missing in between were superseded by records that
-//! are in it or that the asker already holds.
+//! are in it or that the asker already holds. How an answer is read, whole or not at all, is in [`super::answer`].
 //!
 //! The law: what is here is just what the digest says. A push moves it only where it joins on without a gap; what
 //! lies behind a gap is left alone and asked for, for if what is missing is lost with its author, nothing that was taken
@@ -28,15 +28,10 @@ use std::collections::BTreeSet;
 /// Up to so many logs the digest itself is not bigger than what it takes to find the difference.
 const FEW_LOGS: usize = 24;
 
-/// [`Message::Delta`] taken apart.
-#[derive(Debug)]
-pub struct Delta {
-    pub nonce: u64,
-    pub scope: Scope,
-    pub base: Digest,
-    pub records: Vec<Record>,
-    pub upto: Digest,
-    pub more: bool,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Page {
+    First,
+    Later,
 }
 
 impl Store {
@@ -90,12 +85,18 @@ impl Store {
     pub fn handle_ask(&mut self, from: NodeId, nonce: u64, scope: Scope, digest: &Digest, in_return: bool) {
         self.notice_rewind(digest);
         self.peers.note(from, digest);
-        let delta = self.delta(nonce, scope.clone(), digest);
+        let delta = self.delta(nonce, scope.clone(), digest, Page::First);
         self.send(from, delta);
         // A question in return is never returned, or two nodes that lack something of each other would go on for ever.
         if !in_return && digest.iter().any(|(log, number)| self.held.of(*log) < *number) {
             self.ask_again(from, 0, scope, digest);
         }
+    }
+
+    /// The next page of an answer. What the asker has read so far it doesn't hold yet: nothing is noted of it.
+    pub fn handle_ask_on(&mut self, from: NodeId, nonce: u64, scope: Scope, read: &Digest) {
+        let delta = self.delta(nonce, scope, read, Page::Later);
+        self.send(from, delta);
     }
 
     /// For a scope that was asked about before, of which `listed` gave the logs.
@@ -111,80 +112,6 @@ impl Store {
             digest.insert(*log, self.held.ever(*log));
         }
         self.send(to, Message::Ask { nonce, scope, digest, in_return: true });
-    }
-
-    /// Merges an answer to [`Store::ask`]; asks on if there is more. False if something was refused that others than its author
-    /// have taken: then it is our own clock that is wrong, and what `from` holds isn't known here.
-    pub fn handle_delta(&mut self, from: NodeId, delta: Delta, now: Now) -> bool {
-        let Delta { nonce, scope, base, records, upto, more } = delta;
-        self.notice_rewind(&upto);
-        // What we don't hold up to where the answer begins would have a gap: nothing may be left of the log, or it was an earlier
-        // life of ours that asked, and our disk has been put back since. A log without a beginning is one that the asker had all of.
-        let begins = |log: &Log| base.get(log).is_some_and(|before| self.held.ever(*log) >= *before);
-        let joins_on: BTreeSet<Log> = upto.keys().filter(|log| begins(log)).copied().collect();
-        let mut fresh = Vec::new();
-        let mut collected = Vec::new();
-        // That nothing is missing up to here rests on all that the answer holds: what a refused record superseded, in whichever
-        // log, is neither in it nor here. Then only what joins on number by number is taken.
-        let mut early = BTreeSet::new();
-        for record in &records {
-            let (log, number) = record.place();
-            if number > self.held.of(log) && self.is_early(record, now) {
-                early.insert((log, number));
-            }
-        }
-        let mut reached = Digest::new();
-        for record in records {
-            let (log, number) = record.place();
-            if !early.is_empty() {
-                let held = reached.entry(log).or_insert(self.held.of(log));
-                if number != *held + 1 || early.contains(&(log, number)) {
-                    continue;
-                }
-                *held = number;
-            }
-            let due = number > self.held.of(log) && upto.get(&log).is_some_and(|upto| number <= *upto);
-            if !due || !joins_on.contains(&log) {
-                continue;
-            }
-            if self.has_collected(&record) {
-                collected.push((log, number));
-            } else if self.merge(&record) {
-                fresh.push(record);
-            }
-        }
-        let mut moved = BTreeSet::new();
-        for (log, number) in upto.iter().filter(|(log, _)| joins_on.contains(log)) {
-            // A log of which nothing is left, here or there, is not taken up again.
-            let number = if early.is_empty() { number } else { reached.get(log).unwrap_or(&0) };
-            if *number > self.held.of(*log) && (self.held.of(*log) > 0 || self.has_records(*log)) {
-                self.held.set(*log, *number);
-                moved.insert(*log);
-            }
-        }
-        self.peers.note(from, &upto);
-        let mut held: Digest = moved.iter().map(|log| (*log, self.held.of(*log))).collect();
-        let ended =
-            upto.iter().filter(|(log, number)| (self.held.of(**log) + 1..=self.held.ever(**log)).contains(number));
-        held.extend(ended);
-        self.commit(&fresh, moved);
-        if !collected.is_empty() {
-            self.send(from, Message::Collected { places: collected });
-        }
-        // What is refused would come again at once.
-        if more && early.is_empty() {
-            self.ask_again(from, nonce, scope, &upto);
-        } else if !held.is_empty() {
-            self.send(from, Message::PushAck { held });
-        }
-        early.iter().all(|(log, _)| log.author == from)
-    }
-
-    /// A tombstone that was here and has gone, since every member had it. (A live record in its place is taken: only a disk
-    /// that was put back by more than the retention can hold one.)
-    fn has_collected(&self, record: &Record) -> bool {
-        let (log, number) = record.place();
-        record.value.is_none() && number <= self.held.ever(log) && !self.records.contains_key(&record.key)
     }
 
     /// Whether we may follow is for our own clock to say ([`Store::collect_tombstones`]).
@@ -248,6 +175,7 @@ impl Store {
     /// Forgets what a node said that is no longer a member, or begins a new life.
     pub fn forget_peer(&mut self, node: NodeId) {
         self.peers.forget(node);
+        self.reading.take_if(|reading| reading.is_of(node));
     }
 
     /// Whose word on everything counts, and so is remembered.
@@ -256,7 +184,7 @@ impl Store {
     }
 
     /// Records of the scope above `asked`, as many as one message should carry.
-    fn delta(&self, nonce: u64, scope: Scope, asked: &Digest) -> Message {
+    fn delta(&self, nonce: u64, scope: Scope, asked: &Digest, page: Page) -> Message {
         let mut records = Vec::new();
         let mut base = Digest::new();
         let mut upto = Digest::new();
@@ -264,6 +192,10 @@ impl Store {
         let mut more = false;
         'logs: for (log, last) in self.held.within(&scope, asked) {
             let known = asked.get(&log).copied().unwrap_or(0);
+            // A later page says of each log what it rests on, so that it can't be taken for a first one.
+            if page == Page::Later && known > 0 {
+                base.insert(log, known);
+            }
             if known >= last {
                 upto.insert(log, last);
                 continue;
@@ -286,7 +218,7 @@ impl Store {
 
     /// If a peer holds more of what we wrote in an earlier life than we do, our disk was put back. The lost writes come
     /// back as anybody's would: their numbers are no others'. But what else was forgotten nobody can tell.
-    fn notice_rewind(&mut self, theirs: &Digest) {
+    pub(super) fn notice_rewind(&mut self, theirs: &Digest) {
         let lives = Log { author: self.me, life: 0 }..=Log { author: self.me, life: u32::MAX };
         for (log, number) in theirs.range(lives) {
             let had = if *log == self.own_log { self.own } else { self.mine.get(&log.life).copied().unwrap_or(0) };
@@ -297,7 +229,7 @@ impl Store {
         }
     }
 
-    fn send(&mut self, to: NodeId, message: Message) {
+    pub(super) fn send(&mut self, to: NodeId, message: Message) {
         self.out.push_back(Output::Send { to, message });
     }
 }

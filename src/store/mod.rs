@@ -9,10 +9,12 @@
 //! that a disk which was put back to an earlier state can't make two records of one number. A log of which no record
 //! is current any more leaves the digest: it claims nothing that would be missed, and lives would pile up in it.
 
+mod answer;
 mod exchange;
 mod held;
 mod peers;
-pub use exchange::{Delta, fits_one_message};
+pub use answer::Delta;
+pub use exchange::fits_one_message;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +29,7 @@ use crate::plant::{Bug, is_planted};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::message::{Digest, Message};
+use answer::Reading;
 use held::Held;
 use peers::Peers;
 use std::borrow::Borrow;
@@ -59,6 +62,7 @@ pub struct Store {
     keep: Keep,
     held: Held,
     peers: Peers,
+    reading: Option<Reading>,
     /// The latest hybrid time issued or accepted.
     clock: Hlc,
     /// What this life writes to, and the number of its last write.
@@ -130,6 +134,7 @@ impl Store {
             keep,
             held: Held::default(),
             peers: Peers::default(),
+            reading: None,
             clock: Hlc::default(),
             own_log: Log { author: me, life: 0 },
             own: 0,

@@ -83,6 +83,7 @@ impl Net {
             Message::Delta { nonce, scope, base, records, upto, more } => {
                 store.handle_delta(from, Delta { nonce, scope, base, records, upto, more }, now);
             }
+            Message::AskOn { nonce, scope, read } => store.handle_ask_on(from, nonce, scope, &read),
             Message::Push { records } => drop(store.handle_push(from, records, now)),
             Message::PushAck { held } => store.handle_push_ack(from, &held),
             Message::Collected { places } => store.handle_collected(&places),
@@ -672,4 +673,121 @@ fn who_is_forgotten_takes_nobody_with_him() {
     peers.forget(node(2));
     assert!(!peers.hold(node(2), log(0, 0), 1) && !peers.hold(node(2), log(9, u32::MAX), 1));
     assert!([1, 3].iter().all(|n| peers.hold(node(*n), log(0, 0), 4) && peers.hold(node(*n), log(9, u32::MAX), 5)));
+}
+
+fn policies(of: std::ops::Range<usize>) -> Vec<(Key, Option<Value>)> {
+    let policy = |n: usize| {
+        let id = NodeId::from_u128(1_000 + n as u128);
+        (Key::NodePolicy(id), Some(Value::NodePolicy(NodePolicy::new(id))))
+    };
+    of.map(policy).collect()
+}
+
+/// What one log lacks may be superseded by what a later page holds: until that is here nothing is claimed.
+#[test]
+fn an_answer_of_several_pages_is_taken_whole_or_not_at_all() {
+    let mut net = Net::new(3);
+    let most = limits::MAX_DELTA_RECORDS;
+    let (first, second) = (node(1), node(2));
+    let now = net.now();
+    net.stores.get_mut(&first).unwrap().write(policies(0..most), Term::ZERO, now);
+    net.settle(first);
+    net.wires.retain(|(_, to, _)| *to == second);
+    net.deliver_all();
+    // Half of what the first wrote is superseded by the second's.
+    let now = net.now();
+    net.stores.get_mut(&second).unwrap().write(policies(0..most / 2), Term::ZERO, now);
+    net.stores.get_mut(&second).unwrap().write(policies(most..most * 2), Term::ZERO, now);
+    net.settle(second);
+    net.wires.clear();
+    let read_pages = |net: &mut Net, pages: usize| {
+        net.stores.get_mut(&node(3)).unwrap().ask(second, 7);
+        net.settle(node(3));
+        for _ in 0..pages {
+            assert!(matches!(net.wires.as_slice(), [(_, to, _)] if *to == second), "{:?}", net.wires.len());
+            net.deliver(0);
+            let at = net.wires.iter().position(|(_, to, _)| *to == node(3)).unwrap();
+            net.deliver(at);
+        }
+    };
+    // The second page is lost, twice: nothing of the first is here.
+    for _ in 0..2 {
+        read_pages(&mut net, 1);
+        assert!(net.stores[&node(3)].is_empty() && net.stores[&node(3)].digest().is_empty());
+        assert!(!net.stores[&second].peer_holds(node(3), first, 1));
+        net.wires.clear();
+    }
+    read_pages(&mut net, 2);
+    assert_eq!(net.stores[&node(3)].records, net.stores[&second].records);
+    assert_eq!(net.stores[&node(3)].digest(), net.stores[&second].digest());
+    // Its acknowledgement.
+    net.deliver_all();
+    let last = net.stores[&second].own_seq();
+    assert!(net.stores[&second].peer_holds(node(3), second, last));
+}
+
+/// A page that comes once more, or late, neither breaks what is being read nor claims anything by itself.
+#[test]
+fn a_late_page_is_no_answer() {
+    let mut net = Net::new(3);
+    let most = limits::MAX_DELTA_RECORDS;
+    let now = net.now();
+    net.stores.get_mut(&node(1)).unwrap().write(policies(0..most * 2 + 5), Term::ZERO, now);
+    net.settle(node(1));
+    net.wires.clear();
+    net.stores.get_mut(&node(3)).unwrap().ask(node(1), 7);
+    net.settle(node(3));
+    let mut late = Vec::new();
+    for _ in 0..200 {
+        let Some(at) = net.wires.iter().position(|(_, to, _)| *to == node(1) || *to == node(3)) else { break };
+        if let (from, _, page @ Message::Delta { .. }) = &net.wires[at] {
+            late.push((*from, node(3), page.clone()));
+        }
+        net.deliver(at);
+        // The page before the last one, once more.
+        if let Some(page) = late.len().checked_sub(2).map(|n| late[n].clone()) {
+            net.wires.push(page);
+            net.deliver(net.wires.len() - 1);
+        }
+    }
+    assert_eq!(late.len(), 3, "three pages, none of them asked for again");
+    assert_eq!(net.stores[&node(3)].digest(), net.stores[&node(1)].digest());
+    // In a node that holds nothing of what they rest on they do nothing.
+    net.disks.get_mut(&node(3)).unwrap().clear();
+    net.restart(node(3));
+    for page in &late[1..] {
+        net.wires = vec![page.clone()];
+        net.deliver(0);
+        assert!(net.stores[&node(3)].is_empty() && net.stores[&node(3)].digest().is_empty());
+    }
+}
+
+/// Of an answer with a refused record only what joins on is taken: a holder that planned by the rest would miss what others wrote.
+#[test]
+fn an_answer_of_which_something_was_passed_over_is_not_whole() {
+    let mut net = Net::new(3);
+    net.write(node(2), "first");
+    net.deliver_all();
+    // A gap in the log of node 2: its second write is superseded by its third.
+    net.write(node(2), "second");
+    net.write(node(2), "third");
+    net.wires.retain(|(_, to, _)| *to == node(1));
+    net.deliver_all();
+    let late = at(limits::MAX_CLOCK_DRIFT.as_millis() as u64 + 10_000);
+    let id = node(250);
+    let change = (Key::NodePolicy(id), Some(Value::NodePolicy(NodePolicy::new(id))));
+    net.stores.get_mut(&node(1)).unwrap().write(vec![change], Term::ZERO, late);
+    net.settle(node(1));
+    net.wires.clear();
+    net.stores.get_mut(&node(3)).unwrap().ask(node(1), 1);
+    net.settle(node(3));
+    net.deliver(0);
+    let (from, _, answer) = net.wires.remove(0);
+    let Message::Delta { nonce, scope, base, records, upto, more } = answer else { panic!("{answer:?}") };
+    let delta = Delta { nonce, scope, base, records, upto, more };
+    let now = net.now();
+    let third = net.stores[&node(2)].own_seq();
+    let three = net.stores.get_mut(&node(3)).unwrap();
+    assert!(!three.handle_delta(from, delta, now), "what node 2 wrote last is not here");
+    assert!(!three.holds(node(2), third));
 }

@@ -97,7 +97,8 @@ pub enum Message {
     },
     /// Records of the scope above the digest of the question `nonce`, of which `base` is that part which they add to;
     /// after merging, the asker holds all up to `upto`. Without `more`, `upto` is all that the sender holds in the
-    /// scope; with it, the asker asks again.
+    /// scope; with it, this is one page, and the asker asks on: it merges all pages at once. Of a later page `base` lists
+    /// all that the asker had read.
     Delta {
         nonce: u64,
         scope: Scope,
@@ -128,13 +129,19 @@ pub enum Message {
     Collected {
         places: Vec<(Log, u32)>,
     },
+    /// For the next page of a `Delta` with `more`: what the asker has read of the scope so far, and doesn't hold yet.
+    AskOn {
+        nonce: u64,
+        scope: Scope,
+        read: Digest,
+    },
 }
 
 /// What an encoded message is about, read off its tag, for whoever counts: nothing is decoded.
 pub fn family(bytes: &[u8]) -> &'static str {
     match bytes.get(2) {
         Some(0..=2 | 16 | 17) => "membership",
-        Some(3..=6 | 10..=15 | 18) => "records",
+        Some(3..=6 | 10..=15 | 18 | 19) => "records",
         Some(7 | 8) => "withdrawal",
         Some(9) => "lease",
         _ => "other",
@@ -222,6 +229,7 @@ mod tests {
             (Message::Differs { buckets: Vec::new() }, "records"),
             (Message::PushAck { held: Digest::new() }, "records"),
             (Message::Collected { places: Vec::new() }, "records"),
+            (Message::AskOn { nonce: 1, scope: Scope::All, read: Digest::new() }, "records"),
             (Message::SeenAsk { author, seq: 1 }, "withdrawal"),
             (Message::Seen { author, seq: 1 }, "withdrawal"),
             (Message::Lease(LeaseMessage::Release { ballot: Term { round: 0, node: author } }), "lease"),
