@@ -6,7 +6,7 @@ use super::*;
 use crate::ids::{ObjectId, ServiceId};
 use crate::model::node::Availability;
 use crate::model::object::Object;
-use crate::model::record::{ClusterSettings, Hlc};
+use crate::model::record::{ClusterSettings, Hlc, Record};
 use crate::model::service::{Revision, Service};
 use crate::model::spec::{self, PublishedPort};
 
@@ -162,9 +162,12 @@ impl Core {
         })
     }
 
-    /// What removed this node is the last that it writes: who turns it away for that has it all.
+    /// Who turns this node away holds what removed it. If that was the node's own write it holds this, for it was the last.
     fn is_held_by(&self, node: NodeId, seq: u64) -> bool {
-        self.store.peer_holds(node, self.me, seq) || self.turned_away_by.contains(&node)
+        let removal = || self.store.record(&Key::NodePolicy(self.me)).filter(|_| self.policy(self.me).removed);
+        let is_in_it = |removal: &Record| removal.stamp.author == self.me && removal.seq <= seq;
+        let heard_of_it = self.turned_away_by.contains(&node) && removal().is_some_and(is_in_it);
+        heard_of_it || self.store.peer_holds(node, self.me, seq)
     }
 
     /// The voters, and this node, that hold our writes up to `seq`.

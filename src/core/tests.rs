@@ -543,6 +543,26 @@ fn of_two_voters_none_is_removed_and_the_last_one_may_be() {
     assert!(alone.core.may_spare_voter(other).is_ok());
 }
 
+/// Regression (swarm, seed 893897484359, S3): being shut out for another's removal of it counted as word that they have its write.
+#[test]
+fn who_is_turned_away_has_not_been_acknowledged() {
+    let mut alone = Alone::founded();
+    let labels = Some(BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+    alone.ask(Request::UpdateNode { id: ME, version: None, availability: None, labels }).unwrap();
+    let others = [NodeId::from_u128(2), NodeId::from_u128(3)];
+    voters_are(&mut alone, &[ME, others[0], others[1]], 0);
+    alone.create(7);
+    for by in others {
+        alone.feed(Event::TurnedAway { by });
+    }
+    assert!(alone.replies.is_empty(), "{:?}", alone.replies);
+    for _ in 0..3 {
+        alone.wait(Duration::from_secs(1));
+    }
+    let [(RequestId(7), Ok(accepted))] = &alone.replies[..] else { panic!("{:?}", alone.replies) };
+    assert!(accepted.warnings.iter().any(|w| w.starts_with("pending: held by 1 of ")), "{:?}", accepted.warnings);
+}
+
 /// Regression (rewind, seed 31052 at 600 s, L5): it ended before anybody had heard, and was waited for as a voter that is lost.
 #[test]
 fn who_removes_itself_ends_when_the_voters_have_heard_or_time_is_up() {

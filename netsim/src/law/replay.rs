@@ -8,6 +8,7 @@ use super::{Breach, lease::Holders};
 use peer::core::witness::{Look, Seen};
 use peer::ids::{NodeId, ServiceId, TaskId};
 use peer::model::record::{Hlc, Key, Stamp, Term, Value};
+use peer::model::spec;
 use peer::model::task::{Slot, Task};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -232,8 +233,8 @@ impl Replay {
                 continue;
             }
             let (rollout, service) = (seat.rollout(task.service), seat.service(task.service));
-            let kept = |from| seat.spec_json(task.service, from).is_some();
-            if spreads_a_paused_release(task, rollout, service.map(|s| s.current), kept) {
+            let spec = |revision| spec::parse(seat.spec_json(task.service, revision)?).ok();
+            if spreads_a_paused_release(task, rollout, service.map(|s| s.current), spec) {
                 let text = format!("n{n} made {:?} of a release that is paused", task.id);
                 breaches.push(Breach::of("U3", text));
             }

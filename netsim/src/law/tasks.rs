@@ -19,19 +19,23 @@ pub fn runs_alone(task: TaskId, n: usize, places: impl IntoIterator<Item = usize
     Some(Breach::of("P2", format!("task {task:?} runs on n{n} and on n{other}")))
 }
 
-/// `task` was made of the release whose rollout is paused, though there is an older one to go on with: `kept` tells
-/// whether a revision is still there, `current` is what the operators want.
+/// `task` was made of the release whose rollout is paused, though there is an older one to go on with: `spec` gives that of
+/// a revision that is still there, `current` is what the operators want. Two revisions that ask the same of a container are one release.
 pub fn spreads_a_paused_release(
     task: &Task,
     rollout: Option<&Rollout>,
     current: Option<RevisionId>,
-    kept: impl FnOnce(RevisionId) -> bool,
+    spec: impl Fn(RevisionId) -> Option<ServiceSpec>,
 ) -> bool {
+    let differ = |from, to| match (spec(from), spec(to)) {
+        (Some(from), Some(to)) => to.needs_replacement(&from),
+        (from, _) => from.is_some(),
+    };
     rollout.is_some_and(|r| {
         r.state.is_paused()
             && Some(r.to) == current
             && task.revision == r.to
-            && r.from.is_some_and(|from| from != r.to && kept(from))
+            && r.from.is_some_and(|from| from != r.to && differ(from, r.to))
     })
 }
 

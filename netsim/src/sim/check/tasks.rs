@@ -10,6 +10,7 @@ use peer::ids::{NodeId, TaskId};
 use peer::model::container::EngineOp;
 use peer::model::node::{Availability, Liveness};
 use peer::model::record::{Key, Record, Term, Value};
+use peer::model::spec;
 use peer::model::task::{Desired, Slot, Task};
 
 /// Of the moments at which a holder has just decided, every so many are planned for again.
@@ -134,8 +135,8 @@ impl World {
         let mut wrong = misplaced(core, task, place);
         let rollout = core.store().rollout(task.service);
         let current = core.store().service(task.service).map(|s| s.current);
-        let kept = |from| core.store().revision(task.service, from).is_some();
-        if spreads_a_paused_release(task, rollout, current, kept) {
+        let spec = |revision| spec::parse(&core.store().revision(task.service, revision)?.spec_json).ok();
+        if spreads_a_paused_release(task, rollout, current, spec) {
             wrong = wrong.or(Some(("U3", format!("{:?} is made of a release that is paused", task.id))));
         }
         let replaced = task.replaces.and_then(|old| core.store().task(old));
