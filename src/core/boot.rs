@@ -105,7 +105,7 @@ impl Core {
             liveness_dirty: true,
             liveness_news: BTreeSet::new(),
             told_of_all: None,
-            last_now: now.mono,
+            last_now: now,
         };
         core.start(bump, durable, members, boot.first, now);
         Ok(core)
