@@ -194,7 +194,7 @@ async fn the_story_from_empty_to_drained() {
     browser
         .until(
             "the holder",
-            "/holds the scheduler's lease since .*\\d, term \\d+/.test(document.querySelector('main').innerText)",
+            "/holds the scheduler's lease since .*:.*, term \\d+/.test(document.querySelector('main').innerText)",
         )
         .await;
     browser

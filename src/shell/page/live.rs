@@ -18,12 +18,15 @@ use futures_util::stream::{self, Stream, StreamExt};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 /// How often the agent is asked for changes while a page is open: what people see as at once.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A look that takes long (with thousands of tasks) is followed by a rest of so many times as long: all looks together take no
+/// more than that share of a processor.
+const REST: u32 = 9;
 /// Every so many looks the whole picture is compared, for what [`crate::core::Core::changes`] does not count.
 const LOOK_WHOLE: u32 = 20;
 /// Between two rounds in which every node is asked how busy its machine is.
@@ -71,29 +74,38 @@ impl Watch {
         let asking = watch.clone();
         tokio::spawn(async move { asking.stop.run_until_cancelled(asking.ask_usage()).await });
         let looking = watch.clone();
-        tokio::spawn(async move {
-            let mut tick = tokio::time::interval(LOOK_EVERY);
-            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    () = looking.stop.cancelled() => return,
-                    _ = tick.tick() => {}
-                }
-                if looking.changes.receiver_count() > 0 && looking.look(&mut *looking.seen.lock().await).await.is_err()
-                {
-                    return; // The agent has ended.
-                }
-            }
-        });
+        tokio::spawn(async move { looking.stop.run_until_cancelled(looking.look_again()).await });
         watch
+    }
+
+    /// Until somebody looks.
+    async fn is_open(&self) {
+        loop {
+            // Before the count is read, so that no page that is opened in between is missed.
+            let opened = self.opened.notified();
+            if self.changes.receiver_count() > 0 {
+                return;
+            }
+            opened.await;
+        }
+    }
+
+    /// Look after look while a page is open.
+    async fn look_again(&self) {
+        loop {
+            self.is_open().await;
+            let begun = Instant::now();
+            if self.look(&mut *self.seen.lock().await).await.is_err() {
+                return; // The agent has ended.
+            }
+            tokio::time::sleep(LOOK_EVERY.max(begun.elapsed() * REST)).await;
+        }
     }
 
     /// Round after round while a page is open. Who doesn't answer has no numbers until it does.
     async fn ask_usage(&self) {
         loop {
-            while self.changes.receiver_count() == 0 {
-                self.opened.notified().await;
-            }
+            self.is_open().await;
             let Ok(nodes) = self.agent.query(crate::core::Core::nodes).await else { return };
             let there = nodes.into_iter().filter(|node| node.liveness == Liveness::Alive);
             let there = there.filter_map(|node| Some((node.id, node.fact?.addr))).take(USAGE_OF);
@@ -132,7 +144,7 @@ impl Watch {
         let mut seen = self.seen.lock().await;
         self.look(&mut seen).await?;
         let changes = self.changes.subscribe();
-        self.opened.notify_one();
+        self.opened.notify_waiters();
         Ok((text(&seen.picture), changes))
     }
 
@@ -144,6 +156,8 @@ impl Watch {
         let before = happened(&listener.take());
         let first = stream::iter([event("picture", &picture), before]);
         let happens = stream::unfold(listener, |mut listener| async move {
+            // What happens at about the same time is told at one go: twenty pages are twenty times as many writes.
+            tokio::time::sleep(LOOK_EVERY).await;
             let batch = listener.next().await;
             Some((happened(&batch), listener))
         });
@@ -171,7 +185,8 @@ fn event(name: &str, data: &str) -> Event {
 }
 
 fn text(picture: &Picture) -> Arc<str> {
-    serde_json::Value::from_iter(picture.0.clone()).to_string().into()
+    // A map with text for keys can always be written.
+    serde_json::to_string(&picture.0).unwrap_or_default().into()
 }
 
 /// `GET /live`.

@@ -136,6 +136,7 @@ function views() {
   const page = view + "/" + name;
   if (page !== shown) {
     main.replaceChildren();
+    scrollTo(0, 0);
     shown = page;
     stale.all = true;
   }
@@ -326,7 +327,7 @@ function fillNode(element, node, tasks) {
   // The engine counts in billionths of a processor, a machine's use in thousandths.
   const inBillionths = usage.cpu && usage.cpu.map((cpu) => cpu * 1e6);
   fillGauge(cpu, cpuBar, "cpu", reserved("cpu"), inBillionths, node.cpus, (cpus) => (cpus / 1e9).toFixed(1));
-  fillGauge(memory, memoryBar, "memory", reserved("memory"), usage.memory, node.memory, size);
+  fillGauge(memory, memoryBar, "memory", reserved("memory"), usage.memory, node.memory, gib);
   list(cards, tasks, (task) => task.id, taskCard, fillCard);
 }
 
@@ -334,7 +335,8 @@ const heardOf = (node) => (node.status === "ready" ? "" : node.heard ? `, last h
 const statusOf = (node) => (node.status === "down" || node.status === "away" ? node.status : node.trouble ? "ready, engine unreachable: " + node.trouble : node.status === "suspect" ? "suspect: no answer for a moment" : node.status)
   + heardOf(node)
   + (node.blocked && Object.keys(node.blocked).length ? `; port ${Object.keys(node.blocked).join(", ")} is taken by something else here` : "");
-const size = (bytes) => (bytes ? (bytes / 2 ** 30).toFixed(1) + " GiB" : "");
+const gib = (bytes) => (bytes / 2 ** 30).toFixed(1) + " GiB";
+const size = (bytes) => (bytes ? gib(bytes) : "");
 // Of another day with its date.
 const timeOf = (ms) => {
   const at = new Date(ms);
@@ -499,10 +501,10 @@ function node(name) {
     ["votes", found.voter ? "yes" : "no"], ["labels", Object.entries(found.labels).map(([k, v]) => `${k}=${v}`).join(", ") || "none"]];
   list(facts.querySelector("tbody"), rows, ([name]) => name, ([name]) => make("tr", {}, make("th", { scope: "row" }, name), make("td")), (row, [, value]) => put(row.children[1], String(value)));
   networkPart(found);
-  eventsPart(`Events of ${found.name}`, (e) => e.Actor.ID === found.id || e.Actor.Attributes["com.docker.swarm.node.id"] === found.id);
   part("acts", () => make("section", { class: "sheet" }, make("h2", {}, "Change it"), ...notAllowed(),
     ...["active", "pause", "drain"].map((availability) => action("Make it " + availability, availability, [],
       () => `peer node update --availability ${availability} ${found.name}`, () => ({ do: "availability", node: found.id, availability })))));
+  eventsPart(`Events of ${found.name}`, (e) => e.Actor.ID === found.id || e.Actor.Attributes["com.docker.swarm.node.id"] === found.id);
 }
 
 // ---- whom a node hears, by its own word, asked while somebody looks at it
