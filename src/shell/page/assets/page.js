@@ -301,8 +301,11 @@ const gauge = () => make("div", { class: "load", hidden: "" }, make("i"), make("
 
 function fillGauge(line, bar, name, reserved, used, whole, text) {
   const of = whole || (used && used[1]);
-  const said = [reserved ? `${text(reserved)} reserved` : "", used ? `${text(used[0])} used` : ""].filter(Boolean).join(", ");
-  put(line, said ? `${name} ${said} of ${text(of)}` : "");
+  // An engine may have less than its machine: what is in use is the whole machine's.
+  const apart = used && Math.abs(used[1] - of) > of / 10 ? ` of the machine's ${text(used[1])}` : "";
+  const parts = [reserved ? `${text(reserved)} reserved` : "", used && !apart ? `${text(used[0])} used` : ""].filter(Boolean).join(", ");
+  const said = [parts && `${parts} of ${text(of)}`, apart && `${text(used[0])} used${apart}`].filter(Boolean).join(", ");
+  put(line, said ? `${name} ${said}` : "");
   bar.hidden = !said || !of;
   const share = (part, all) => Math.min(100, (100 * part) / all || 0).toFixed(1) + "%";
   const widths = [share(reserved, of), used ? share(used[0], used[1]) : "0%"];
