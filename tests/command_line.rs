@@ -74,6 +74,7 @@ fn an_error_names_what_was_said() {
         (&["start", "--data-dir", "/proc/x", "--engine", "demo"], 1, "error: --data-dir: /proc/x".to_owned()),
         (&["node", "promote", "node1"], 2, "there are no managers to promote or demote".to_owned()),
         (&["demo", "--nodes", "x"], 2, "want a whole number from 1 to 50".to_owned()),
+        (&["demo", "--dashboard", "somewhere:x"], 2, "error: --dashboard somewhere:x: ".to_owned()),
         (&["service", "create", "-p", "0:80", "x"], 2, "want a number from 1 to 65535".to_owned()),
         (&["stack", "deploy", "-c", "none.yml", "s"], 1, "error: --compose-file none.yml: ".to_owned()),
         (&["service", "create", "--device", "/dev/fuse", "x"], 2, "error: --device: ".to_owned()),

@@ -67,8 +67,9 @@ impl Demo {
 #[test]
 fn the_tour_tells_the_whole_story_and_no_greeting_fails_in_it() {
     let dir = tempfile::tempdir().unwrap();
-    let mut demo = Demo::start(dir.path(), &["--tour", "--nodes", "3", "--pace", "1"]);
-    demo.until("the page", |line| line.contains("http://127.0.0."));
+    let page = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut demo = Demo::start(dir.path(), &["--tour", "--nodes", "3", "--pace", "1", "--dashboard", &page]);
+    demo.until("the page, where it was asked for", |line| line.contains(&format!("http://{page}/#token=")));
     demo.until("more of them", |line| line.ends_with("peer service scale greeters=5"));
     let counted = demo.until("the update under load", |line| line.contains("greetings were asked for"));
     assert!(counted.ends_with("; 0 failed."), "{counted}");
@@ -85,13 +86,14 @@ fn the_tour_tells_the_whole_story_and_no_greeting_fails_in_it() {
 #[test]
 fn chaos_kills_and_freezes_and_what_fell_stands_up_again() {
     let dir = tempfile::tempdir().unwrap();
-    let mut demo = Demo::start(dir.path(), &["--chaos", "--nodes", "3", "--pace", "1"]);
+    let mut demo = Demo::start(dir.path(), &["--chaos", "--nodes", "3", "--pace", "1", "--dashboard", "none"]);
     demo.until("the warning", |line| line.contains("at random"));
     for _ in 0..2 {
         demo.until("a blow", |line| line.starts_with("chaos: node"));
         let back = demo.until("a return", |line| line.contains(" is back") || line.contains(" thaws"));
         assert!(!back.contains("node1"), "{back}");
     }
+    assert!(!demo.seen.iter().any(|line| line.contains("#token=")), "there is no page");
     demo.end(dir.path());
 }
 

@@ -99,7 +99,8 @@ fn a_change_is_followed_over_nodes_and_no_secret_is_logged() {
         }},
         "Mode": {"Replicated": {"Replicas": 2}},
     });
-    first.call("POST", "/services/create", &format!("X-Registry-Auth: {LOGIN}\r\n"), Some(&spec));
+    let headers = format!("X-Registry-Auth: {LOGIN}\r\nX-Request-Id: deploy-17\r\n");
+    first.call("POST", "/services/create", &headers, Some(&spec));
     let history = first.call("GET", "/peer/services/web/history", "", None);
     let change = history[0]["Change"].as_str().unwrap().to_owned();
     let of_change = |agent: &Agent, message: &str| {
@@ -113,7 +114,22 @@ fn a_change_is_followed_over_nodes_and_no_secret_is_logged() {
     };
     until("the first node's task runs", || running(&first));
     until("the second node's task runs", || running(&second));
-    assert_eq!(of_change(&first, "change accepted").expect("the command's line")["service"], "web");
+    // The command, from the API's first word on it, is known by the name that its client gave it; and from when it was accepted on
+    // by its change too, which is its name on every node.
+    let accepted = of_change(&first, "change accepted").expect("the command's line");
+    assert_eq!(accepted["service"], "web");
+    let span = &accepted["spans"][0];
+    assert_eq!(
+        (&span["name"], &span["request"], &span["method"]),
+        (&json!("api"), &json!("deploy-17"), &json!("POST"))
+    );
+    assert_eq!((&span["path"], &span["change"]), (&json!("/services/create"), &json!(change)));
+    let answered = first.lines().into_iter().find(|line| line["message"] == "api" && line["spans"][0] == *span);
+    assert_eq!(answered.expect("the API's last word on it")["status"], 201);
+    // Who gives no name is given one.
+    let named = |line: &Value| line["message"] == "api" && line["spans"][0]["path"] == "/secrets/create";
+    let id = first.lines().into_iter().find(named).expect("the secret's line")["spans"][0]["request"].clone();
+    assert!(id.as_str().is_some_and(|id| id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit())), "{id}");
     // The engine's calls on the other node stand in spans of the change.
     let started = second.lines().into_iter().find(|line| line["message"] == "starting the container: done");
     let spans = started.expect("a call of the engine")["spans"].clone();

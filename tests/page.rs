@@ -60,15 +60,41 @@ async fn the_page_shows_and_changes_the_cluster_as_it_is() {
     })
     .await;
 
-    // Whom the page's node hears, and how far away they are.
-    let (status, near) = http(addr, "GET", "/network", None, None).await;
-    let near: Value = serde_json::from_str(&near).unwrap();
-    assert_eq!((status, near.as_array().unwrap().len()), (200, 2));
-    for row in near.as_array().unwrap() {
-        assert!(row["heard"].as_u64().is_some_and(|ms| ms < 60_000), "{row}");
-        assert!(row["rtt"].as_f64().is_some_and(|ms| ms > 0.0 && ms < 5_000.0), "{row}");
-        assert_eq!((&row["verdict"], &row["silent"]), (&Value::Null, &json!(false)), "{row}");
+    // Whom each node hears by its own word, and how far away they are, on the page of one of them.
+    let ids: Vec<String> = stream.all("n/").map(|n| n["id"].as_str().unwrap().to_owned()).collect();
+    let this = stream.seen["c"]["self"].clone();
+    for id in &ids {
+        let (status, near) = http(addr, "GET", &format!("/network/{id}"), None, None).await;
+        let near: Value = serde_json::from_str(&near).unwrap();
+        assert_eq!((status, &near["why"]), (200, &Value::Null), "{near}");
+        let rows = near["hears"].as_array().unwrap();
+        let heard: std::collections::BTreeSet<&str> = rows.iter().map(|row| row["node"].as_str().unwrap()).collect();
+        let others = ids.iter().filter(|other| *other != id).map(String::as_str).collect();
+        assert_eq!(heard, others, "the others, and not itself");
+        for row in rows.iter().chain(near["heard"].as_object().map(|_| &near["heard"])) {
+            assert!(row["heard"].as_u64().is_some_and(|ms| ms < 60_000), "{row}");
+            assert!(row["rtt"].as_f64().is_some_and(|ms| ms > 0.0 && ms < 5_000.0), "{row}");
+            assert_eq!((&row["verdict"], &row["silent"]), (&Value::Null, &json!(false)), "{row}");
+        }
+        // How the page's own node hears that one.
+        assert_eq!(near["heard"]["node"], if *id == this { Value::Null } else { json!(id) });
     }
+    let nobody = http(addr, "GET", "/network/1111111111111111111111111", None, None).await;
+    assert_eq!(nobody.0, 404, "{}", nobody.1);
+
+    // How busy each machine is, where it tells: here they are all this one.
+    if cfg!(target_os = "linux") {
+        let told = |u: &&Value| ["cpu", "memory"].iter().all(|what| u[what].is_array());
+        until(&mut stream, "what is in use", |s| s.all("u/").filter(told).count() == 3).await;
+        for u in stream.all("u/") {
+            let number = |pointer: &str| u.pointer(pointer).unwrap().as_u64().unwrap();
+            assert!(number("/cpu/0") <= number("/cpu/1") && number("/cpu/1") >= 1_000, "{u}");
+            assert!(number("/memory/0") > 0 && number("/memory/0") < number("/memory/1"), "{u}");
+        }
+    }
+    // Since when the lease is held: not before the cluster was there.
+    let (since, created) = (stream.seen["c"]["since"].as_u64().unwrap(), stream.seen["c"]["created"].as_u64().unwrap());
+    assert!(since / 1_000 >= created / 1_000 && since < created + 600_000, "{since} {created}");
 
     // What its greeters said, for who may act alone: a log may hold secrets.
     let path = format!("/logs/{id}");
@@ -113,6 +139,7 @@ async fn nobody_changes_anything_without_the_token_and_bad_input_is_told() {
         (json!({"do": "scale", "service": id, "replicas": -1}), "expected u32"),
         (json!({"do": "scale", "service": nobody, "replicas": 1}), "not found"),
         (json!({"do": "update-image", "service": id, "image": "Not An Image"}), "Image"),
+        (json!({"do": "resume", "service": id}), "isn't paused"),
         (json!({"do": "availability", "node": nobody, "availability": "asleep"}), "asleep"),
         (json!("scale"), "expected"),
     ] {
@@ -121,6 +148,66 @@ async fn nobody_changes_anything_without_the_token_and_bad_input_is_told() {
     }
     let replicas = demo.agent(0).unwrap().handle.query(|core| core.services()[0].desired).await.unwrap();
     assert_eq!(replicas, 1, "none of it changed anything");
+    demo.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_cut_off_is_shown_with_the_time_when_it_was_last_heard() {
+    let mut demo = Demo::start(3).await.unwrap();
+    demo.wait_formed(3).await.unwrap();
+    let (addr, _) = link_of(&demo, 0);
+    let mut stream = Stream::open(addr, None).await;
+    until(&mut stream, "three nodes", |s| s.all("n/").filter(|n| n["status"] == "ready").count() == 3).await;
+    assert!(stream.all("n/").all(|n| n["heard"].is_null()), "who is there is heard all the time");
+    let gone = demo.agent(2).unwrap().node.to_string();
+    let now = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap();
+    let before = now();
+    demo.kill(2).await;
+    let of = |s: &Stream| s.seen[&format!("n/{gone}")].clone();
+    until(&mut stream, "it is down", |s| of(s)["status"] == "down").await;
+    let heard = of(&stream)["heard"].as_u64().expect("a time");
+    assert!(heard + 10_000 > before && heard <= now(), "{heard}, killed at {before}");
+    until(&mut stream, "of a machine that doesn't answer nothing is in use", |s| {
+        !s.seen.contains_key(&format!("u/{gone}"))
+    })
+    .await;
+    // What it hears nobody knows, and the page says why; when it was heard here is known.
+    let (status, near) = http(addr, "GET", &format!("/network/{gone}"), None, None).await;
+    let near: Value = serde_json::from_str(&near).unwrap();
+    assert_eq!((status, &near["hears"]), (200, &Value::Null), "{near}");
+    assert!(near["why"].as_str().is_some_and(|why| !why.is_empty()), "{near}");
+    assert_eq!(near["heard"]["node"], gone.as_str());
+    demo.restart(2).await.unwrap();
+    until(&mut stream, "it is back", |s| of(s)["status"] == "ready" && of(s)["heard"].is_null()).await;
+    demo.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_update_is_resumed_from_the_page() {
+    let demo = Demo::start(1).await.unwrap();
+    demo.wait_formed(1).await.unwrap();
+    let (addr, token) = link_of(&demo, 0);
+    let id = deploy(&demo, 2).await;
+    let mut stream = Stream::open(addr, None).await;
+    until(&mut stream, "two replicas", |s| running(s, "1") == 2).await;
+    let act = |body: Value| http(addr, "POST", "/act", Some(&token), Some(body));
+    assert_eq!(act(json!({"do": "update-image", "service": id, "image": "demo/greeter:bad"})).await.0, 200);
+    let rollout = |s: &Stream| s.seen[&format!("s/{id}")]["rollout"].clone();
+    until(&mut stream, "a pause", |s| rollout(s)["state"] == "paused" && running(s, "1") == 2).await;
+    let bad = |t: &&Value| t["image"] == "demo/greeter:bad" && t["desired"] == "running";
+    until(&mut stream, "what ran before instead of what failed", |s| s.all("t/").filter(bad).count() == 0).await;
+    let first = rollout(&stream)["started"].clone();
+    assert_eq!(act(json!({"do": "resume", "service": id})).await.0, 200);
+    // It is as bad as it was.
+    until(&mut stream, "another try", |s| rollout(s)["state"] == "paused" && rollout(s)["started"] != first).await;
+    // And the way back leads past both tries.
+    assert_eq!(act(json!({"do": "rollback", "service": id})).await.0, 200);
+    until(&mut stream, "what ran before", |s| {
+        rollout(s)["state"] == "rollback_completed"
+            && running(s, "1") == 2
+            && s.seen[&format!("s/{id}")]["image"] == "demo/greeter:1"
+    })
+    .await;
     demo.end().await;
 }
 

@@ -105,7 +105,7 @@ impl Core {
             liveness_dirty: true,
             liveness_news: BTreeSet::new(),
             told_of_all: None,
-            last_now: now.mono,
+            last_now: now,
         };
         // Allowed once a term has read what the voters hold.
         core.lease.forbid_changes();

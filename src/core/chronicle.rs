@@ -86,6 +86,8 @@ pub(super) struct Chronicle {
     tasks: BTreeMap<TaskId, Task>,
     objects: BTreeMap<(ObjectKind, ObjectId), (String, Hlc)>,
     holder: Option<(NodeId, Term)>,
+    /// When `holder` was first seen to hold it.
+    holder_since: Wall,
     voters: BTreeSet<NodeId>,
     out: VecDeque<Happening>,
 }
@@ -125,6 +127,10 @@ impl Chronicle {
 
     pub(super) fn stir(&mut self, node: NodeId) {
         self.stirred.insert(node);
+    }
+
+    pub(super) fn holder_since(&self, term: Term) -> Option<Wall> {
+        self.holder.is_some_and(|(_, held)| held == term).then_some(self.holder_since)
     }
 
     fn tell(&mut self, happening: Happening) {
@@ -190,6 +196,7 @@ impl Core {
             tasks: BTreeMap::new(),
             objects: BTreeMap::new(),
             holder: None,
+            holder_since: now.wall,
             voters: self.lease.electorate().voters.clone(),
             out: VecDeque::new(),
         });
@@ -219,7 +226,7 @@ impl Core {
         for node in std::mem::take(&mut chronicle.stirred) {
             said.append(&mut self.node_said(&mut chronicle, node));
         }
-        said.append(&mut self.lease_said(&mut chronicle));
+        said.append(&mut self.lease_said(&mut chronicle, now));
         said.into_iter().for_each(|said| chronicle.tell(at(said, now)));
         let happened = chronicle.out.drain(..).collect();
         self.chronicle = Some(chronicle);
@@ -419,7 +426,7 @@ impl Core {
         }
     }
 
-    fn lease_said(&self, chronicle: &mut Chronicle) -> Vec<Said> {
+    fn lease_said(&self, chronicle: &mut Chronicle, now: Now) -> Vec<Said> {
         let mut said = Vec::new();
         let electorate = self.lease.electorate();
         if electorate.voters != chronicle.voters {
@@ -443,7 +450,7 @@ impl Core {
                 .push(Said::new(Kind::Lease, "lose", node).with("name", self.host_name(node)).with("term", term.round)),
             (None, None) => {}
         }
-        chronicle.holder = holder;
+        (chronicle.holder, chronicle.holder_since) = (holder, now.wall);
         said
     }
 }

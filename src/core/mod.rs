@@ -110,8 +110,8 @@ pub struct Core {
     chronicle: Option<chronicle::Chronicle>,
     /// Raised by whatever shows in a view.
     changes: u64,
-    /// When the last event came: what questions about holding a lease are answered with.
-    last_now: Mono,
+    /// When the last event came: what questions about holding a lease, and about when others were heard, are answered with.
+    last_now: Now,
 }
 
 impl Core {
@@ -127,7 +127,7 @@ impl Core {
         next = sooner(next, self.withdrawals.deadline());
         next = sooner(next, self.passing.at);
         next = sooner(next, self.leading.as_ref().and_then(|l| l.deadline()));
-        next = sooner(next, self.pending.iter().map(|p| p.next_look(self.last_now)).min());
+        next = sooner(next, self.pending.iter().map(|p| p.next_look(self.last_now.mono)).min());
         Some(next)
     }
 
@@ -143,7 +143,7 @@ impl Core {
     }
 
     pub fn handle(&mut self, event: Event, now: Now) {
-        self.last_now = now.mono;
+        self.last_now = now;
         match event {
             Event::Message { from, bytes } => self.handle_message(from, &bytes, now),
             Event::LinkLost { node } => self.membership.hint_unreachable(node, now.mono),

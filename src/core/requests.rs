@@ -299,8 +299,10 @@ impl Core {
                 ..Decision::new(id, Key::Service(id), revision_and_service(record, service))
             });
         }
+        // Another try of what has paused is no change, either: the way back leads past both.
+        let again = self.spec(id, effective).as_deref() == Some(&spec);
         let revision = self.new_revision(now);
-        service.previous = Some(effective);
+        service.previous = service.previous.filter(|_| again).or(Some(effective));
         service.current = revision;
         service.rolled_back = false;
         let record = Revision { service: id, id: revision, spec_json, registry_auth: auth, created: now.wall };

@@ -8,6 +8,7 @@ use crate::model::rollout::Rollout;
 use crate::model::service::{Revision, Service};
 use crate::model::spec::ServiceSpec;
 use crate::model::task::{Task, TaskStatus};
+use crate::time::Wall;
 use std::sync::Arc;
 
 #[derive(Debug, Clone)]
@@ -69,6 +70,8 @@ pub struct NodeView {
     /// `Version.Index`: that of the policy.
     pub index: Hlc,
     pub liveness: Liveness,
+    /// When it last spoke to this node itself, by this node's wall clock; `None` if it hasn't in this life.
+    pub heard: Option<Wall>,
     pub is_self: bool,
     pub is_holder: bool,
     pub is_voter: bool,
@@ -99,13 +102,15 @@ pub use crate::membership::Sighting;
 pub struct ClusterView {
     pub id: ClusterId,
     pub node: NodeId,
-    pub created: crate::time::Wall,
+    pub created: Wall,
     pub join_secret: String,
     pub index: Hlc,
     pub voters: Vec<NodeId>,
     pub electorate_epoch: u32,
     /// Who holds the lease, as far as this node knows, and under which term.
     pub holder: Option<(NodeId, Term)>,
+    /// Since when it does, as far as this node can know.
+    pub holder_since: Option<Wall>,
     /// A majority of the electorate is alive in this node's eyes.
     pub has_quorum: bool,
     pub records: usize,

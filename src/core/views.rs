@@ -197,6 +197,8 @@ impl Core {
     pub fn nodes(&self) -> Vec<NodeView> {
         let live = self.liveness();
         let holder = self.holder().map(|(node, _)| node);
+        let heard: BTreeMap<NodeId, Wall> =
+            self.membership.sightings().filter_map(|seen| Some((seen.node, self.wall_ago(seen.heard?)))).collect();
         let view = |id: NodeId| {
             let fact = match self.store.get(&Key::NodeFact(id)) {
                 Some(Value::NodeFact(fact)) => Some(fact.clone()),
@@ -208,6 +210,7 @@ impl Core {
                 policy: self.policy(id),
                 index: self.store.index(&Key::NodePolicy(id)).unwrap_or_default(),
                 liveness: live.get(&id).copied().unwrap_or(Liveness::Down),
+                heard: heard.get(&id).copied(),
                 is_self: id == self.me,
                 is_holder: holder == Some(id),
                 is_voter: self.lease.electorate().voters.contains(&id),
@@ -247,13 +250,17 @@ impl Core {
         self.membership.sightings().filter(|seen| !self.removed.contains(&seen.node)).collect()
     }
 
+    fn wall_ago(&self, ago: Duration) -> Wall {
+        Wall(self.last_now.wall.0.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     pub fn node(&self, id: NodeId) -> Option<NodeView> {
         self.nodes().into_iter().find(|n| n.id == id)
     }
 
     /// Who holds the lease, as far as this node knows: by its own grants, else by who wrote the electorate last.
     pub(super) fn holder(&self) -> Option<(NodeId, Term)> {
-        let now = self.last_now;
+        let now = self.last_now.mono;
         let recorded = || match self.store.record(&Key::Electorate) {
             Some(record) if record.stamp.term != Term::ZERO => Some((record.stamp.term.node, record.stamp.term)),
             _ => None,
@@ -263,6 +270,14 @@ impl Core {
         let live =
             holder.0 == self.me || self.membership.member(holder.0).is_some_and(|m| m.liveness <= Liveness::Suspect);
         live.then_some(holder)
+    }
+
+    /// Since when: by the electorate that the holder wrote as it began, or else since this node has known of it.
+    fn holder_since(&self, term: Term) -> Option<Wall> {
+        let written = self.store.record(&Key::Electorate).filter(|record| record.stamp.term == term);
+        let seen = self.chronicle.as_ref().and_then(|chronicle| chronicle.holder_since(term));
+        // A change of the electorate within the term writes it anew.
+        written.map(|record| record.stamp.hlc.wall()).into_iter().chain(seen).min()
     }
 
     /// What a node that joins is told: where we and the others are.
@@ -276,6 +291,7 @@ impl Core {
             _ => (Wall(0), String::new()),
         };
         let electorate = self.lease.electorate();
+        let holder = self.holder();
         ClusterView {
             id: self.cluster,
             node: self.me,
@@ -284,7 +300,8 @@ impl Core {
             index: self.store.index(&Key::Cluster).unwrap_or_default(),
             voters: electorate.voters.iter().copied().collect(),
             electorate_epoch: electorate.id.epoch,
-            holder: self.holder(),
+            holder,
+            holder_since: holder.and_then(|(_, term)| self.holder_since(term)),
             has_quorum: self.has_quorum(),
             records: self.store.len(),
             disk_trouble: self.outbox.trouble().map(str::to_owned),

@@ -34,6 +34,7 @@ use crate::shell::net::{JoinAsk, JoinRefusal, JoinService, Net, NetConfig, NetEr
 use crate::shell::page::{self, Counters, Measured, Page, Sources};
 use crate::shell::trace::Trace;
 use crate::shell::vault::Vault;
+use crate::shell::vitals::{self, Vitals};
 use anyhow::Context;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -178,7 +179,7 @@ impl Agent {
 
         let (counters, events) = (Arc::new(Counters::default()), Events::default());
         let measured = Arc::new(Measured::default());
-        let nearby = net.clone();
+        let vitals = Vitals::new(identity.node(), handle.clone(), net.clone(), stop.clone());
         let sources = Sources {
             agent: handle.clone(),
             counters: counters.clone(),
@@ -186,7 +187,7 @@ impl Agent {
             events: events.clone(),
             logs: Arc::new(logs.clone()),
             mesh: mesh.clone(),
-            round_trip: Arc::new(move |node| nearby.rtt(node)),
+            vitals: vitals.clone(),
         };
         let page = serve_page(config.dashboard, &dir, sources, stop.clone()).await?;
         let link = page.map(|page| page.link());
@@ -217,6 +218,7 @@ impl Agent {
             engine,
             mesh,
             logs,
+            vitals,
             replies: BTreeMap::new(),
             next_request: 0,
             ended: None,
@@ -404,7 +406,9 @@ struct Driver {
     engine: EngineHandle,
     mesh: Arc<dyn DataPlane>,
     logs: Logs,
-    replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
+    vitals: Vitals,
+    /// Who waits for an answer, and the span that it is logged in.
+    replies: BTreeMap<RequestId, (oneshot::Sender<Reply>, tracing::Span)>,
     next_request: u64,
     ended: Option<Ended>,
     removed: bool,
@@ -506,12 +510,13 @@ impl Driver {
 
     /// Its first byte says whose it is.
     fn take_stream(&self, from: NodeId, send: quinn::SendStream, mut recv: quinn::RecvStream) {
-        let (mesh, logs) = (self.mesh.clone(), self.logs.clone());
+        let (mesh, logs, vitals) = (self.mesh.clone(), self.logs.clone(), self.vitals.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(mesh::TUNNEL_TIMEOUT, recv.read_u8()).await {
                 Ok(Ok(mesh::TUNNEL_KIND)) => mesh.accept(from, send, recv),
                 Ok(Ok(mesh::HELD_TUNNEL_KIND)) => mesh.accept_held(from, send, recv),
                 Ok(Ok(logs::KIND)) => logs.serve(send, recv).await,
+                Ok(Ok(vitals::KIND)) => vitals.serve(send, recv).await,
                 Ok(Ok(kind)) => tracing::debug!(%from, kind, "a stream of a kind that this build doesn't know"),
                 // Gone before it said anything.
                 Ok(Err(_)) | Err(_) => {}
@@ -522,13 +527,13 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Question(question) => question(&self.core),
-            Command::Request(request, reply) => {
+            Command::Request(request, span, reply) => {
                 self.next_request += 1;
                 let id = RequestId(self.next_request);
-                self.replies.insert(id, reply);
+                self.replies.insert(id, (reply, span.clone()));
                 self.measured.is_asked(id);
                 self.leaves |= matches!(request, Request::RemoveNode { id, .. } if id == self.node);
-                self.feed(Event::Request { id, request });
+                span.in_scope(|| self.feed(Event::Request { id, request }));
             }
         }
     }
@@ -554,8 +559,8 @@ impl Driver {
                 Effect::AwaitDrained { task, everywhere } => self.mesh.await_drained(task, everywhere),
                 Effect::Reply { id, reply } => {
                     self.measured.answers(id, &reply);
-                    self.tell_accepted(&reply);
-                    if let Some(waiting) = self.replies.remove(&id) {
+                    if let Some((waiting, span)) = self.replies.remove(&id) {
+                        self.tell_accepted(&reply, &span);
                         // Whoever asked may have hung up.
                         let _ = waiting.send(reply);
                     }
@@ -592,14 +597,15 @@ impl Driver {
         }
     }
 
-    /// The first word of a change that its name is followed from.
-    fn tell_accepted(&self, reply: &Reply) {
+    /// The word of a change that its name is followed from, in the span of the request that made it.
+    fn tell_accepted(&self, reply: &Reply, asked: &tracing::Span) {
         let Ok(accepted) = reply else { return };
         let service = accepted.id.parse().ok().and_then(|id| self.core.change_of_service(id));
+        let held = accepted.warnings.iter().find(|warning| warning.starts_with("pending: "));
+        let held = held.map_or("acknowledged", String::as_str);
         if let Some((service, change)) = service {
-            let held = accepted.warnings.iter().find(|warning| warning.starts_with("pending: "));
-            let held = held.map_or("acknowledged", String::as_str);
-            tracing::info!(service, change, held, "change accepted");
+            asked.record("change", &change);
+            asked.in_scope(|| tracing::info!(service, change, held, "change accepted"));
         }
     }
 

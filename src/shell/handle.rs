@@ -3,12 +3,14 @@
 use crate::core::Core;
 use crate::core::face::{Refused, Reply, Request};
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
 /// Answers a question with the core in hand; must be quick, it runs inside the loop.
 pub type Question = Box<dyn FnOnce(&Core) + Send>;
 
 pub enum Command {
-    Request(Request, oneshot::Sender<Reply>),
+    /// The span is that of whoever asks: what comes of the request is logged in it.
+    Request(Request, Span, oneshot::Sender<Reply>),
     Question(Question),
 }
 
@@ -25,7 +27,7 @@ impl AgentHandle {
 
     pub async fn request(&self, request: Request) -> Reply {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Request(request, reply)).await?;
+        self.send(Command::Request(request, Span::current(), reply)).await?;
         answer.await.map_err(|_| stopped())?
     }
 

@@ -16,3 +16,4 @@ pub mod net;
 pub mod page;
 pub mod trace;
 pub mod vault;
+pub mod vitals;

@@ -15,7 +15,7 @@ mod tour;
 use super::console::Console;
 use super::error::CliError;
 use super::log::{LogArgs, log_to_stderr};
-use super::start::{failed, runtime};
+use super::start::{dashboard, failed, runtime};
 use crate::shell::demo::greeter::{self, Greeter};
 use clap::Args;
 use stage::Stage;
@@ -52,6 +52,9 @@ pub struct DemoArgs {
     /// What runs the greeters: the Docker Engine behind a socket, the built-in engine (demo), or auto: Docker if it can
     #[arg(long, value_name = "auto|demo|unix:///PATH", default_value = "auto")]
     engine: Engine,
+    /// Serve node1's page, which shows the whole cluster, here, or nowhere [default: 127.0.0.1:7373, or a free port]
+    #[arg(long, value_name = "IP[:PORT]|none")]
+    dashboard: Option<String>,
     /// Play the story by itself, with a line on each step: scale, update, a bad update, drain, a crash
     #[arg(long)]
     tour: bool,
@@ -105,6 +108,8 @@ fn print(line: &str) -> Result<(), CliError> {
 
 pub fn run(args: &DemoArgs) -> Result<(), CliError> {
     log_to_stderr(&LogArgs::default(), "error");
+    // Before anything is begun.
+    args.dashboard.as_deref().map(dashboard).transpose()?;
     runtime()?.block_on(until_told_to_end(args)).map_err(failed)
 }
 

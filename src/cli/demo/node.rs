@@ -40,6 +40,8 @@ pub struct Node {
     listen: SocketAddr,
     dir: PathBuf,
     engine: String,
+    /// What `--dashboard` is to say.
+    page: Option<String>,
     /// In the demo's own directory, so that an agent that ends doesn't take it along.
     log: PathBuf,
     ended: mpsc::UnboundedSender<Ended>,
@@ -55,12 +57,18 @@ struct Process {
 }
 
 impl Node {
-    pub fn new(index: usize, dir: &Path, engine: &str, ended: mpsc::UnboundedSender<Ended>) -> anyhow::Result<Self> {
+    pub fn new(
+        index: usize,
+        dir: &Path,
+        engine: &str,
+        page: Option<String>,
+        ended: mpsc::UnboundedSender<Ended>,
+    ) -> anyhow::Result<Self> {
         let name = format!("node{}", index + 1);
         let ip = address(index + 1);
         let listen = SocketAddr::new(ip, free_udp_port(ip)?);
         let (dir, log) = (dir.join(&name), dir.join(format!("{name}.log")));
-        Ok(Self { index, name, ip, listen, dir, engine: engine.to_owned(), log, ended, process: None })
+        Ok(Self { index, name, ip, listen, dir, engine: engine.to_owned(), page, log, ended, process: None })
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -90,9 +98,8 @@ impl Node {
             command.args([flag, &self.listen.to_string()]);
         }
         command.args(["--publish-addr", &self.ip.to_string(), "--mesh", "userspace"]);
-        if self.index > 0 {
-            // The page shows the whole cluster: one is enough here.
-            command.args(["--dashboard", "none"]);
+        if let Some(page) = &self.page {
+            command.args(["--dashboard", page]);
         }
         if let Some((host, token)) = join {
             command.args(["--join", host]).env("PEER_TOKEN", token);

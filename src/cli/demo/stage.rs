@@ -67,7 +67,7 @@ impl Stage {
         ensure!(!args.chaos || args.nodes >= 3, "--chaos takes 3 nodes or more: with fewer, one of them is a majority");
         self.choose_engine(&args.engine).await?;
         say!("Starting {} agents on this machine ...", args.nodes)?;
-        self.start_nodes(usize::from(args.nodes)).await?;
+        self.start_nodes(args).await?;
         self.deploy().await?;
         self.explain(args).await?;
         let (kills, killed) = mpsc::unbounded_channel();
@@ -109,13 +109,16 @@ impl Stage {
         docker.engine.prepare().await
     }
 
-    async fn start_nodes(&mut self, count: usize) -> anyhow::Result<()> {
+    async fn start_nodes(&mut self, args: &DemoArgs) -> anyhow::Result<()> {
+        let count = usize::from(args.nodes);
         let engine = match &self.docker {
             Some(docker) => format!("unix://{}", docker.socket.display()),
             None => "demo".to_owned(),
         };
         for index in 0..count {
-            self.nodes.push(Node::new(index, self.dir.path(), &engine, self.report.clone())?);
+            // The page shows the whole cluster: one is enough here.
+            let page = if index == 0 { args.dashboard.clone() } else { Some("none".to_owned()) };
+            self.nodes.push(Node::new(index, self.dir.path(), &engine, page, self.report.clone())?);
         }
         let Some((first, others)) = self.nodes.split_first_mut() else { bail!("a demo without nodes") };
         first.start(None).await?;
@@ -193,8 +196,13 @@ impl Stage {
         let (host, port) = (self.host()?, self.port);
         let path = missing_path()?.map(|dir| format!("PATH=\"{}:$PATH\" ", dir.display())).unwrap_or_default();
         say!("\nA cluster of {} identical nodes is up; any of them takes any command.", self.nodes.len())?;
-        let page = first.client().get("/peer/dashboard").await.map_err(said)?;
-        say!("Its page, for a browser on this machine:\n\n  {}\n", text(&page, "/Link"))?;
+        if args.dashboard.as_deref() != Some("none") {
+            let page = first.client().get("/peer/dashboard").await.map_err(said)?;
+            say!("Its page, for a browser on this machine:\n\n  {}\n", text(&page, "/Link"))?;
+            if args.tour {
+                say!("Open it: everything that happens now is seen there.")?;
+            }
+        }
         if args.tour {
             return Ok(());
         }

@@ -54,7 +54,7 @@ impl Tour {
     }
 
     pub async fn play(self) -> anyhow::Result<()> {
-        self.say("The tour begins. Open the page above: everything that happens now is seen on it.").await?;
+        self.say("The tour begins.").await?;
         self.say("Three greeters run, one a slot, spread over the nodes. First: two more of them.").await?;
         self.peer(&["service", "scale", &format!("{SERVICE}=5")]).await?;
         self.say("An update to version 2, one slot after the other, the new greeter before the old one goes. Somebody asks all the while:").await?;

@@ -310,7 +310,7 @@ fn said_address(flag: &str, text: &str) -> Result<(IpAddr, Option<u16>), CliErro
     }
 }
 
-fn dashboard(text: &str) -> Result<Dashboard, CliError> {
+pub(super) fn dashboard(text: &str) -> Result<Dashboard, CliError> {
     if text == "none" {
         return Ok(Dashboard::None);
     }

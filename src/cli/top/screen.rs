@@ -55,7 +55,10 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        self.give_back();
+        // The hook has given it back already; once more, and the cursor is put where it was before what the panic said.
+        if !std::thread::panicking() {
+            self.give_back();
+        }
     }
 }
 
@@ -98,4 +101,58 @@ fn meaning(key: KeyEvent) -> Option<Key> {
         _ => return None,
     };
     Some(Key::Pressed(press))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::process::Command;
+    use std::time::Instant;
+
+    const INSIDE: &str = "PEER_TEST_PANICS_IN_A_TERMINAL";
+
+    /// A terminal (tmux) runs this very test again, which then panics with the screen taken.
+    #[test]
+    fn a_panic_gives_the_terminal_back_and_is_read_on_it() {
+        if std::env::var_os(INSIDE).is_some() {
+            let mut screen = Screen::take().unwrap();
+            let none = json!([]);
+            let picture = Picture::new(json!({}), &none, &none, &none, &none);
+            screen.draw(&picture, &mut State::default(), Timestamp::UNIX_EPOCH).unwrap();
+            panic!("with the terminal taken");
+        }
+        if Command::new("tmux").arg("-V").output().is_err() {
+            return eprintln!("SKIPPED: no panic was tried in a terminal: tmux is missing (apt-get install tmux)");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let tmux = |args: &[&str]| {
+            let mut command = Command::new("tmux");
+            let output =
+                command.args(["-u", "-S"]).arg(dir.path().join("tmux")).args(args).env("TERM", "xterm").output();
+            let output = output.unwrap();
+            assert!(output.status.success(), "tmux {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let start = dir.path().display().to_string();
+        tmux(&["-f", "/dev/null", "new-session", "-c", &start, "-d", "-x", "150", "-y", "30", "env PS1='$ ' sh"]);
+        let this = "cli::top::screen::tests::a_panic_gives_the_terminal_back_and_is_read_on_it";
+        let program = std::env::current_exe().unwrap().display().to_string();
+        let line = format!(
+            "stty -a > before; {INSIDE}=1 {program} --exact {this} --nocapture --test-threads 1; stty -a > after; cmp before after && echo sa''me"
+        );
+        tmux(&["send-keys", "-l", &line]);
+        tmux(&["send-keys", "Enter"]);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut text = String::new();
+        while !text.lines().any(|line| line == "same") {
+            assert!(Instant::now() < deadline, "the terminal isn't as it was; it shows:\n{text}");
+            std::thread::sleep(Duration::from_millis(50));
+            text = tmux(&["capture-pane", "-p"]);
+        }
+        let flags = tmux(&["display-message", "-p", "#{alternate_on} #{cursor_flag}"]);
+        tmux(&["kill-server"]);
+        assert_eq!(flags.trim(), "0 1", "its own screen, and the cursor");
+        assert!(text.contains("with the terminal taken") && text.contains("1 failed"), "{text}");
+    }
 }

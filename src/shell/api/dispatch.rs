@@ -3,12 +3,14 @@
 use super::handle::{cert, events, logs, network, node, object, peer, service, swarm, system, task};
 use super::incoming::{self, Call};
 use super::reply::{Answer, Failure};
+use super::request_id;
 use super::{API_VERSION, Api, ApiVersion, MIN_API_VERSION};
 use crate::model::object::ObjectKind;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
+use tracing::Instrument;
 
 /// The first segments of the paths that we answer ourselves; what stands below them is in [`route`].
 pub(super) const OURS: &[&str] =
@@ -16,10 +18,23 @@ pub(super) const OURS: &[&str] =
 
 pub async fn entry(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let id = request_id::of(request.headers());
+    let span = request_id::span(&id, &method, &path);
+    let answering = async {
+        let response = respond(api, method, request).await;
+        tracing::debug!(status = response.status().as_u16(), "api");
+        response
+    };
+    let mut response = answering.instrument(span).await;
+    request_id::tell(&id, response.headers_mut());
+    response
+}
+
+async fn respond(api: Arc<Api>, method: Method, request: Request) -> Response {
     let segments = incoming::segments(request.uri());
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let ours = segments.first().is_some_and(|first| OURS.contains(first));
-    let answer = match &api.engine {
+    match &api.engine {
         // Some networks are the cluster's, the others the engine's.
         _ if segments.first() == Some(&"networks") => {
             let mut response = network::route(&api, &segments, request).await.unwrap_or_else(Failure::into_response);
@@ -43,9 +58,7 @@ pub async fn entry(State(api): State<Arc<Api>>, request: Request) -> Response {
             stamp(api.api_version(), &api.agent_version, response.headers_mut());
             response
         }
-    };
-    tracing::debug!(%method, path, status = answer.status().as_u16(), "api");
-    answer
+    }
 }
 
 async fn answer(api: &Api, segments: &[&str], request: Request) -> Answer {

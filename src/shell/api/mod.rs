@@ -17,6 +17,7 @@ mod lookup;
 pub mod remote;
 mod render;
 mod reply;
+pub(in crate::shell) mod request_id;
 mod socket;
 mod standby;
 #[cfg(test)]

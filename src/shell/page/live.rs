@@ -1,26 +1,39 @@
-//! The live stream: a picture first, then what changes, to every open page. Costs nothing while no page is open.
+//! The live stream: a picture first, then what changes, to every open page. Costs nothing while no page is open: only then,
+//! too, are the nodes asked how busy their machines are.
 
 use super::Shared;
 use super::picture::Picture;
 use crate::core::face::Refused;
+use crate::ids::NodeId;
+use crate::model::node::Liveness;
 use crate::shell::api::{Answer, Failure, Snapshot, Want};
 use crate::shell::events::{Batch, Events};
 use crate::shell::handle::AgentHandle;
+use crate::shell::vitals::{Usage, Vitals};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream, StreamExt};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{Mutex, broadcast};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 /// How often the agent is asked for changes while a page is open: what people see as at once.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A look that takes long (with thousands of tasks) is followed by a rest of so many times as long: all looks together take no
+/// more than that share of a processor.
+const REST: u32 = 9;
 /// Every so many looks the whole picture is compared, for what [`crate::core::Core::changes`] does not count.
 const LOOK_WHOLE: u32 = 20;
+/// Between two rounds in which every node is asked how busy its machine is.
+const USAGE_EVERY: Duration = Duration::from_secs(5);
+/// Asked at the same time, and at all: no page shows more nodes than that well.
+const USAGE_AT_ONCE: usize = 16;
+const USAGE_OF: usize = 500;
 /// Changes that a slow page may fall behind before it is sent a whole picture instead.
 const MAX_BEHIND: usize = 64;
 /// Events of the past that a page begins with.
@@ -33,8 +46,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Watch {
     agent: AgentHandle,
+    vitals: Vitals,
     events: Events,
     seen: Arc<Mutex<Seen>>,
+    /// The last round's answers.
+    usage: Arc<std::sync::Mutex<BTreeMap<NodeId, Usage>>>,
+    /// A page was opened.
+    opened: Arc<Notify>,
     changes: broadcast::Sender<Arc<str>>,
     stop: CancellationToken,
 }
@@ -49,24 +67,56 @@ struct Seen {
 }
 
 impl Watch {
-    pub fn start(agent: AgentHandle, events: Events, stop: CancellationToken) -> Self {
-        let watch = Self { agent, events, seen: Arc::default(), changes: broadcast::Sender::new(MAX_BEHIND), stop };
+    pub fn start(agent: AgentHandle, vitals: Vitals, events: Events, stop: CancellationToken) -> Self {
+        let changes = broadcast::Sender::new(MAX_BEHIND);
+        let (seen, usage, opened) = <(Arc<_>, Arc<_>, Arc<_>)>::default();
+        let watch = Self { agent, vitals, events, seen, usage, opened, changes, stop };
+        let asking = watch.clone();
+        tokio::spawn(async move { asking.stop.run_until_cancelled(asking.ask_usage()).await });
         let looking = watch.clone();
-        tokio::spawn(async move {
-            let mut tick = tokio::time::interval(LOOK_EVERY);
-            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    () = looking.stop.cancelled() => return,
-                    _ = tick.tick() => {}
-                }
-                if looking.changes.receiver_count() > 0 && looking.look(&mut *looking.seen.lock().await).await.is_err()
-                {
-                    return; // The agent has ended.
-                }
-            }
-        });
+        tokio::spawn(async move { looking.stop.run_until_cancelled(looking.look_again()).await });
         watch
+    }
+
+    /// Until somebody looks.
+    async fn is_open(&self) {
+        loop {
+            // Before the count is read, so that no page that is opened in between is missed.
+            let opened = self.opened.notified();
+            if self.changes.receiver_count() > 0 {
+                return;
+            }
+            opened.await;
+        }
+    }
+
+    /// Look after look while a page is open.
+    async fn look_again(&self) {
+        loop {
+            self.is_open().await;
+            let begun = Instant::now();
+            if self.look(&mut *self.seen.lock().await).await.is_err() {
+                return; // The agent has ended.
+            }
+            tokio::time::sleep(LOOK_EVERY.max(begun.elapsed() * REST)).await;
+        }
+    }
+
+    /// Round after round while a page is open. Who doesn't answer has no numbers until it does.
+    async fn ask_usage(&self) {
+        loop {
+            self.is_open().await;
+            let Ok(nodes) = self.agent.query(crate::core::Core::nodes).await else { return };
+            let there = nodes.into_iter().filter(|node| node.liveness == Liveness::Alive);
+            let there = there.filter_map(|node| Some((node.id, node.fact?.addr))).take(USAGE_OF);
+            let answers = stream::iter(there).map(|(node, addr)| async move {
+                let usage = self.vitals.usage(node, addr).await;
+                usage.ok().map(|usage| (node, usage))
+            });
+            let round = answers.buffer_unordered(USAGE_AT_ONCE).filter_map(std::future::ready).collect().await;
+            *self.usage.lock().unwrap_or_else(PoisonError::into_inner) = round;
+            tokio::time::sleep(USAGE_EVERY).await;
+        }
     }
 
     /// Brings `seen` up to date, and tells the open pages what is new.
@@ -78,7 +128,8 @@ impl Watch {
             (Some(at) != last).then(|| (at, Snapshot::of(core, Want::ALL)))
         };
         let Some((at, snapshot)) = self.agent.query(question).await? else { return Ok(()) };
-        let picture = Picture::of(&snapshot);
+        let usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let picture = Picture::of(&snapshot, &usage);
         let delta = picture.since(&seen.picture);
         if !delta.0.is_empty() {
             // Nobody may be listening yet.
@@ -92,7 +143,9 @@ impl Watch {
     async fn join(&self) -> Result<(Arc<str>, broadcast::Receiver<Arc<str>>), Refused> {
         let mut seen = self.seen.lock().await;
         self.look(&mut seen).await?;
-        Ok((text(&seen.picture), self.changes.subscribe()))
+        let changes = self.changes.subscribe();
+        self.opened.notify_waiters();
+        Ok((text(&seen.picture), changes))
     }
 
     /// Ends when the agent does.
@@ -103,6 +156,8 @@ impl Watch {
         let before = happened(&listener.take());
         let first = stream::iter([event("picture", &picture), before]);
         let happens = stream::unfold(listener, |mut listener| async move {
+            // What happens at about the same time is told at one go: twenty pages are twenty times as many writes.
+            tokio::time::sleep(LOOK_EVERY).await;
             let batch = listener.next().await;
             Some((happened(&batch), listener))
         });
@@ -130,7 +185,8 @@ fn event(name: &str, data: &str) -> Event {
 }
 
 fn text(picture: &Picture) -> Arc<str> {
-    serde_json::Value::from_iter(picture.0.clone()).to_string().into()
+    // A map with text for keys can always be written.
+    serde_json::to_string(&picture.0).unwrap_or_default().into()
 }
 
 /// `GET /live`.

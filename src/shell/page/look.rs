@@ -2,10 +2,10 @@
 //! stream doesn't carry them: they would change all the time for pages that show something else.
 
 use super::Shared;
-use crate::core::view::Sighting;
 use crate::ids::{NodeId, ServiceId};
 use crate::shell::api::{Answer, Failure, Snapshot, Want, ok};
 use crate::shell::logs::{LogAsk, LogItem, LogLine, merge};
+use crate::shell::vitals::Heard;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
@@ -22,22 +22,34 @@ const MAX_LINE_CHARS: usize = 2_000;
 /// Nodes that take longer are left out, and named.
 const LOGS_WITHIN: Duration = Duration::from_secs(3);
 
-/// `GET /network`: whom this node hears, how far they are, and whom it suspects.
-pub async fn network(State(page): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
+/// `GET /network/NODE`: whom that node hears, how far they are, and whom it suspects, by its own word; and how this node
+/// hears it.
+pub async fn network(State(page): State<Arc<Shared>>, headers: HeaderMap, Path(node): Path<NodeId>) -> Answer {
     page.guard.may_look(&headers)?;
-    let neighbours = page.agent.query(|core| core.neighbours()).await?;
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let row = |seen: &Sighting| {
-        json!({
-            "node": seen.node.to_string(),
-            "heard": seen.heard.map(millis),
-            "since": millis(seen.since),
-            "silent": seen.mute,
-            "verdict": seen.verdict.map(millis),
-            "rtt": (page.round_trip)(seen.node).map(|rtt| rtt.as_secs_f64() * 1_000.0),
-        })
+    let (us, view) = page.agent.query(move |core| (core.cluster().node, core.node(node))).await?;
+    let view = view.ok_or_else(|| Failure::not_found(format!("node {node} not found")))?;
+    let theirs = match view.fact {
+        Some(fact) => page.vitals.network(node, fact.addr).await.map_err(|error| error.to_string()),
+        None => Err("nothing is known of it yet".to_owned()),
     };
-    ok(&neighbours.iter().map(row).collect::<Vec<_>>())
+    let ours = if node == us { None } else { page.vitals.hears().await.ok() };
+    let ours = ours.and_then(|ours| ours.into_iter().find(|heard| heard.node == node));
+    ok(&json!({
+        "hears": theirs.as_ref().ok().map(|heard| heard.iter().map(row).collect::<Vec<_>>()),
+        "why": theirs.err(),
+        "heard": ours.as_ref().map(row),
+    }))
+}
+
+fn row(heard: &Heard) -> Value {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    json!({
+        "node": heard.node.to_string(),
+        "heard": heard.heard.map(millis),
+        "silent": heard.silent,
+        "verdict": heard.verdict.map(millis),
+        "rtt": heard.round_trip.map(|time| time.as_secs_f64() * 1_000.0),
+    })
 }
 
 /// `GET /logs/SERVICE`: its last lines. Takes the token, since logs may hold secrets.

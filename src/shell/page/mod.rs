@@ -17,11 +17,11 @@ mod picture;
 pub use measured::Measured;
 pub use metrics::Counters;
 
-use crate::ids::NodeId;
 use crate::shell::events::Events;
 use crate::shell::handle::AgentHandle;
 use crate::shell::logs::LogSource;
 use crate::shell::mesh::DataPlane;
+use crate::shell::vitals::Vitals;
 use anyhow::Context;
 use axum::Router;
 use axum::http::HeaderValue;
@@ -34,7 +34,6 @@ use guard::Guard;
 use live::Watch;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -63,8 +62,7 @@ pub struct Sources {
     pub events: Events,
     pub logs: Arc<dyn LogSource>,
     pub mesh: Arc<dyn DataPlane>,
-    /// Of the connection to another node, where there is one.
-    pub round_trip: Arc<dyn Fn(NodeId) -> Option<Duration> + Send + Sync>,
+    pub vitals: Vitals,
 }
 
 struct Shared {
@@ -73,7 +71,7 @@ struct Shared {
     mesh: Arc<dyn DataPlane>,
     measured: Arc<Measured>,
     logs: Arc<dyn LogSource>,
-    round_trip: Arc<dyn Fn(NodeId) -> Option<Duration> + Send + Sync>,
+    vitals: Vitals,
     watch: Watch,
     guard: Guard,
 }
@@ -85,10 +83,10 @@ struct Shared {
 pub async fn serve(addr: SocketAddr, token: String, sources: Sources, stop: CancellationToken) -> anyhow::Result<Page> {
     let listener = TcpListener::bind(addr).await.with_context(|| format!("--dashboard {addr}: can't listen there"))?;
     let addr = listener.local_addr()?;
-    let Sources { agent, counters, measured, events, logs, mesh, round_trip } = sources;
-    let watch = Watch::start(agent.clone(), events, stop.clone());
+    let Sources { agent, counters, measured, events, logs, mesh, vitals } = sources;
+    let watch = Watch::start(agent.clone(), vitals.clone(), events, stop.clone());
     let guard = Guard::new(addr, token.clone());
-    let shared = Arc::new(Shared { agent, counters, measured, logs, mesh, round_trip, watch, guard });
+    let shared = Arc::new(Shared { agent, counters, measured, logs, mesh, vitals, watch, guard });
     let router = Router::new()
         .route("/", get(|| asset("text/html; charset=utf-8", include_str!("assets/page.html"))))
         .route("/page.css", get(|| asset("text/css; charset=utf-8", include_str!("assets/page.css"))))
@@ -98,7 +96,7 @@ pub async fn serve(addr: SocketAddr, token: String, sources: Sources, stop: Canc
         .route("/act", post(act::act))
         .route("/history/{service}", get(act::history))
         .route("/logs/{service}", get(look::logs))
-        .route("/network", get(look::network))
+        .route("/network/{node}", get(look::network))
         .with_state(shared);
     tokio::spawn(async move {
         let serving = axum::serve(listener, router).into_future();

@@ -2,22 +2,30 @@
 //! views and nothing else; a spec's environment and labels of containers never get in.
 
 use crate::core::view::{ClusterView, NodeView, ServiceView, TaskView};
+use crate::ids::NodeId;
 use crate::model::node::{EngineState, Liveness};
 use crate::model::spec::{Mode, Order, PublishMode};
 use crate::model::task::Slot;
 use crate::shell::api::Snapshot;
+use crate::shell::vitals::Usage;
 use crate::time::Wall;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// `c` is the cluster, `n/ID` a node, `s/ID` a service, `t/ID` a task.
+/// What is finer than this isn't shown, and so is no change: thousandths of a processor, and bytes.
+const CPU_STEP: u64 = 100;
+const MEMORY_STEP: u64 = 1 << 26;
+
+/// `c` is the cluster, `n/ID` a node, `u/ID` what is in use of its machine, `s/ID` a service, `t/ID` a task.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Picture(pub BTreeMap<String, Value>);
 
 impl Picture {
-    pub fn of(seen: &Snapshot) -> Self {
+    pub fn of(seen: &Snapshot, usage: &BTreeMap<NodeId, Usage>) -> Self {
         let mut entries = BTreeMap::from([("c".to_owned(), cluster(&seen.cluster))]);
         entries.extend(seen.nodes.iter().map(|n| (format!("n/{}", n.id), node(n))));
+        let there = |id: &NodeId| seen.node(*id).is_some_and(|node| node.liveness == Liveness::Alive);
+        entries.extend(usage.iter().filter(|(id, _)| there(id)).map(|(id, u)| (format!("u/{id}"), used(u))));
         entries.extend(seen.services.iter().map(|s| (format!("s/{}", s.service.id), service(s))));
         entries.extend(seen.tasks.iter().map(|t| (format!("t/{}", t.task.id), task(t))));
         Self(entries)
@@ -38,6 +46,7 @@ fn cluster(view: &ClusterView) -> Value {
         "self": view.node.to_string(),
         "created": millis(view.created),
         "holder": holder,
+        "since": view.holder_since.map(seconds),
         "voters": view.voters.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "epoch": view.electorate_epoch,
         "quorum": view.has_quorum,
@@ -61,6 +70,8 @@ fn node(view: &NodeView) -> Value {
         "id": view.id.to_string(),
         "name": fact.map_or_else(|| view.id.to_string(), |f| f.hostname.clone()),
         "status": status,
+        // Of one that is heard all the time it would change all the time.
+        "heard": view.heard.filter(|_| view.liveness != Liveness::Alive).map(seconds),
         "availability": view.policy.availability.as_str(),
         "addr": fact.map(|f| f.addr.to_string()),
         "engine": fact.map(|f| f.engine_version.clone()),
@@ -138,8 +149,22 @@ fn task(view: &TaskView) -> Value {
     })
 }
 
+/// What a machine doesn't tell is left out.
+fn used(usage: &Usage) -> Value {
+    let rounded = |value: u64, step: u64| value.saturating_add(step / 2) / step * step;
+    json!({
+        "cpu": usage.cpu.map(|cpu| json!([rounded(cpu.used, CPU_STEP), cpu.of])),
+        "memory": usage.memory.map(|memory| json!([rounded(memory.used, MEMORY_STEP), memory.of])),
+    })
+}
+
 fn millis(wall: Wall) -> u64 {
     wall.0
+}
+
+/// Likewise, without what is reckoned anew at each look and may differ by a little.
+fn seconds(wall: Wall) -> u64 {
+    wall.0 / 1_000 * 1_000
 }
 
 #[cfg(test)]

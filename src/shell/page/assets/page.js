@@ -2,7 +2,7 @@
 // from it. Elements are kept and changed in place, so that what is selected, focused or being typed stays.
 "use strict";
 
-const seen = { c: null, n: new Map(), s: new Map(), t: new Map(), e: [] };
+const seen = { c: null, n: new Map(), u: new Map(), s: new Map(), t: new Map(), e: [] };
 const MAX_EVENTS = 500;
 const main = document.getElementById("main");
 const $ = (id) => document.getElementById(id);
@@ -68,13 +68,42 @@ function take(event) {
   }
   if (!data) return;
   if (name === "happened") return happened(JSON.parse(data));
-  if (name === "picture") for (const kind of ["n", "s", "t"]) seen[kind].clear();
+  if (name === "picture") {
+    for (const kind of ["n", "u", "s", "t"]) seen[kind].clear();
+    for (const group of groups.values()) group.clear();
+  }
   for (const [key, value] of Object.entries(JSON.parse(data))) {
     if (key === "c") seen.c = value;
-    else if (value === null) seen[key[0]].delete(key.slice(2));
-    else seen[key[0]].set(key.slice(2), value);
+    else if (seen[key[0]] instanceof Map) place(key[0], key.slice(2), value);
   }
+  if (name === "picture") stale.all = true;
   draw();
+}
+
+// The board's tasks by node ("" for none), and what has changed since its columns were drawn: with thousands of cards only
+// those are drawn anew whose node, tasks or services have.
+const groups = new Map();
+const stale = { all: true, nodes: new Set(), services: new Set() };
+const looks = (s) => s && [s.name, s.cpu, s.memory, isOpen(s)].join();
+
+function place(kind, id, value) {
+  const before = seen[kind].get(id);
+  if (value === null) seen[kind].delete(id);
+  else seen[kind].set(id, value);
+  if (kind === "n" || kind === "u") {
+    if (kind === "n" && !(before && value && before.name === value.name)) stale.all = true;
+    stale.nodes.add(id);
+  }
+  if (kind === "s" && looks(before) !== looks(value)) stale.services.add(id);
+  if (kind !== "t") return;
+  for (const task of [before, value]) {
+    if (!task || !onBoard(task)) continue;
+    const node = task.node || "";
+    if (!groups.has(node)) groups.set(node, new Map());
+    if (task === value) groups.get(node).set(id, task);
+    else groups.get(node).delete(id);
+    stale.nodes.add(node);
+  }
 }
 
 // What happened, newest first, each with a number of its own.
@@ -107,7 +136,9 @@ function views() {
   const page = view + "/" + name;
   if (page !== shown) {
     main.replaceChildren();
+    scrollTo(0, 0);
     shown = page;
+    stale.all = true;
   }
   for (const a of document.querySelectorAll("nav a")) {
     const here = a.dataset.view === (view === "service" ? "services" : view === "node" || !view ? "cluster" : view);
@@ -209,7 +240,7 @@ function fillCard(element, task) {
   const kind = kindOf(task);
   set(element, "kind", kind);
   set(element, "state", stateOf(task));
-  const rolling = service && service.rollout && service.rollout.state !== "completed";
+  const rolling = service && isOpen(service);
   const age = rolling ? (task.current ? "new" : "old") : "";
   set(element, "age", age);
   const [tag, name, , why] = element.children;
@@ -223,77 +254,115 @@ function fillCard(element, task) {
 const bySlot = (a, b) => order((seen.s.get(a.service) || { name: "" }).name, (seen.s.get(b.service) || { name: "" }).name)
   || a.slot - b.slot || (a.id < b.id ? -1 : 1);
 
-function tasksBy(key) {
-  const groups = new Map();
-  for (const task of seen.t.values()) {
-    if (!onBoard(task)) continue;
-    const group = task[key] || "";
-    if (!groups.has(group)) groups.set(group, []);
-    groups.get(group).push(task);
-  }
-  for (const group of groups.values()) group.sort(bySlot);
-  return groups;
-}
+const tasksOf = (node) => [...(groups.get(node) || new Map()).values()].sort(bySlot);
 
 // ---- the cluster
 const NOWHERE = { id: "", name: "waiting for a node", status: "none", availability: "active", labels: {} };
 
 function cluster() {
-  const groups = tasksBy("node");
   const empty = part("empty", () => make("section", { class: "empty" },
     make("h2", {}, "No service yet"), make("p", {}, "Create one, on any node:"),
     make("pre", {}, make("code", {}, "peer service create --name web --replicas 3 --publish 8080:80 nginx"))));
   empty.hidden = seen.s.size > 0;
   const board = part("board", () => make("section", { class: "nodes", "aria-label": "Nodes" }));
-  const nodes = byName(seen.n);
-  if (groups.has("")) nodes.unshift(NOWHERE);
-  board.classList.toggle("many", nodes.length > 40);
-  list(board, nodes, (node) => node.id, freshNode, (element, node) => fillNode(element, node, groups.get(node.id) || []));
+  const homeless = (groups.get("") || new Map()).size > 0;
+  if (stale.all || homeless !== (board.dataset.homeless === "true")) {
+    const nodes = byName(seen.n);
+    if (homeless) nodes.unshift(NOWHERE);
+    set(board, "homeless", String(homeless));
+    board.classList.toggle("many", nodes.length > 40);
+    columns.clear();
+    list(board, nodes, (node) => node.id, freshNode, (element, node) => {
+      columns.set(node.id, element);
+      fillNode(element, node, tasksOf(node.id));
+    });
+  } else {
+    const moved = (task) => stale.services.has(task.service);
+    if (stale.services.size) for (const [id, tasks] of groups) if ([...tasks.values()].some(moved)) stale.nodes.add(id);
+    for (const id of stale.nodes) if (columns.has(id)) fillNode(columns.get(id), seen.n.get(id) || NOWHERE, tasksOf(id));
+  }
+  stale.all = false;
+  stale.nodes.clear();
+  stale.services.clear();
 }
+
+// The board's element of each node.
+const columns = new Map();
 
 function freshNode(node) {
   const title = node.id ? make("a", { href: "#/node/" + encodeURI(node.name) }) : make("span");
   return make("article", { class: "node" },
-    make("div", { class: "head" }, make("h3", {}, title, make("span", { class: "marks" })), make("p"), make("p"), make("div", { class: "load", hidden: "" }, make("i"))),
+    make("div", { class: "head" }, make("h2", {}, title, make("span", { class: "marks" })), make("p"), make("p"), make("p"), gauge(), make("p"), gauge()),
     make("ul", { class: "tasks" }));
+}
+
+// What is reserved, and over it what is in use; the line above says the same in words.
+const gauge = () => make("div", { class: "load", hidden: "" }, make("i"), make("i", { class: "used" }));
+
+function fillGauge(line, bar, name, reserved, used, whole, text) {
+  const of = whole || (used && used[1]);
+  // An engine may have less than its machine: what is in use is the whole machine's.
+  const apart = used && Math.abs(used[1] - of) > of / 10 ? ` of the machine's ${text(used[1])}` : "";
+  const parts = [reserved ? `${text(reserved)} reserved` : "", used && !apart ? `${text(used[0])} used` : ""].filter(Boolean).join(", ");
+  const said = [parts && `${parts} of ${text(of)}`, apart && `${text(used[0])} used${apart}`].filter(Boolean).join(", ");
+  put(line, said ? `${name} ${said}` : "");
+  bar.hidden = !said || !of;
+  const share = (part, all) => Math.min(100, (100 * part) / all || 0).toFixed(1) + "%";
+  const widths = [share(reserved, of), used ? share(used[0], used[1]) : "0%"];
+  widths.forEach((width, i) => { if (bar.children[i].style.width !== width) bar.children[i].style.width = width; });
 }
 
 function fillNode(element, node, tasks) {
   set(element, "status", node.status);
   set(element, "availability", node.availability);
   const [head, cards] = element.children;
-  const [title, first, second, load] = head.children;
+  const [title, first, second, cpu, cpuBar, memory, memoryBar] = head.children;
   put(title.children[0], node.name);
   const marks = [node.holder && "leader", node.id === seen.c.self && "this node", node.availability !== "active" && node.availability].filter(Boolean);
   list(title.children[1], marks, (mark) => mark, (mark) => make("span", { class: "mark" }, mark), () => {});
   first.className = "status";
   set(first, "status", node.status);
   put(first, node.id ? statusOf(node) : "");
-  put(second, node.engine ? `engine ${node.engine} · ${many(Math.round(node.cpus / 1e9), "cpu")} · ${size(node.memory)}` : "");
-  const reserved = tasks.reduce((sum, task) => sum + ((seen.s.get(task.service) || {}).cpu || 0), 0);
-  load.hidden = !reserved || !node.cpus;
-  if (!load.hidden) {
-    load.firstChild.style.width = Math.min(100, (100 * reserved) / node.cpus) + "%";
-    load.title = `${(reserved / 1e9).toFixed(1)} of ${(node.cpus / 1e9).toFixed(1)} cpus reserved`;
-  }
+  const labels = Object.entries(node.labels).map(([key, value]) => `${key}=${value}`);
+  put(second, [node.engine && `engine ${node.engine}`, node.cpus && many(Math.round(node.cpus / 1e9), "cpu"), size(node.memory), ...labels].filter(Boolean).join(" · "));
+  const reserved = (what) => tasks.reduce((sum, task) => sum + ((seen.s.get(task.service) || {})[what] || 0), 0);
+  const usage = seen.u.get(node.id) || {};
+  // The engine counts in billionths of a processor, a machine's use in thousandths.
+  const inBillionths = usage.cpu && usage.cpu.map((cpu) => cpu * 1e6);
+  fillGauge(cpu, cpuBar, "cpu", reserved("cpu"), inBillionths, node.cpus, (cpus) => (cpus / 1e9).toFixed(1));
+  fillGauge(memory, memoryBar, "memory", reserved("memory"), usage.memory, node.memory, gib);
   list(cards, tasks, (task) => task.id, taskCard, fillCard);
 }
 
-const statusOf = (node) => (node.trouble ? "ready, engine unreachable: " + node.trouble : node.status === "suspect" ? "suspect: no answer for a moment" : node.status)
+const heardOf = (node) => (node.status === "ready" ? "" : node.heard ? `, last heard ${timeOf(node.heard)}` : ", not heard since this agent started");
+const statusOf = (node) => (node.status === "down" || node.status === "away" ? node.status : node.trouble ? "ready, engine unreachable: " + node.trouble : node.status === "suspect" ? "suspect: no answer for a moment" : node.status)
+  + heardOf(node)
   + (node.blocked && Object.keys(node.blocked).length ? `; port ${Object.keys(node.blocked).join(", ")} is taken by something else here` : "");
-const size = (bytes) => (bytes ? (bytes / 2 ** 30).toFixed(1) + " GiB" : "");
+const gib = (bytes) => (bytes / 2 ** 30).toFixed(1) + " GiB";
+const size = (bytes) => (bytes ? gib(bytes) : "");
+// Of another day with its date.
+const timeOf = (ms) => {
+  const at = new Date(ms);
+  return at.toDateString() === new Date().toDateString() ? at.toLocaleTimeString() : at.toLocaleString();
+};
 
 // ---- services
+const isDone = (task) => task.desired === "running" && task.current && task.phase === "running";
+
 function services() {
+  const done = new Map();
+  for (const task of seen.t.values()) if (isDone(task)) done.set(task.service, (done.get(task.service) || 0) + 1);
   const sheet = part("services", () => make("section", { class: "wide" }, make("h2", {}, "Services"), table("Name", "Mode", "Replicas", "Image", "Ports", "Update")));
   list(sheet.querySelector("tbody"), byName(seen.s), (s) => s.id,
     (s) => make("tr", {}, make("td", {}, make("a", { href: "#/service/" + encodeURI(s.name) }, s.name)), ...Array.from({ length: 5 }, () => make("td"))),
-    (row, s) => [s.name, s.mode, `${s.running}/${s.desired}`, tagOf(s.image), portsOf(s), rolloutOf(s)].forEach((text, i) => i && put(row.children[i], text)));
+    (row, s) => [s.name, s.mode, `${s.running}/${s.desired}`, tagOf(s.image), portsOf(s), progressOf(s, done.get(s.id) || 0)].forEach((text, i) => i && put(row.children[i], text)));
   if (!seen.s.size) put(part("none", () => make("p", { class: "empty" })), "No service yet: peer service create --name web nginx");
 }
 
 const portsOf = (s) => s.ports.map((p) => `*:${p.published}->${p.target}/${p.protocol}` + (p.mode === "host" ? " (host)" : "")).join(", ");
 const rolloutOf = (s) => (s.rollout ? s.rollout.state.replace("_", " ") + (s.rollout.message ? ": " + s.rollout.message : "") : "");
+const isOpen = (s) => s.rollout && !s.rollout.state.endsWith("completed");
+const progressOf = (s, done) => rolloutOf(s) + (isOpen(s) ? ` — ${done} of ${s.desired} slots done, ${many(s.rollout.failed, "failure")}` : "");
 const table = (...names) => make("table", {}, make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)))), make("tbody"));
 
 function service(name) {
@@ -303,15 +372,15 @@ function service(name) {
   const about = part("about", () => make("section", { class: "sheet" }, make("h2", {}, s.name), make("p"), make("p"), make("progress", { max: 1, value: 0, "aria-label": "slots updated" }), make("p", { class: "why" })));
   const [, what, rollout, bar, pending] = about.children;
   put(what, `${s.mode}, ${s.running} of ${s.desired} running · ${s.image}${s.ports.length ? " · " + portsOf(s) : ""}`);
-  const live = tasks.filter((task) => task.desired === "running");
-  const done = live.filter((task) => task.current && task.phase === "running").length;
-  bar.hidden = !s.rollout || s.rollout.state.endsWith("completed");
+  const done = tasks.filter(isDone).length;
+  bar.hidden = !isOpen(s);
   bar.max = Math.max(1, s.desired);
   bar.value = done;
   put(rollout, s.rollout ? `${rolloutOf(s)} — ${done} of ${s.desired} slots done, ${many(s.rollout.failed, "failure")}; ${s.order}, ${s.parallelism || "all"} at a time` : "never updated");
   put(pending, s.pending || "");
-  const acts = part("acts", () => make("section", { class: "sheet" }, make("h2", {}, "Change it"), ...serviceActs(s)));
+  const acts = part("acts", () => make("section", { class: "sheet" }, make("h2", {}, "Change it"), ...notAllowed(), ...serviceActs(s)));
   set(acts, "service", s.id);
+  acts.querySelector("[aria-label='Resume the update']").hidden = !s.rollout || !s.rollout.state.endsWith("paused");
   const rows = part("tasks", () => make("section", { class: "wide" }, make("h2", {}, "Tasks"), table("Task", "Image", "Node", "Wanted", "State", "Since", "Error")));
   list(rows.querySelector("tbody"), tasks, (task) => task.id, () => make("tr", {}, ...Array.from({ length: 7 }, () => make("td"))), (row, task) => {
     const node = seen.n.get(task.node);
@@ -330,13 +399,15 @@ function gone(text) {
   put(part("gone", () => make("p", { class: "empty" })), text);
 }
 
-// ---- actions: each shows the command that does the same
+// ---- actions: each shows the command that does the same. Without the token they show that alone.
+const notAllowed = () => (token ? [] : [make("p", { class: "why" }, "To change anything from here, open the link that this command prints on this node: ", make("code", {}, "peer dashboard"))]);
+
 function action(label, button, fields, command, body) {
   const inputs = fields.map(([name, attributes]) => make("input", { name, required: "", ...attributes }));
   const line = make("code");
   const values = () => Object.fromEntries(inputs.map((input) => [input.name, input.value]));
   const tell = () => put(line, command(values()));
-  const press = make("button", { type: "submit" }, button);
+  const press = make("button", { type: "submit", disabled: token ? false : "" }, button);
   const form = make("form", {
     "aria-label": label, oninput: tell,
     onsubmit: async (event) => {
@@ -354,6 +425,7 @@ function serviceActs(s) {
   const acts = [
     action("Update the image", "Update", [["image", { value: s.image.split("@")[0], size: 32 }, "Image"]],
       ({ image }) => `peer service update --image ${image} ${s.name}`, ({ image }) => ({ do: "update-image", service: s.id, image })),
+    action("Resume the update", "Resume", [], () => `peer service update ${s.name}`, () => ({ do: "resume", service: s.id })),
     action("Roll back", "Roll back", [], () => `peer service rollback ${s.name}`, () => ({ do: "rollback", service: s.id })),
   ];
   if (s.mode === "replicated") {
@@ -424,52 +496,57 @@ function difference(before, after, path = "") {
 function node(name) {
   const found = [...seen.n.values()].find((node) => node.name === name);
   if (!found) return gone(`There is no node ${name}.`);
-  const tasks = tasksBy("node").get(found.id) || [];
+  const tasks = tasksOf(found.id);
   const board = part("board", () => make("section", { class: "nodes", "aria-label": "Node" }));
   list(board, [found], (node) => node.id, freshNode, (element, node) => fillNode(element, node, tasks));
-  const facts = part("facts", () => make("section", { class: "sheet" }, make("h2", {}, "Facts"), table("", "")));
+  const facts = part("facts", () => make("section", { class: "sheet" }, make("h2", {}, "Facts"), table("What", "Value")));
   const rows = [["id", found.id], ["address", found.addr], ["agent", found.agent], ["engine", found.engine], ["joined", new Date(found.joined).toLocaleString()],
     ["votes", found.voter ? "yes" : "no"], ["labels", Object.entries(found.labels).map(([k, v]) => `${k}=${v}`).join(", ") || "none"]];
   list(facts.querySelector("tbody"), rows, ([name]) => name, ([name]) => make("tr", {}, make("th", { scope: "row" }, name), make("td")), (row, [, value]) => put(row.children[1], String(value)));
   networkPart(found);
-  eventsPart(`Events of ${found.name}`, (e) => e.Actor.ID === found.id || e.Actor.Attributes["com.docker.swarm.node.id"] === found.id);
-  part("acts", () => make("section", { class: "sheet" }, make("h2", {}, "Change it"),
+  part("acts", () => make("section", { class: "sheet" }, make("h2", {}, "Change it"), ...notAllowed(),
     ...["active", "pause", "drain"].map((availability) => action("Make it " + availability, availability, [],
       () => `peer node update --availability ${availability} ${found.name}`, () => ({ do: "availability", node: found.id, availability })))));
+  eventsPart(`Events of ${found.name}`, (e) => e.Actor.ID === found.id || e.Actor.Attributes["com.docker.swarm.node.id"] === found.id);
 }
 
-// ---- whom the node of this page hears, asked while somebody looks
-let near = [];
-let asked = 0;
-async function askNetwork() {
-  if (!location.hash.startsWith("#/node/") || Date.now() - asked < 1500) return;
-  asked = Date.now();
+// ---- whom a node hears, by its own word, asked while somebody looks at it
+let near = { of: null };
+let asked = { of: null, at: 0 };
+async function askNetwork(id) {
+  if (asked.of === id && Date.now() - asked.at < 1500) return;
+  asked = { of: id, at: Date.now() };
   try {
-    const answer = await fetch("network", { headers: headers() });
-    if (answer.ok) near = await answer.json();
+    const answer = await fetch("network/" + id, { headers: headers() });
+    // Another node may be looked at by now.
+    if (answer.ok && asked.of === id) near = { of: id, ...(await answer.json()) };
     draw();
   } catch (error) {
     console.debug("network:", error.message);
   }
 }
-setInterval(askNetwork, 2000);
+setInterval(() => { if (location.hash.startsWith("#/node/")) draw(); }, 2000);
 
 const ago = (ms) => (ms === null ? "never" : `${(ms / 1000).toFixed(1)} s ago`);
+const tripOf = (row) => (row.rtt === null ? "no connection" : `${row.rtt.toFixed(2)} ms`);
 const doubtOf = (row) => (row.verdict !== null ? `suspect: down in ${(row.verdict / 1000).toFixed(1)} s unless it is heard`
   : row.silent ? "asked, no answer yet" : "none");
 
 function networkPart(found) {
   const mine = found.id === seen.c.self;
   const self = (seen.n.get(seen.c.self) || { name: "this node" }).name;
-  const sheet = part("network", () => make("section", { class: "wide" }, make("h2", {}, "Network"), make("p"), table("Node", "Status", "Last heard", "Round trip", "Suspicion")));
-  put(sheet.children[1], mine ? `Whom ${self} hears.` : `How ${self}, whose page this is, hears ${found.name}; what ${found.name} itself hears stands on its own page.`);
-  const rows = near.filter((row) => (mine ? seen.n.has(row.node) : row.node === found.id));
+  const sheet = part("network", () => make("section", { class: "wide" }, make("h2", {}, "Network"), make("p"), make("p"), table("Node", "Status", "Last heard", "Round trip", "Suspicion")));
+  const said = near.of === found.id ? near : {};
+  put(sheet.children[1], said.why ? `Whom ${found.name} hears it doesn't say: ${said.why}` : `Whom ${found.name} hears, by its own word.`);
+  const row = said.heard;
+  put(sheet.children[2], mine || !row ? "" : `${self}, whose page this is, heard it ${ago(row.heard)}; round trip ${tripOf(row)}; suspicion: ${doubtOf(row)}.`);
+  const rows = (said.hears || []).filter((row) => seen.n.has(row.node));
   list(sheet.querySelector("tbody"), rows, (row) => row.node, () => make("tr", {}, ...Array.from({ length: 5 }, () => make("td"))), (element, row) => {
     const node = seen.n.get(row.node);
-    [node ? node.name : row.node, node ? node.status : "", ago(row.heard), row.rtt === null ? "no connection" : `${row.rtt.toFixed(2)} ms`, doubtOf(row)]
+    [node ? node.name : row.node, node ? node.status : "", ago(row.heard), tripOf(row), doubtOf(row)]
       .forEach((text, i) => put(element.children[i], text));
   });
-  askNetwork();
+  askNetwork(found.id);
 }
 
 // ---- what happens
@@ -502,10 +579,11 @@ function electorate() {
   const sheet = part("electorate", () => make("section", { class: "wide" }, make("h2", {}, "Electorate and lease"), make("p"), table("Node", "Votes", "Lease", "Status")));
   const name = (id) => (seen.n.get(id) || { name: id }).name;
   put(sheet.children[1], holder
-    ? `${name(holder.node)} holds the scheduler's lease, term ${holder.term}. The electorate is number ${seen.c.epoch}, with ${many(seen.c.voters.length, "voter")}; a majority of them grants the lease and acknowledges changes.`
+    ? `${name(holder.node)} holds the scheduler's lease${seen.c.since ? " since " + timeOf(seen.c.since) : ""}, term ${holder.term}. The electorate is number ${seen.c.epoch}, with ${many(seen.c.voters.length, "voter")}; a majority of them grants the lease and acknowledges changes.`
     : "Nobody holds the scheduler's lease: containers run on and are restarted where they are; changes are kept until a majority of the voters is back.");
   list(sheet.querySelector("tbody"), byName(seen.n), (node) => node.id, () => make("tr", {}, ...Array.from({ length: 4 }, () => make("td"))), (row, node) =>
     [node.name, node.voter ? "yes" : "", node.holder ? "holds it" : "", node.status].forEach((text, i) => put(row.children[i], text)));
+  eventsPart("Terms and electorates", (e) => e.Type === "lease");
 }
 
 addEventListener("hashchange", () => {
