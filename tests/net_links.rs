@@ -219,7 +219,7 @@ async fn a_certificate_signed_by_a_ca_that_borrows_our_names_is_refused() {
     let (mut a, friend) = pair();
     // Right node id, right cluster id, wrong CA.
     let name = friend.identity.name();
-    let ca = certs::new_ca(name.cluster, wall()).unwrap();
+    let ca = certs::new_ca(name.cluster, &certs::new_key().unwrap(), wall()).unwrap();
     let forger = Identity::found(wall()).unwrap();
     let pem = Pem { ca: ca.cert_pem, ca_key: ca.key_pem, ..forger.pem().clone() };
     let key = certs::new_key().unwrap();

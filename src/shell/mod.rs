@@ -14,5 +14,6 @@ pub mod logs;
 pub mod mesh;
 pub mod net;
 pub mod page;
+pub mod places;
 pub mod trace;
 pub mod vault;

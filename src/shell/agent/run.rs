@@ -30,6 +30,7 @@ type Told<'a> = Pin<&'a mut (dyn Future<Output = ()> + Send)>;
 /// with `--standby` it then waits for the next one.
 pub async fn run(config: AgentConfig, told: impl Future<Output = ()> + Send) -> anyhow::Result<Ended> {
     raise_descriptor_limit();
+    keep_memory_private();
     let engine = match &config.engine {
         EngineChoice::Docker(socket) => AnyEngine::parse(&socket.display().to_string(), &config.hostname),
         EngineChoice::Demo => AnyEngine::parse("demo", &config.hostname),
@@ -89,6 +90,18 @@ fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::debug!(%error, "the limit of open files stays");
+    }
+}
+
+/// It holds the cluster's key, and secrets in the clear: no core dump is written of it, and only root may look into it.
+fn keep_memory_private() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "this process can't be kept from dumping core");
+    }
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        tracing::warn!(%error, "this process can't be kept from dumping core");
     }
 }
 
