@@ -34,7 +34,7 @@ pub struct Place {
 
 impl Places {
     pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, taken: Mutex::default() })
+        Arc::new(Self { most: most.max(1), taken: Mutex::default() })
     }
 
     /// Never refused: somebody else may lose his.

@@ -138,7 +138,7 @@ impl Store {
             let (log, number) = record.place();
             if !early.is_empty() {
                 let held = reached.entry(log).or_insert(self.held.of(log));
-                if number != *held + 1 || early.contains(&(log, number)) {
+                if number != held.saturating_add(1) || early.contains(&(log, number)) {
                     continue;
                 }
                 *held = number;
@@ -164,8 +164,9 @@ impl Store {
         }
         self.peers.note(from, &upto);
         let mut held: Digest = moved.iter().map(|log| (*log, self.held.of(*log))).collect();
-        let ended =
-            upto.iter().filter(|(log, number)| (self.held.of(**log) + 1..=self.held.ever(**log)).contains(number));
+        let has_ended =
+            |(log, number): &(&Log, &u32)| self.held.of(**log) < **number && **number <= self.held.ever(**log);
+        let ended = upto.iter().filter(has_ended);
         held.extend(ended);
         self.commit(&fresh, moved);
         if !collected.is_empty() {

@@ -243,6 +243,30 @@ async fn what_is_made_up_in_a_nodes_name_it_refuses_itself_or_outdoes() {
     }
 }
 
+/// "You hold all of that node's log, up to the last number there is": what keeps the node's writes from the one who believes it (docs/threat-model.md)
+/// does no more than that, and no longer than the node's life.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_beyond_all_bounds_ends_with_the_life_that_it_is_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two, mut liar) = a_pair_and_a_liar(dir.path()).await;
+    let id = two.id();
+    let held = liar.learn(&one).await;
+    let (log, last) = held.into_iter().find(|(log, _)| log.author == id).expect("its log");
+    for base in [last, u32::MAX, u32::MAX] {
+        let (base, upto) = (Digest::from([(log, base)]), Digest::from([(log, u32::MAX)]));
+        let claim = Message::Delta { nonce: 0, scope: Scope::All, base, records: Vec::new(), upto, more: false };
+        liar.tell(&one, &claim);
+        liar.is_heard(&one, Vec::new()).await;
+    }
+    let two = two.again().await;
+    let update = Request::UpdateNode { id, version: None, availability: Some(Availability::Pause), labels: None };
+    two.request(update).await.unwrap();
+    one.until("the other node has the write", move |core| {
+        core.node(id).unwrap().policy.availability == Availability::Pause
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_said_to_be_dead_says_that_he_lives() {
     let dir = tempfile::tempdir().unwrap();

@@ -91,6 +91,31 @@ async fn a_token_on_the_command_line_is_gone_from_there_when_the_agent_runs() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_says_where_it_is_written_down_lets_nobody_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = dir.path().join("said");
+    let page = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let mut command = command(dir.path(), 1, &["--dashboard", &page.to_string()]);
+    let log = std::fs::File::create(&said).unwrap();
+    command.stdout(log.try_clone().unwrap()).stderr(log);
+    let agent = spawn(command, dir.path().join("1.sock")).await;
+    let token = agent.get("/peer/token")["Token"].as_str().unwrap().to_owned();
+    let link = agent.get("/peer/dashboard")["Link"].as_str().unwrap().to_owned();
+    let deadline = Instant::now() + DEADLINE;
+    let said = loop {
+        let text = std::fs::read_to_string(&said).unwrap();
+        if text.contains("peer token") {
+            break text;
+        }
+        assert!(Instant::now() < deadline, "it says how to add a node: {text}");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    for secret in [token.rsplit('-').next().unwrap(), link.split("token=").nth(1).unwrap()] {
+        assert!(secret.len() > 10 && !said.contains(secret), "{said}");
+    }
+}
+
 /// How a process ends whose core would be dumped if it could.
 fn core_of(mut command: Command) -> bool {
     // Of the directory it runs in.

@@ -15,7 +15,7 @@ use crate::shell::identity::data_dir::MEMBER;
 use crate::shell::net::JoinError;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -76,7 +76,14 @@ async fn greeting(agent: &Agent) -> anyhow::Result<String> {
         let joined = "This node has joined the cluster. See its nodes with: peer node ls\n";
         return Ok(if agent.first_start { joined.to_owned() } else { String::new() });
     }
-    let (addr, token) = (agent.addr, agent.token().await?);
+    let addr = agent.addr;
+    if !std::io::stdout().is_terminal() {
+        // What is written down is read by others, too.
+        return Ok(format!(
+            "A new cluster of one node, {addr}, is up.\nTo add a node, see on this one: peer token\nTo see the cluster: peer dashboard\n"
+        ));
+    }
+    let token = agent.token().await?;
     let page =
         agent.page.as_ref().map(|link| format!("To see the cluster, open:\n\n    {link}\n\n")).unwrap_or_default();
     Ok(format!(
