@@ -4,7 +4,6 @@
 mod net_support;
 
 use net_support::*;
-use peer::ids::NodeId;
 use peer::limits::MAX_MESSAGE_BYTES;
 use peer::shell::clock::wall;
 use peer::shell::identity::{Identity, NodeName, Pem, certs};
@@ -339,8 +338,9 @@ async fn an_expired_certificate_is_refused_until_it_is_renewed() {
     let founder = founder();
     let b = start(&member_of(&founder));
     let long_ago = Wall(wall().0 - 400 * 24 * 60 * 60 * 1_000);
-    let name = NodeName { node: NodeId::from_u128(4), cluster: founder.cluster() };
     let key = certs::new_key().unwrap();
+    let node = certs::node_of_key(&rcgen::PublicKeyData::subject_public_key_info(&key));
+    let name = NodeName { node, cluster: founder.cluster() };
     let cert = founder.admit(name.node, &certs::request(name, &key).unwrap(), long_ago).unwrap();
     let pem = Pem { cert, key: key.serialize_pem(), ..founder.pem().clone() };
     let old = Arc::new(Identity::assemble(name, long_ago, pem).unwrap());

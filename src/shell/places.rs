@@ -1,5 +1,5 @@
-//! Places for those who have not proven who they are: so many at a time. Where all are taken, whoever comes gets the one of
-//! the caller that has been at it longest, of the address with the most callers. Who is honest is done in milliseconds; so a
+//! Places for those who have not proven who they are: so many at a time. Where all are taken and one address has a crowd of
+//! them, whoever comes gets that of its oldest caller. Who is honest is done in milliseconds; so a
 //! crowd that says nothing only turns out its own. And how much may be logged about them.
 
 use std::collections::BTreeMap;
@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// So many of one address are a crowd. A cluster that comes up all at once has one or two of each.
+const CROWD: usize = 8;
 
 #[derive(Debug)]
 pub struct Places {
@@ -37,18 +40,18 @@ impl Places {
         Arc::new(Self { most: most.max(1), taken: Mutex::default() })
     }
 
-    /// Never refused: somebody else may lose his.
-    pub fn take(self: &Arc<Self>, source: IpAddr) -> Place {
+    /// None if all are taken, and by no crowd: then whoever came first is served first.
+    pub fn take(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
         let source = network(source);
         let mut taken = self.taken();
-        while taken.count >= self.most {
-            taken.turn_one_out();
+        if taken.count >= self.most && !taken.turn_one_out() {
+            return None;
         }
         let (number, lost) = (taken.next, CancellationToken::new());
         taken.next += 1;
         taken.count += 1;
         taken.by_source.entry(source).or_default().insert(number, lost.clone());
-        Place { places: self.clone(), source, number, lost }
+        Some(Place { places: self.clone(), source, number, lost })
     }
 
     pub fn free(&self) -> usize {
@@ -61,14 +64,17 @@ impl Places {
 }
 
 impl Taken {
-    fn turn_one_out(&mut self) {
-        let greediest = self.by_source.iter().max_by_key(|(_, callers)| callers.len()).map(|(source, _)| *source);
-        let oldest = greediest.and_then(|source| Some((source, *self.by_source.get(&source)?.first_key_value()?.0)));
-        match oldest {
-            Some((source, number)) => self.remove(source, number),
-            // Nobody is left to be turned out.
-            None => self.count = 0,
+    /// Whether there was a crowd to turn one out of.
+    fn turn_one_out(&mut self) -> bool {
+        let greediest = self.by_source.iter().max_by_key(|(_, callers)| callers.len());
+        let oldest = greediest.filter(|(_, callers)| callers.len() >= CROWD).and_then(|(source, callers)| {
+            let (number, _) = callers.first_key_value()?;
+            Some((*source, *number))
+        });
+        if let Some((source, number)) = oldest {
+            self.remove(source, number);
         }
+        oldest.is_some()
     }
 
     fn remove(&mut self, source: IpAddr, number: u64) {
@@ -134,27 +140,34 @@ mod tests {
 
     #[test]
     fn a_crowd_turns_out_its_own_and_the_oldest_first() {
-        let places = Places::new(3);
-        let honest = places.take(ip("10.0.0.1"));
-        let crowd: Vec<Place> = (0..4).map(|_| places.take(ip("10.0.0.66"))).collect();
-        let lost: Vec<bool> = crowd.iter().map(|place| place.lost.is_cancelled()).collect();
-        assert_eq!(lost, [true, true, false, false]);
-        assert!(!honest.lost.is_cancelled());
+        let places = Places::new(CROWD + 1);
+        let honest = places.take(ip("10.0.0.1")).unwrap();
+        let crowd: Vec<Place> = (0..CROWD + 2).map(|_| places.take(ip("10.0.0.66")).unwrap()).collect();
+        let lost = crowd.iter().filter(|place| place.lost.is_cancelled()).count();
+        assert!(lost == 2 && crowd[0].lost.is_cancelled() && crowd[1].lost.is_cancelled());
         assert_eq!(places.free(), 0);
-        let second = places.take(ip("10.0.0.2"));
+        let second = places.take(ip("10.0.0.2")).unwrap();
         assert!(crowd[2].lost.is_cancelled() && !honest.lost.is_cancelled() && !second.lost.is_cancelled());
     }
 
     #[test]
+    fn where_nobody_is_a_crowd_who_came_first_stays() {
+        let places = Places::new(CROWD);
+        let all: Vec<Place> = (0..CROWD).map(|n| places.take(ip(&format!("10.0.0.{n}"))).unwrap()).collect();
+        assert!(places.take(ip("10.0.1.1")).is_none());
+        assert!(all.iter().all(|place| !place.lost.is_cancelled()));
+    }
+
+    #[test]
     fn a_place_comes_back_once_whoever_it_was_taken_from() {
-        let places = Places::new(2);
-        let (first, second) = (places.take(ip("2001:db8::1")), places.take(ip("2001:db8::2")));
-        let third = places.take(ip("10.0.0.1"));
-        assert!(first.lost.is_cancelled(), "both are of one network");
-        drop(first);
-        assert_eq!(places.free(), 0);
-        drop((second, third));
-        assert_eq!(places.free(), 2);
+        let places = Places::new(CROWD);
+        let network: Vec<Place> = (0..CROWD).map(|n| places.take(ip(&format!("2001:db8::{n}"))).unwrap()).collect();
+        let other = places.take(ip("10.0.0.1")).unwrap();
+        assert!(network[0].lost.is_cancelled(), "all are of one network");
+        drop(network);
+        assert_eq!(places.free(), CROWD - 1);
+        drop(other);
+        assert_eq!(places.free(), CROWD);
         assert!(places.taken().by_source.is_empty());
     }
 

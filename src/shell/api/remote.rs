@@ -58,13 +58,17 @@ pub async fn serve(api: Arc<Api>, listener: TcpListener, make_tls: MakeTls, stop
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let (stream, place) = match accepted {
-            Ok((stream, from)) => (stream, callers.unproven.take(from.ip())),
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "the API over TCP can't take a connection");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
+        };
+        let Some(place) = callers.unproven.take(from.ip()) else {
+            callers.complain(Some(from), "too many others are proving themselves");
+            continue;
         };
         if made.as_ref().is_none_or(|(at, _)| at.elapsed() > RENEW) {
             match make_tls() {

@@ -19,8 +19,10 @@ pub async fn run(shared: Arc<Shared>) {
             let _ = incoming.retry();
             continue;
         }
-        let place = shared.handshakes.take(incoming.remote_address().ip());
-        shared.tasks.spawn(meet(shared.clone(), incoming, place));
+        match shared.handshakes.take(incoming.remote_address().ip()) {
+            Some(place) => drop(shared.tasks.spawn(meet(shared.clone(), incoming, place))),
+            None => incoming.refuse(),
+        }
     }
 }
 

@@ -15,7 +15,9 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use tokio::time::{Instant, timeout};
 
 pub async fn serve(shared: Arc<Shared>, conn: Connection, from: SocketAddr) {
-    let place = shared.joins.take(from.ip());
+    let Some(place) = shared.joins.take(from.ip()) else {
+        return close(&conn, reason::BUSY);
+    };
     let done = tokio::select! {
         () = place.lost() => return close(&conn, reason::BUSY),
         done = timeout(JOIN_TIMEOUT, talk(&shared, &conn, from)) => done,

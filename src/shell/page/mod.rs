@@ -122,14 +122,15 @@ async fn answer(listener: TcpListener, router: Router, stop: CancellationToken) 
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let (stream, place) = match accepted {
-            Ok((stream, from)) => (stream, places.take(from.ip())),
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "the page can't take a connection");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
+        let Some(place) = places.take(from.ip()) else { continue };
         let (service, stop) = (TowerToHyperService::new(router.clone()), stop.clone());
         tokio::spawn(async move {
             let mut builder = hyper::server::conn::http1::Builder::new();
