@@ -4,6 +4,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -55,6 +56,10 @@ impl Demo {
     }
 
     fn end(mut self, dir: &Path) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let mode = entry.unwrap().metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "what is in there is its user's alone");
+        }
         kill_process(Pid::from_raw(self.child.id().cast_signed()).unwrap(), Signal::INT).unwrap();
         self.until("its goodbye", |line| line.contains("cleaning up"));
         let status = self.child.wait().unwrap();

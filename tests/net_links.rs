@@ -4,7 +4,6 @@
 mod net_support;
 
 use net_support::*;
-use peer::ids::NodeId;
 use peer::limits::MAX_MESSAGE_BYTES;
 use peer::shell::clock::wall;
 use peer::shell::identity::{Identity, NodeName, Pem, certs};
@@ -219,7 +218,7 @@ async fn a_certificate_signed_by_a_ca_that_borrows_our_names_is_refused() {
     let (mut a, friend) = pair();
     // Right node id, right cluster id, wrong CA.
     let name = friend.identity.name();
-    let ca = certs::new_ca(name.cluster, wall()).unwrap();
+    let ca = certs::new_ca(name.cluster, &certs::new_key().unwrap(), wall()).unwrap();
     let forger = Identity::found(wall()).unwrap();
     let pem = Pem { ca: ca.cert_pem, ca_key: ca.key_pem, ..forger.pem().clone() };
     let key = certs::new_key().unwrap();
@@ -339,8 +338,9 @@ async fn an_expired_certificate_is_refused_until_it_is_renewed() {
     let founder = founder();
     let b = start(&member_of(&founder));
     let long_ago = Wall(wall().0 - 400 * 24 * 60 * 60 * 1_000);
-    let name = NodeName { node: NodeId::from_u128(4), cluster: founder.cluster() };
     let key = certs::new_key().unwrap();
+    let node = certs::node_of_key(&rcgen::PublicKeyData::subject_public_key_info(&key));
+    let name = NodeName { node, cluster: founder.cluster() };
     let cert = founder.admit(name.node, &certs::request(name, &key).unwrap(), long_ago).unwrap();
     let pem = Pem { cert, key: key.serialize_pem(), ..founder.pem().clone() };
     let old = Arc::new(Identity::assemble(name, long_ago, pem).unwrap());

@@ -304,7 +304,7 @@ impl Core {
         }
         let mut orphans = Vec::new();
         for task in self.store.tasks() {
-            let status = self.store.status(task.id);
+            let status = self.store.status_of(task);
             match services.get_mut(&task.service) {
                 Some(state) => state.tasks.push((task, status)),
                 None => {

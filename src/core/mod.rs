@@ -481,7 +481,13 @@ impl Core {
                     self.assign(task, now);
                 }
             }
-            Key::NodeFact(_) => self.plan_all_soon(),
+            Key::NodeFact(node) => {
+                if node == self.me {
+                    // The last word on a node is its own, whatever came back or was made up in its name.
+                    self.write_fact(now);
+                }
+                self.plan_all_soon();
+            }
             Key::NodePolicy(node) => {
                 self.plan_all_soon();
                 self.check_removal(node, now);
@@ -496,10 +502,11 @@ impl Core {
         }
     }
 
-    /// A holder that knew of a status but not yet of its task has cleared it away: the node says it again.
+    /// A holder that knew of a status but not yet of its task has cleared it away, or another node has spoken for a task that
+    /// isn't its own: the node says it again.
     fn insist(&mut self, id: TaskId) {
         if !is_planted(Bug::NoInsisting)
-            && self.store.status(id).is_none()
+            && self.store.status(id).is_none_or(|status| status.node != self.me)
             && self.store.task(id).is_some_and(|t| t.node == Some(self.me))
             && let Some(status) = self.worker.status(id)
         {

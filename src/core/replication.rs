@@ -3,8 +3,9 @@
 
 use super::*;
 use crate::membership::MembersPart;
-use crate::model::record::Record;
+use crate::model::record::{Log, Record};
 use crate::store::Delta;
+use crate::wire::message::Digest;
 use rand::RngExt;
 use rand::seq::IteratorRandom;
 
@@ -41,14 +42,16 @@ impl Core {
             Message::Ask { nonce, scope, digest, in_return } => {
                 self.store.handle_ask(from, nonce, scope, &digest, in_return);
             }
-            Message::Delta { nonce, scope, base, records, upto, more } => {
+            Message::Delta { nonce, scope, base, mut records, mut upto, more } => {
+                self.refuse_in_our_name(from, &mut records, Some(&mut upto));
                 let whole = self.store.handle_delta(from, Delta { nonce, scope, base, records, upto, more }, now);
                 if whole {
                     self.note_answer(from, nonce);
                 }
             }
             Message::AskOn { nonce, scope, read } => self.store.handle_ask_on(from, nonce, scope, &read),
-            Message::Push { records } => {
+            Message::Push { mut records } => {
+                self.refuse_in_our_name(from, &mut records, None);
                 let fresh = self.store.handle_push(from, records, now);
                 self.pass_on(fresh, now);
             }
@@ -58,6 +61,23 @@ impl Core {
             Message::Seen { author, seq } => self.handle_seen(from, author, seq),
             Message::Lease(message) => self.lease.handle(from, message, now.mono),
             Message::OldAsk { .. } | Message::OldDelta { .. } | Message::OldPushAck { .. } => {}
+        }
+    }
+
+    /// Only this process writes to the log of this life, so what it holds nothing of is made up. (Of an earlier life it may be
+    /// that our disk was put back.)
+    fn refuse_in_our_name(&mut self, from: NodeId, records: &mut Vec<Record>, upto: Option<&mut Digest>) {
+        if is_planted(Bug::OneLogForAllLives) {
+            return;
+        }
+        let (log, last) = Log::of(self.me, self.store.own_seq());
+        let count = records.len();
+        records.retain(|record| record.place().0 != log || record.place().1 <= last);
+        let claimed = upto.filter(|upto| upto.get(&log).is_some_and(|number| *number > last));
+        let is_claimed = claimed.is_some_and(|upto| upto.remove(&log).is_some());
+        if records.len() < count || is_claimed {
+            let text = format!("refused: node {from} tells of writes in this node's name that it never made");
+            self.notice(Notice::Warning(text));
         }
     }
 

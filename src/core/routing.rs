@@ -166,10 +166,10 @@ impl Core {
             task: id,
             node,
             node_addr: self.address(node)?,
-            routable: routes::is_routable(task, self.store.status(id), liveness),
+            routable: routes::is_routable(task, self.store.status_of(task), liveness),
             liveness,
             local_ip: local.and_then(|c| c.address),
-            deliveries: match self.store.status(id) {
+            deliveries: match self.store.status_of(task) {
                 _ if node == self.me => self.deliveries.of(id, targets),
                 Some(status) => status.deliveries().to_vec(),
                 None => Vec::new(),

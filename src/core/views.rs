@@ -47,7 +47,7 @@ impl Core {
     }
 
     fn count(&self, count: &mut Count, task: &Task) {
-        let status = self.store.status(task.id);
+        let status = self.store.status_of(task);
         let live = task.desired.is_live();
         count.running += u32::from(live && self.runs(task));
         count.wanted += u32::from(live);
@@ -63,7 +63,7 @@ impl Core {
     /// Running, and on a node that is there: unlike Swarm's, our count leaves out the dead.
     fn runs(&self, task: &Task) -> bool {
         task.node.is_some_and(|node| self.is_there(node))
-            && self.store.status(task.id).is_some_and(|s| s.phase == TaskPhase::Running)
+            && self.store.status_of(task).is_some_and(|s| s.phase == TaskPhase::Running)
     }
 
     /// A node whose agent was stopped is: its containers run on.
@@ -74,7 +74,7 @@ impl Core {
     /// What has ended can't become anything else.
     fn out_of_sight(&self, task: &Task) -> Option<String> {
         let node = task.node.filter(|node| !self.is_there(*node))?;
-        let over = self.store.status(task.id).is_some_and(TaskStatus::is_over);
+        let over = self.store.status_of(task).is_some_and(TaskStatus::is_over);
         (!over).then(|| format!("node {} is down", self.hostname(node)))
     }
 
@@ -184,7 +184,7 @@ impl Core {
         let name = self.store.service(task.service).map(|s| s.name.clone());
         TaskView {
             index: self.store.index(&Key::Task(task.id)).unwrap_or_default(),
-            status: self.store.status(task.id).cloned(),
+            status: self.store.status_of(task).cloned(),
             service_name: name.or_else(|| spec.as_ref().map(|s| s.name.clone())).unwrap_or_default(),
             spec_json: self.store.revision(task.service, task.revision).map(|r| r.spec_json.clone()),
             spec,

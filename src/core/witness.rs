@@ -66,6 +66,10 @@ impl Core {
         self.membership.announces_at()
     }
 
+    pub fn removed(&self) -> &BTreeSet<NodeId> {
+        &self.removed
+    }
+
     pub fn is_removed(&self, node: NodeId) -> bool {
         self.removed.contains(&node)
     }

@@ -167,7 +167,7 @@ impl Agent {
         let stop = CancellationToken::new();
         let (commands, command_queue) = mpsc::channel(MAX_COMMANDS);
         let handle = AgentHandle::new(commands);
-        let (net, net_events) = start_net(&config, &identity, &handle).await?;
+        let (net, net_events) = start_net(&config, &identity, core.removed(), &handle).await?;
         let (engine_sink, engine_events) = mpsc::channel(MAX_EVENTS);
         let owner = Owner { cluster: identity.cluster(), node: identity.node() };
         let logs = Logs::new(engine.clone(), owner, net.clone(), stop.clone());
@@ -289,11 +289,12 @@ async fn serve_api(config: &AgentConfig, api: Arc<Api>) -> anyhow::Result<()> {
 async fn start_net(
     config: &AgentConfig,
     identity: &Arc<Identity>,
+    removed: &BTreeSet<NodeId>,
     handle: &AgentHandle,
 ) -> Result<(Net, mpsc::Receiver<NetEvent>), NetError> {
     let deadline = Instant::now() + PORT_WAIT;
     loop {
-        let net_config = NetConfig::new(config.listen, identity.clone());
+        let net_config = NetConfig { banned: removed.clone(), ..NetConfig::new(config.listen, identity.clone()) };
         match Net::start(net_config, join_service(handle.clone())) {
             Err(NetError::Listen { error, .. })
                 if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline =>

@@ -152,6 +152,7 @@ pub fn free_udp_port(ip: IpAddr) -> anyhow::Result<u16> {
 /// A directory that goes when its owner does.
 pub mod tempfile_dir {
     use crate::shell::identity::random;
+    use std::os::unix::fs::DirBuilderExt;
     use std::path::{Path, PathBuf};
 
     pub struct Dir(PathBuf);
@@ -160,7 +161,8 @@ pub mod tempfile_dir {
         pub fn new() -> anyhow::Result<Self> {
             let name = format!("peer-demo-{:08x}", random::number()? as u32);
             let path = std::env::temp_dir().join(name);
-            std::fs::create_dir_all(&path)?;
+            // The agents' logs are in it, and in those the token: whoever joins commands this user's engine.
+            std::fs::DirBuilder::new().mode(0o700).create(&path)?;
             Ok(Self(path))
         }
         pub fn path(&self) -> &Path {

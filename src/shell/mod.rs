@@ -14,6 +14,7 @@ pub mod logs;
 pub mod mesh;
 pub mod net;
 pub mod page;
+pub mod places;
 pub mod trace;
 pub mod vault;
 pub mod vitals;

@@ -152,7 +152,7 @@ impl Store {
                 if early.contains(&(log, number)) {
                     continue;
                 }
-                if number != *reached + 1 {
+                if number != reached.saturating_add(1) {
                     passed_over = true;
                     continue;
                 }
@@ -174,9 +174,9 @@ impl Store {
             }
         }
         let mut held: Digest = moved.iter().map(|log| (*log, self.held.of(*log))).collect();
-        let ended =
-            upto.iter().filter(|(log, number)| (self.held.of(**log) + 1..=self.held.ever(**log)).contains(number));
-        held.extend(ended);
+        let has_ended =
+            |(log, number): &(&Log, &u32)| self.held.of(**log) < **number && **number <= self.held.ever(**log);
+        held.extend(upto.iter().filter(has_ended));
         self.commit(&fresh, moved);
         if !collected.is_empty() {
             self.send(from, Message::Collected { places: collected });

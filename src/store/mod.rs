@@ -370,6 +370,11 @@ impl Store {
         }
     }
 
+    /// As the node that has the task says; another's word on it counts for nothing.
+    pub fn status_of(&self, task: &Task) -> Option<&TaskStatus> {
+        self.status(task.id).filter(|status| task.node == Some(status.node))
+    }
+
     pub fn statuses(&self) -> impl Iterator<Item = &TaskStatus> {
         let all = Key::TaskStatus(TaskId::from_u128(0))..=Key::TaskStatus(TaskId::from_u128(u128::MAX));
         self.values(all).filter_map(|v| if let Value::TaskStatus(s) = v { Some(s) } else { None })

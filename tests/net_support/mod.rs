@@ -3,14 +3,15 @@
 
 use peer::ids::{ClusterId, NodeId};
 use peer::shell::clock::wall;
-use peer::shell::identity::{Identity, NodeName, Pem, certs, random};
+use peer::shell::identity::{Identity, NodeName, Pem, certs};
 use peer::shell::net::{JoinRefusal, JoinService, Net, NetConfig, NetEvent, Timing};
 use peer::wire::codec;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint};
+use rcgen::PublicKeyData;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,8 +38,9 @@ pub fn founder() -> Arc<Identity> {
 
 /// Another member of the founder's cluster.
 pub fn member_of(founder: &Identity) -> Arc<Identity> {
-    let name = NodeName { node: random::node_id().unwrap(), cluster: founder.cluster() };
     let key = certs::new_key().unwrap();
+    let node = certs::node_of_key(&key.subject_public_key_info());
+    let name = NodeName { node, cluster: founder.cluster() };
     let cert = founder.admit(name.node, &certs::request(name, &key).unwrap(), wall()).unwrap();
     let pem = Pem { cert, key: key.serialize_pem(), ..founder.pem().clone() };
     Arc::new(Identity::assemble(name, wall(), pem).unwrap())
@@ -199,6 +201,10 @@ pub struct Rogue {
 
 impl Rogue {
     pub fn new(shows: Option<&Identity>, alpn: &[u8]) -> Self {
+        Self::showing(shows.map(|identity| (identity.chain(), identity.private_key().unwrap())), alpn)
+    }
+
+    pub fn showing(shows: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, alpn: &[u8]) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -206,7 +212,7 @@ impl Rogue {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Gullible));
         let mut tls = match shows {
-            Some(identity) => tls.with_client_auth_cert(identity.chain(), identity.private_key().unwrap()).unwrap(),
+            Some((chain, key)) => tls.with_client_auth_cert(chain, key).unwrap(),
             None => tls.with_no_client_auth(),
         };
         tls.alpn_protocols = vec![alpn.to_vec()];
@@ -215,14 +221,22 @@ impl Rogue {
     }
 
     pub async fn connect(&self, to: &Node) -> Result<Connection, ConnectionError> {
-        let name = NodeName { node: to.id(), cluster: ClusterId::from_u128(1) }.dns();
-        let connecting = self.endpoint.connect_with(self.config.clone(), to.addr, &name).unwrap();
+        self.call(to.id(), to.addr).await
+    }
+
+    pub async fn call(&self, node: NodeId, addr: SocketAddr) -> Result<Connection, ConnectionError> {
+        let name = NodeName { node, cluster: ClusterId::from_u128(1) }.dns();
+        let connecting = self.endpoint.connect_with(self.config.clone(), addr, &name).unwrap();
         timeout(DEADLINE, connecting).await.expect("an answer to a handshake")
     }
 
     /// Connects and says hello, as a member does.
     pub async fn connect_as_member(&self, to: &Node) -> Connection {
-        let conn = self.connect(to).await.unwrap();
+        self.call_as_member(to.id(), to.addr).await
+    }
+
+    pub async fn call_as_member(&self, node: NodeId, addr: SocketAddr) -> Connection {
+        let conn = self.call(node, addr).await.unwrap();
         send_uni(&conn, &codec::encode(&(7u64,))).await;
         conn.accept_uni().await.expect("a hello").read_to_end(100).await.unwrap();
         conn

@@ -18,9 +18,12 @@ use crate::shell::net::interface::ip_and_port;
 use clap::Args;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const DEFAULT_PORT: u16 = 7373;
+const TOKEN_VARIABLE: &str = "PEER_TOKEN";
 const SHOW_TOKEN: &str = "show it on any node of the cluster with: peer token";
 
 const START_EXAMPLES: &str = "\
@@ -101,6 +104,9 @@ pub struct StartArgs {
 
 pub fn start(args: StartArgs) -> Result<(), CliError> {
     let options = args.options(&Surroundings::of_process())?;
+    if let Some(token) = &args.token {
+        take_out_of_sight(token);
+    }
     let (until_eof, trace_file) = (args.until_eof, args.trace_file.clone());
     log_to_stderr(&args.log, "info");
     if let Some(passed_over) = args.passed_over(&options) {
@@ -118,6 +124,31 @@ pub fn start(args: StartArgs) -> Result<(), CliError> {
         before.undo();
     }
     over(ended.map_err(failed)?)
+}
+
+/// Everybody on the machine may read a process's arguments, and this one lives long; its environment is for its user alone. So
+/// the process starts over, the same one, with the token moved from there to here.
+fn take_out_of_sight(token: &str) {
+    let mut all = std::env::args_os();
+    let name = all.next().unwrap_or_default();
+    let mut kept = Vec::new();
+    while let Some(arg) = all.next() {
+        let text = arg.to_string_lossy();
+        if text == "--token" {
+            // Its value.
+            all.next();
+        } else if !text.starts_with("--token=") {
+            kept.push(arg);
+        }
+    }
+    let error = match std::env::current_exe() {
+        // Returns only if it fails.
+        Ok(exe) => Command::new(exe).arg0(name).args(kept).env(TOKEN_VARIABLE, token).exec(),
+        Err(error) => error,
+    };
+    eprintln!(
+        "warning: the token stays among this process's arguments, which others on this machine can read: {error}"
+    );
 }
 
 fn over(ended: Ended) -> Result<(), CliError> {
@@ -159,7 +190,7 @@ impl Surroundings {
     fn of_process() -> Self {
         Self {
             data_dir: own_data_dir(),
-            token: std::env::var("PEER_TOKEN").ok().filter(|token| !token.trim().is_empty()),
+            token: std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.trim().is_empty()),
             socket: own_socket,
         }
     }
@@ -238,7 +269,7 @@ impl StartArgs {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(wrong("--token-file", &file.display().to_string(), &error.to_string())),
             },
-            (None, None, Some(token)) => ("PEER_TOKEN", token.clone()),
+            (None, None, Some(token)) => (TOKEN_VARIABLE, token.clone()),
             (None, None, None) => return Ok(None),
         };
         let token = text.trim();

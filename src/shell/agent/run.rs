@@ -15,7 +15,7 @@ use crate::shell::identity::data_dir::MEMBER;
 use crate::shell::net::JoinError;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -30,6 +30,7 @@ type Told<'a> = Pin<&'a mut (dyn Future<Output = ()> + Send)>;
 /// with `--standby` it then waits for the next one.
 pub async fn run(config: AgentConfig, told: impl Future<Output = ()> + Send) -> anyhow::Result<Ended> {
     raise_descriptor_limit();
+    keep_memory_private();
     let engine = match &config.engine {
         EngineChoice::Docker(socket) => AnyEngine::parse(&socket.display().to_string(), &config.hostname),
         EngineChoice::Demo => AnyEngine::parse("demo", &config.hostname),
@@ -75,7 +76,14 @@ async fn greeting(agent: &Agent) -> anyhow::Result<String> {
         let joined = "This node has joined the cluster. See its nodes with: peer node ls\n";
         return Ok(if agent.first_start { joined.to_owned() } else { String::new() });
     }
-    let (addr, token) = (agent.addr, agent.token().await?);
+    let addr = agent.addr;
+    if !std::io::stdout().is_terminal() {
+        // What is written down is read by others, too.
+        return Ok(format!(
+            "A new cluster of one node, {addr}, is up.\nTo add a node, see on this one: peer token\nTo see the cluster: peer dashboard\n"
+        ));
+    }
+    let token = agent.token().await?;
     let page =
         agent.page.as_ref().map(|link| format!("To see the cluster, open:\n\n    {link}\n\n")).unwrap_or_default();
     Ok(format!(
@@ -89,6 +97,18 @@ fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::debug!(%error, "the limit of open files stays");
+    }
+}
+
+/// It holds the cluster's key, and secrets in the clear: no core dump is written of it, and only root may look into it.
+fn keep_memory_private() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "this process can't be kept from dumping core");
+    }
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        tracing::warn!(%error, "this process can't be kept from dumping core");
     }
 }
 

@@ -6,6 +6,7 @@ use super::handle::cert;
 use super::reply::Failure;
 use super::{Api, dispatch};
 use crate::shell::identity::ClientName;
+use crate::shell::places::{Complaints, Place, Places};
 use anyhow::Context;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -17,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -25,8 +26,10 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// More at once wait for a place, in the kernel.
+/// Of clients that have proven themselves; one more is turned away.
 const MAX_CONNECTIONS: usize = 256;
+/// Of those that have not.
+const MAX_HANDSHAKES: usize = 256;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a request's head; its body has a bound of its own.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,25 +47,28 @@ pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 pub async fn serve(api: Arc<Api>, listener: TcpListener, make_tls: MakeTls, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let callers = Arc::new(Callers {
+        unproven: Places::new(MAX_HANDSHAKES),
+        proven: Semaphore::new(MAX_CONNECTIONS),
+        complaints: Mutex::default(),
+    });
     let mut made: Option<(Instant, TlsAcceptor)> = None;
     loop {
-        let accepted = async {
-            // Never closed, so there is always a permit sooner or later.
-            let place = places.clone().acquire_owned().await.ok();
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = accepted => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "the API over TCP can't take a connection");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
+        };
+        let Some(place) = callers.unproven.take(from.ip()) else {
+            callers.complain(Some(from), "too many others are proving themselves");
+            continue;
         };
         if made.as_ref().is_none_or(|(at, _)| at.elapsed() > RENEW) {
             match make_tls() {
@@ -71,28 +77,49 @@ pub async fn serve(api: Arc<Api>, listener: TcpListener, make_tls: MakeTls, stop
             }
         }
         let Some((_, acceptor)) = made.clone() else { continue };
-        let (api, stop) = (api.clone(), stop.clone());
+        let (api, stop, callers) = (api.clone(), stop.clone(), callers.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = connection(api, stream, acceptor) => {}
+                () = connection(api, stream, acceptor, place, &callers) => {}
             }
-            drop(place);
         });
     }
 }
 
-async fn connection(api: Arc<Api>, stream: TcpStream, acceptor: TlsAcceptor) {
+struct Callers {
+    unproven: Arc<Places>,
+    proven: Semaphore,
+    complaints: Mutex<Complaints>,
+}
+
+impl Callers {
+    fn complain(&self, from: Option<SocketAddr>, why: &str) {
+        if self.complaints.lock().unwrap_or_else(PoisonError::into_inner).may_complain(Instant::now()) {
+            tracing::info!(?from, "turned away from the API: {why}");
+        }
+    }
+}
+
+async fn connection(api: Arc<Api>, stream: TcpStream, acceptor: TlsAcceptor, place: Place, callers: &Callers) {
     let peer = stream.peer_addr().ok();
-    let tls = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+    let shaken = tokio::select! {
+        () = place.lost() => return callers.complain(peer, "slower to prove itself than others that came"),
+        shaken = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => shaken,
+    };
+    let tls = match shaken {
         Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => return tracing::info!(?peer, %error, "a client of the API was turned away"),
-        Err(_) => return tracing::info!(?peer, "a client of the API was too slow to prove itself"),
+        Ok(Err(error)) => return callers.complain(peer, &error.to_string()),
+        Err(_) => return callers.complain(peer, "too slow to prove itself"),
     };
     // A member's certificate is signed by the same CA, but it is no client's.
     let chain = tls.get_ref().1.peer_certificates();
     let Some(client) = chain.and_then(|chain| ClientName::of(chain.first()?).ok()) else {
-        return tracing::info!(?peer, "a certificate that is no client's was turned away from the API");
+        return callers.complain(peer, "a certificate that is no client's");
+    };
+    drop(place);
+    let Ok(_one_of_them) = callers.proven.try_acquire() else {
+        return callers.complain(peer, &format!("{MAX_CONNECTIONS} connections of clients are open (MAX_CONNECTIONS)"));
     };
     let client = Arc::new(client);
     tracing::debug!(?peer, client = client.name, "a client of the API connects");

@@ -148,6 +148,23 @@ fn parse<'a>(cert: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertEr
     }
 }
 
+/// The id of the node whose key this is (SubjectPublicKeyInfo). Every member holds the CA's key and can make a certificate over
+/// any key; under another node's id it would need that node's.
+pub fn node_of_key(public: &[u8]) -> NodeId {
+    NodeId::from_u128(short_digest("peer node", public))
+}
+
+/// The id of the cluster whose CA has this key. Those founded before ids were made of keys have another.
+pub fn cluster_of_key(ca_public: &[u8]) -> ClusterId {
+    ClusterId::from_u128(short_digest("peer cluster", ca_public))
+}
+
+/// The first 128 bits of a SHA-256: too many to find a second key for.
+fn short_digest(purpose: &str, public: &[u8]) -> u128 {
+    let digest = ring::digest::digest(&ring::digest::SHA256, &[purpose.as_bytes(), b"\n", public].concat());
+    digest.as_ref().iter().take(16).fold(0, |value, byte| value << 8 | u128::from(*byte))
+}
+
 /// The public key inside, as SubjectPublicKeyInfo.
 pub fn public_key(cert: &CertificateDer<'_>) -> Result<Vec<u8>, CertError> {
     Ok(parse(cert)?.public_key().raw.to_vec())
@@ -157,12 +174,11 @@ pub fn new_key() -> Result<KeyPair, CertError> {
     Ok(KeyPair::generate_for(&PKCS_ED25519)?)
 }
 
-pub fn new_ca(cluster: ClusterId, now: Wall) -> Result<NewCa, CertError> {
-    let key = new_key()?;
+pub fn new_ca(cluster: ClusterId, key: &KeyPair, now: Wall) -> Result<NewCa, CertError> {
     let mut params = base(&format!("peer cluster {cluster}"), CA_LIFE, now)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let cert = params.self_signed(&key)?;
+    let cert = params.self_signed(key)?;
     Ok(NewCa { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
 }
 

@@ -191,7 +191,7 @@ impl DataDir {
             IdentityError::Part { part: Part::Ca, .. } => CA,
             IdentityError::Part { part: Part::CaKey, .. } => CA_KEY,
             IdentityError::Part { part: Part::Key, .. } => KEY,
-            IdentityError::Part { part: Part::Cert, .. } | IdentityError::Cert(_) => CERT,
+            IdentityError::Part { part: Part::Cert, .. } | IdentityError::Cert(_) | IdentityError::NotOfItsKey => CERT,
         };
         self.corrupt(name, error.to_string())
     }

@@ -1,6 +1,8 @@
 //! Who this node is: its cluster, its id, the cluster's CA and its own certificate; and the join token.
 //!
-//! Every member holds the CA's key, since any node can admit others and members trust each other. Keys never
+//! Every member holds the CA's key, since any node can admit others and members trust each other. So that none of them can
+//! speak in another's name all the same, a node's id is made of its key, and the cluster's of its CA's key; a cluster that
+//! was founded before this was so has another id, and there ids are held against nothing. Keys never
 //! appear in `Debug` or in errors. What of this lies on disk, and how, is [`data_dir`]'s affair.
 
 pub mod certs;
@@ -51,6 +53,8 @@ pub enum IdentityError {
     /// Which of the four parts, and what is wrong with it.
     #[error("the {part} {why}")]
     Part { part: Part, why: String },
+    #[error("the node id asked for is not made of the node's key: upgrade peer on that machine")]
+    NotOfItsKey,
 }
 
 /// One of the four parts of an identity.
@@ -76,12 +80,12 @@ impl fmt::Display for Part {
 impl Identity {
     /// A new cluster and its first node.
     pub fn found(now: Wall) -> Result<Self, IdentityError> {
+        let (ca_key, key) = (certs::new_key()?, certs::new_key()?);
         let name = NodeName {
-            node: random::node_id().map_err(CertError::from)?,
-            cluster: random::cluster_id().map_err(CertError::from)?,
+            node: certs::node_of_key(&key.subject_public_key_info()),
+            cluster: certs::cluster_of_key(&ca_key.subject_public_key_info()),
         };
-        let ca = certs::new_ca(name.cluster, now)?;
-        let key = certs::new_key()?;
+        let ca = certs::new_ca(name.cluster, &ca_key, now)?;
         let cert = certs::issue(name, &key, &issuer(&ca.cert_pem, &ca.key_pem)?, now)?;
         Self::assemble(name, now, Pem { ca: ca.cert_pem, ca_key: ca.key_pem, cert, key: key.serialize_pem() })
     }
@@ -98,7 +102,11 @@ impl Identity {
         if found != name {
             return Err(wrong(Part::Cert, format!("is of {}, not of {}", found.dns(), name.dns())));
         }
-        Ok(Self { name, created, ca, cert, pem })
+        let identity = Self { name, created, ca, cert, pem };
+        if !identity.is_of_its_key(name.node, &certs::public_key(&identity.cert)?) {
+            return Err(wrong(Part::Cert, "carries an id that is not made of its key".to_owned()));
+        }
+        Ok(identity)
     }
 
     /// The same node with a fresh certificate, when more than half of the old one's life is over.
@@ -113,6 +121,9 @@ impl Identity {
     /// A certificate of this cluster for `node` over the key in its request.
     pub fn admit(&self, node: NodeId, request_der: &[u8], now: Wall) -> Result<String, IdentityError> {
         let key = certs::requested_key(request_der)?;
+        if !self.is_of_its_key(node, &key.subject_public_key_info()) {
+            return Err(IdentityError::NotOfItsKey);
+        }
         self.issue_for(node, &key, now)
     }
 
@@ -141,6 +152,16 @@ impl Identity {
     fn issue_for(&self, node: NodeId, key: &impl PublicKeyData, now: Wall) -> Result<String, IdentityError> {
         let name = NodeName { node, cluster: self.name.cluster };
         Ok(certs::issue(name, key, &issuer(&self.pem.ca, &self.pem.ca_key)?, now)?)
+    }
+
+    /// Whether a node of this id may have this key.
+    fn is_of_its_key(&self, node: NodeId, public: &[u8]) -> bool {
+        !self.binds_ids() || certs::node_of_key(public) == node
+    }
+
+    /// Whether in this cluster the nodes' ids are made of their keys.
+    pub fn binds_ids(&self) -> bool {
+        certs::public_key(&self.ca).is_ok_and(|key| certs::cluster_of_key(&key) == self.name.cluster)
     }
 
     pub fn node(&self) -> NodeId {
@@ -257,19 +278,61 @@ mod tests {
     const NOW: Wall = Wall(1_780_000_000_000);
     const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
+    fn node_of(key: &KeyPair) -> NodeId {
+        certs::node_of_key(&key.subject_public_key_info())
+    }
+
+    /// As clusters were before ids were made of keys.
+    fn old_founder(node: NodeId) -> Identity {
+        let name = NodeName { node, cluster: ClusterId::from_u128(7) };
+        let (ca_key, key) = (certs::new_key().unwrap(), certs::new_key().unwrap());
+        let ca = certs::new_ca(name.cluster, &ca_key, NOW).unwrap();
+        let cert = certs::issue(name, &key, &issuer(&ca.cert_pem, &ca.key_pem).unwrap(), NOW).unwrap();
+        let pem = Pem { ca: ca.cert_pem, ca_key: ca.key_pem, cert, key: key.serialize_pem() };
+        Identity::assemble(name, NOW, pem).unwrap()
+    }
+
+    #[test]
+    fn an_id_is_made_of_its_key_and_nobody_is_admitted_under_another() {
+        let founder = Identity::found(NOW).unwrap();
+        assert_eq!(node_of(&founder.key_pair().unwrap()), founder.node());
+        assert_eq!(founder.renewed(Wall(NOW.0 + 300 * DAY_MS)).unwrap().expect("due").node(), founder.node());
+        let key = certs::new_key().unwrap();
+        let name = NodeName { node: founder.node(), cluster: founder.cluster() };
+        let refused = founder.admit(founder.node(), &certs::request(name, &key).unwrap(), NOW).unwrap_err();
+        assert!(refused.to_string().contains("upgrade peer"), "{refused}");
+        // With the CA's key such a certificate can be made all the same: it is no identity.
+        let cert = certs::issue(name, &key, &issuer(&founder.pem.ca, &founder.pem.ca_key).unwrap(), NOW).unwrap();
+        let pem = Pem { cert, key: key.serialize_pem(), ..founder.pem().clone() };
+        let error = Identity::assemble(name, NOW, pem).unwrap_err();
+        assert!(error.to_string().contains("not made of its key"), "{error}");
+    }
+
+    #[test]
+    fn a_cluster_of_the_time_before_goes_on_with_ids_that_were_drawn() {
+        let founder = old_founder(NodeId::from_u128(5));
+        let key = certs::new_key().unwrap();
+        for node in [NodeId::from_u128(9), node_of(&key)] {
+            let name = NodeName { node, cluster: founder.cluster() };
+            let cert = founder.admit(node, &certs::request(name, &key).unwrap(), NOW).unwrap();
+            let pem = Pem { cert, key: key.serialize_pem(), ..founder.pem().clone() };
+            assert_eq!(Identity::assemble(name, NOW, pem).unwrap().node(), node);
+        }
+    }
+
     #[test]
     fn a_founder_admits_a_joiner_who_ends_up_in_the_same_cluster() {
         let founder = Identity::found(NOW).unwrap();
-        let name = NodeName { node: NodeId::from_u128(9), cluster: founder.cluster() };
         let key = certs::new_key().unwrap();
+        let name = NodeName { node: node_of(&key), cluster: founder.cluster() };
         let cert = founder.admit(name.node, &certs::request(name, &key).unwrap(), NOW).unwrap();
         let pem = Pem { cert, key: key.serialize_pem(), ..founder.pem().clone() };
         let joiner = Identity::assemble(name, NOW, pem).unwrap();
         assert_eq!(joiner.cluster(), founder.cluster());
         assert_eq!(joiner.ca_digest(), founder.ca_digest());
         // And can admit in turn.
-        let third = NodeName { node: NodeId::from_u128(10), cluster: founder.cluster() };
         let key = certs::new_key().unwrap();
+        let third = NodeName { node: node_of(&key), cluster: founder.cluster() };
         joiner.admit(third.node, &certs::request(third, &key).unwrap(), NOW).unwrap();
     }
 

@@ -1,7 +1,7 @@
-//! Randomness from the operating system, for what must not be guessed or must not repeat: ids, secrets,
+//! Randomness from the operating system, for what must not be guessed or must not repeat: secrets, serial numbers,
 //! boot numbers, seeds of the core's own generators.
 
-use crate::ids::{ClusterId, NodeId, TaskId};
+use crate::ids::TaskId;
 use ring::rand::{SecureRandom, SystemRandom};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -21,14 +21,6 @@ pub fn number() -> Result<u64, NoRandomness> {
 /// A seed for a generator such as the core's.
 pub fn seed() -> Result<[u8; 32], NoRandomness> {
     bytes()
-}
-
-pub fn node_id() -> Result<NodeId, NoRandomness> {
-    number128().map(NodeId::from_u128)
-}
-
-pub fn cluster_id() -> Result<ClusterId, NoRandomness> {
-    number128().map(ClusterId::from_u128)
 }
 
 /// 128 random bits as 25 characters of base 36: the form of our ids, which people can copy.

@@ -4,46 +4,59 @@
 use super::reason::{self, close};
 use super::shared::{MAX_HANDSHAKES, Shared};
 use super::{dial, join_desk, tls, transport};
+use crate::shell::places::Place;
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, Incoming};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 pub async fn run(shared: Arc<Shared>) {
     while let Some(incoming) = shared.endpoint.accept().await {
-        let free = shared.handshakes.available_permits();
-        let Ok(permit) = shared.handshakes.clone().try_acquire_owned() else {
-            incoming.refuse();
-            continue;
-        };
-        if free < MAX_HANDSHAKES / 2 && incoming.may_retry() && !incoming.remote_address_validated() {
+        let crowded = shared.handshakes.free() < MAX_HANDSHAKES / 2;
+        if crowded && incoming.may_retry() && !incoming.remote_address_validated() {
             // It was checked that a retry is possible.
             let _ = incoming.retry();
             continue;
         }
-        shared.tasks.spawn(meet(shared.clone(), incoming, permit));
+        match shared.handshakes.take(incoming.remote_address().ip()) {
+            Some(place) => drop(shared.tasks.spawn(meet(shared.clone(), incoming, place))),
+            None => incoming.refuse(),
+        }
     }
 }
 
-async fn meet(shared: Arc<Shared>, incoming: Incoming, permit: OwnedSemaphorePermit) {
+async fn meet(shared: Arc<Shared>, incoming: Incoming, place: Place) {
     let from = dial::canonical(incoming.remote_address());
-    let handshake = async { incoming.accept()?.await };
-    let conn = match timeout(shared.timing.handshake, handshake).await {
-        Ok(Ok(conn)) => conn,
-        Ok(Err(e)) => return shared.complain(from, &reason::explain(&e).to_string()),
-        Err(_) => return tracing::debug!(%from, "a handshake took too long"),
+    let conn = tokio::select! {
+        () = place.lost() => return tracing::debug!(%from, "a handshake made way for another"),
+        conn = handshake(&shared, incoming, from) => conn,
     };
+    let Some(conn) = conn else { return };
     match protocol(&conn).as_deref() {
-        Some(tls::ALPN_MEMBER) => welcome(&shared, conn, from).await,
+        Some(tls::ALPN_MEMBER) => {
+            tokio::select! {
+                () = place.lost() => close(&conn, reason::BUSY),
+                () = welcome(&shared, conn.clone(), from) => {}
+            }
+        }
         Some(tls::ALPN_JOIN) => {
-            drop(permit);
+            drop(place);
             join_desk::serve(shared, conn, from).await;
         }
         // TLS agrees on one of the two or on nothing.
         _ => close(&conn, reason::PROTOCOL),
     }
+}
+
+async fn handshake(shared: &Shared, incoming: Incoming, from: SocketAddr) -> Option<Connection> {
+    let shaken = async { incoming.accept()?.await };
+    match timeout(shared.timing.handshake, shaken).await {
+        Ok(Ok(conn)) => return Some(conn),
+        Ok(Err(e)) => shared.complain(from, &reason::explain(&e).to_string()),
+        Err(_) => tracing::debug!(%from, "a handshake took too long"),
+    }
+    None
 }
 
 fn protocol(conn: &Connection) -> Option<Vec<u8>> {

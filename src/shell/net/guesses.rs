@@ -1,8 +1,9 @@
 //! Who guesses at the join secret, and how often. A source that was wrong too often is refused for a while, right or
 //! wrong, so that guessing from there tells it nothing.
 
+use crate::shell::places::network;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -65,34 +66,6 @@ impl Guesses {
     }
 }
 
-/// Lines in the log about strangers: some now and then, whatever they do.
-#[derive(Debug, Default)]
-pub struct Complaints {
-    begun: Option<Instant>,
-    made: u32,
-}
-
-impl Complaints {
-    const AT_MOST: u32 = 20;
-    const WITHIN: Duration = Duration::from_secs(10);
-
-    pub fn may_complain(&mut self, now: Instant) -> bool {
-        if self.begun.is_none_or(|begun| now >= begun + Self::WITHIN) {
-            *self = Self { begun: Some(now), made: 0 };
-        }
-        self.made += 1;
-        self.made <= Self::AT_MOST
-    }
-}
-
-/// One customer usually has 2^64 IPv6 addresses at hand: they count as one.
-fn network(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,16 +89,6 @@ mod tests {
         assert_eq!(guesses.blocked(ip(ALICE), fifth), Some(BLOCKED_FOR));
         assert_eq!(guesses.blocked(ip("10.0.0.2"), fifth), None);
         assert_eq!(guesses.blocked(ip(ALICE), fifth + BLOCKED_FOR), None);
-    }
-
-    #[test]
-    fn complaints_are_rationed() {
-        let mut complaints = Complaints::default();
-        let start = Instant::now();
-        let made = |complaints: &mut Complaints, at| (0..100).filter(|_| complaints.may_complain(at)).count();
-        assert_eq!(made(&mut complaints, start), 20);
-        assert_eq!(made(&mut complaints, start + Duration::from_secs(9)), 0);
-        assert_eq!(made(&mut complaints, start + Duration::from_secs(10)), 20);
     }
 
     #[test]

@@ -8,11 +8,12 @@ use super::tls;
 use super::{Timing, transport};
 use crate::ids::NodeId;
 use crate::limits::MAX_MESSAGE_BYTES;
-use crate::shell::identity::{Identity, NodeName, Pem, Token, certs, digest, random};
+use crate::shell::identity::{Identity, NodeName, Pem, Token, certs, digest};
 use crate::time::Wall;
 use crate::wire::codec;
 use crate::wire::message::MemberEntry;
 use quinn::{Connection, Endpoint};
+use rcgen::PublicKeyData;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -114,8 +115,8 @@ async fn join_at(
     now: Wall,
 ) -> Result<Joined, JoinError> {
     let local = |why: String| JoinError::Local(why);
-    let node = random::node_id().map_err(|e| local(e.to_string()))?;
     let key = certs::new_key().map_err(|e| local(e.to_string()))?;
+    let node = certs::node_of_key(&key.subject_public_key_info());
     // The cluster's id is not known yet; the cluster puts the name into the certificate itself.
     let name = NodeName { node, cluster: crate::ids::ClusterId::from_u128(0) };
     let request = JoinRequest {

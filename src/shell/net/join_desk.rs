@@ -15,12 +15,15 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use tokio::time::{Instant, timeout};
 
 pub async fn serve(shared: Arc<Shared>, conn: Connection, from: SocketAddr) {
-    let Ok(_permit) = shared.joins.clone().try_acquire_owned() else {
+    let Some(place) = shared.joins.take(from.ip()) else {
         return close(&conn, reason::BUSY);
     };
-    match timeout(JOIN_TIMEOUT, talk(&shared, &conn, from)).await {
-        Ok(Some(())) => {}
-        Ok(None) | Err(_) => shared.complain(from, "a join that was not completed"),
+    let done = tokio::select! {
+        () = place.lost() => return close(&conn, reason::BUSY),
+        done = timeout(JOIN_TIMEOUT, talk(&shared, &conn, from)) => done,
+    };
+    if !matches!(done, Ok(Some(()))) {
+        shared.complain(from, "a join that was not completed");
     }
     close(&conn, reason::JOIN_OVER);
 }

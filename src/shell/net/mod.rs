@@ -51,6 +51,8 @@ pub const DEFAULT_PORT: u16 = 7373;
 const MAX_EVENTS: usize = 1_024;
 /// Asked of the kernel, which may give less.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// What may come of a connection before its handshake is begun; of all of them together eight times as much.
+const INCOMING_BYTES: u64 = 64 * 1024;
 /// A graceful close waits this long for what is on its way, and then for the goodbyes.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 const GOODBYE_LIMIT: Duration = Duration::from_millis(500);
@@ -295,6 +297,7 @@ fn server_config(identity: &Identity, banned: &BanList, timing: &Timing) -> Resu
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls::server(identity, banned)?));
     config.transport_config(Arc::new(transport::stranger(timing)));
     config.max_incoming(2 * shared::MAX_HANDSHAKES);
+    config.incoming_buffer_size(INCOMING_BYTES).incoming_buffer_size_total(8 * INCOMING_BYTES);
     Ok(config)
 }
 

@@ -7,7 +7,8 @@ use super::tls::{self, BanList, TlsError};
 use super::{JoinService, NetEvent, Timing, dial, serve, transport};
 use crate::ids::NodeId;
 use crate::shell::identity::Identity;
-use crate::shell::net::guesses::{Complaints, Guesses};
+use crate::shell::net::guesses::Guesses;
+use crate::shell::places::{Complaints, Places};
 use quinn::{Connection, Endpoint};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -40,8 +41,8 @@ pub struct Shared {
     pub join: JoinService,
     pub guesses: Mutex<Guesses>,
     complaints: Mutex<Complaints>,
-    pub handshakes: Arc<Semaphore>,
-    pub joins: Arc<Semaphore>,
+    pub handshakes: Arc<Places>,
+    pub joins: Arc<Places>,
     pub tasks: TaskTracker,
     credentials: RwLock<Credentials>,
     links: Mutex<Links>,
@@ -100,8 +101,8 @@ impl Shared {
             join: parts.join,
             guesses: Mutex::new(Guesses::default()),
             complaints: Mutex::new(Complaints::default()),
-            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
-            joins: Arc::new(Semaphore::new(MAX_JOINS)),
+            handshakes: Places::new(MAX_HANDSHAKES),
+            joins: Places::new(MAX_JOINS),
             tasks: TaskTracker::new(),
             credentials: RwLock::new(parts.credentials),
             links: Mutex::new(Links::default()),

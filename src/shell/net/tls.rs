@@ -4,7 +4,7 @@
 //! and with them the ban list. The crypto provider is passed in, never installed globally.
 
 use crate::ids::NodeId;
-use crate::shell::identity::certs::NodeName;
+use crate::shell::identity::certs::{self, NodeName};
 use crate::shell::identity::token::CaDigest;
 use crate::shell::identity::{self, CertError, Identity, IdentityError};
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
@@ -102,6 +102,8 @@ pub fn joiner(ca: CaDigest) -> Result<QuicClientConfig, TlsError> {
 pub const WRONG_CA: &str = "the CA does not match the token";
 /// What a dialer's verifier says of a server that is another node than the one asked for.
 pub const WRONG_NODE: &str = "another node answers there";
+/// Of a certificate under an id that is made of another key: only a member can have made it.
+const NOT_ITS_KEY: &str = "a certificate under the id of another node's key";
 
 fn roots(ca: &CertificateDer<'static>) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
@@ -109,16 +111,17 @@ fn roots(ca: &CertificateDer<'static>) -> Result<RootCertStore, rustls::Error> {
     Ok(roots)
 }
 
-/// Beyond the chain: of our cluster, and not banned.
+/// Beyond the chain: of our cluster, under the id of its own key, and not banned.
 #[derive(Debug)]
 struct Rules {
     us: NodeName,
+    binds_ids: bool,
     banned: BanList,
 }
 
 impl Rules {
     fn new(identity: &Identity, banned: &BanList) -> Self {
-        Self { us: identity.name(), banned: banned.clone() }
+        Self { us: identity.name(), binds_ids: identity.binds_ids(), banned: banned.clone() }
     }
 
     fn check(&self, cert: &CertificateDer<'_>) -> Result<NodeName, rustls::Error> {
@@ -128,6 +131,10 @@ impl Rules {
         })?;
         if name.cluster != self.us.cluster {
             return Err(CertificateError::UnknownIssuer.into());
+        }
+        let key = certs::public_key(cert).map_err(|_| CertificateError::BadEncoding)?;
+        if self.binds_ids && certs::node_of_key(&key) != name.node {
+            return Err(rustls::Error::General(format!("{NOT_ITS_KEY}: {}", name.node)));
         }
         if self.banned.contains(name.node) {
             return Err(CertificateError::Revoked.into());

@@ -21,6 +21,7 @@ use crate::shell::events::Events;
 use crate::shell::handle::AgentHandle;
 use crate::shell::logs::LogSource;
 use crate::shell::mesh::DataPlane;
+use crate::shell::places::Places;
 use crate::shell::vitals::Vitals;
 use anyhow::Context;
 use axum::Router;
@@ -31,6 +32,8 @@ use axum::http::header::{
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use guard::Guard;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use live::Watch;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,6 +42,13 @@ use tokio_util::sync::CancellationToken;
 
 /// Where the page is served unless it is said otherwise. (The agents' own port is the same number in UDP.)
 pub const DEFAULT_ADDR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7373);
+
+/// Connections at a time: all open pages, and some that ask for less.
+const MAX_CONNECTIONS: usize = 512;
+/// For a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// After a trouble of the system's (no descriptors left) before the next try.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A page that is being served.
 pub struct Page {
@@ -98,15 +108,40 @@ pub async fn serve(addr: SocketAddr, token: String, sources: Sources, stop: Canc
         .route("/logs/{service}", get(look::logs))
         .route("/network/{node}", get(look::network))
         .with_state(shared);
-    tokio::spawn(async move {
-        let serving = axum::serve(listener, router).into_future();
-        // An open page is a request without end: nothing is waited for.
-        tokio::select! {
-            result = serving => if let Err(error) = result { tracing::error!(%error, "the page has ended") },
-            () = stop.cancelled() => {}
-        }
-    });
+    tokio::spawn(answer(listener, router, stop));
     Ok(Page { addr, token })
+}
+
+/// Anybody may connect, so connections are counted, and each must say soon what it wants.
+async fn answer(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let places = Places::new(MAX_CONNECTIONS);
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "the page can't take a connection");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let Some(place) = places.take(from.ip()) else { continue };
+        let (service, stop) = (TowerToHyperService::new(router.clone()), stop.clone());
+        tokio::spawn(async move {
+            let mut builder = hyper::server::conn::http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+            // An open page is a request without end: nothing is waited for.
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = place.lost() => {}
+                // A client that broke off is no news.
+                _ = builder.serve_connection(TokioIo::new(stream), service) => {}
+            }
+        });
+    }
 }
 
 async fn asset(kind: &'static str, text: &'static str) -> Response {

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -46,6 +46,9 @@ impl Files {
 
     /// The container's own directory, empty.
     fn dir(&self, owner: Owner, name: &str) -> Result<PathBuf, String> {
+        if !is_one_step(name) {
+            return Err(format!("no place for the container's secrets: {name:?} is no container's name"));
+        }
         let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = self.base()?.join(owner.node.to_string()).join(name);
         let trouble = |error: io::Error| format!("no place for the container's secrets at {}: {error}", dir.display());
@@ -58,6 +61,9 @@ impl Files {
     }
 
     pub fn remove(&self, owner: Owner, name: &str) {
+        if !is_one_step(name) {
+            return;
+        }
         // Where there is no base there are no files.
         let Ok(base) = self.base() else { return };
         let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,6 +102,12 @@ impl Files {
             Err(why) => Err(why.clone()),
         }
     }
+}
+
+/// A name comes from a record, which another node wrote: nothing is made or removed elsewhere on its word.
+fn is_one_step(name: &str) -> bool {
+    let mut steps = Path::new(name).components();
+    matches!((steps.next(), steps.next()), (Some(Component::Normal(_)), None)) && !name.contains('/')
 }
 
 /// The first of the usual places that is memory.
@@ -195,6 +207,16 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o440);
         assert_eq!((mount.source, mount.read_only), (Some(path.display().to_string()), Some(true)));
         assert_eq!(mount.target.as_deref(), Some("/run/secrets/token"));
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_gets_no_place() {
+        for name in ["..", ".", "", "/etc", "../../etc/cron.d/x.1.id", "a/..", "a/b", "a/"] {
+            assert!(!is_one_step(name), "{name}");
+        }
+        assert!(is_one_step("web.1.abc") && is_one_step("..web"));
+        let owner = Owner { cluster: crate::ids::ClusterId::from_u128(1), node: crate::ids::NodeId::from_u128(2) };
+        assert!(Files::default().dir(owner, "../x").unwrap_err().contains("no container's name"));
     }
 
     #[test]
