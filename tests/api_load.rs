@@ -224,7 +224,7 @@ impl Load {
             let mut stream = UnixStream::connect(&self.sockets[round % self.sockets.len()]).await.unwrap();
             let _ = stream.write_all(parts[round % parts.len()]).await;
             // Some wait a moment for what comes, others are gone at once.
-            if round % 3 == 0 {
+            if round.is_multiple_of(3) {
                 let _ = timeout(Duration::from_millis(50), stream.read_u8()).await;
             }
             drop(stream);

@@ -8,9 +8,9 @@ pub fn template(text: &str, more: &[&str]) -> Result<Template, String> {
     let mut parser = Parser { pieces: pieces.into_iter(), more, depth: 0 };
     let (body, end) = parser.block()?;
     match end {
-        End::Text => Ok(Template { body }),
-        End::End => Err("{{end}} without what it ends".to_owned()),
-        End::Else(_) => Err("{{else}} without an if".to_owned()),
+        Stop::Text => Ok(Template { body }),
+        Stop::End => Err("{{end}} without what it ends".to_owned()),
+        Stop::Else(_) => Err("{{else}} without an if".to_owned()),
     }
 }
 
@@ -21,7 +21,7 @@ struct Parser<'t, I> {
 }
 
 /// What a block was ended by.
-enum End {
+enum Stop {
     Text,
     End,
     /// With what follows: `if PIPE`, or nothing.
@@ -29,7 +29,7 @@ enum End {
 }
 
 impl<'t, I: Iterator<Item = Piece<'t>>> Parser<'t, I> {
-    fn block(&mut self) -> Result<(Vec<Node>, End), String> {
+    fn block(&mut self) -> Result<(Vec<Node>, Stop), String> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(format!("more than {MAX_DEPTH} blocks within one another"));
@@ -37,7 +37,7 @@ impl<'t, I: Iterator<Item = Piece<'t>>> Parser<'t, I> {
         let mut body = Vec::new();
         let end = loop {
             let action = match self.pieces.next() {
-                None => break End::Text,
+                None => break Stop::Text,
                 Some(Piece::Text(text)) => {
                     body.push(Node::Text(text.to_owned()));
                     continue;
@@ -46,8 +46,8 @@ impl<'t, I: Iterator<Item = Piece<'t>>> Parser<'t, I> {
             };
             let words = scan::words(action).map_err(|why| unknown(action, &why))?;
             match words.split_first() {
-                Some((Word::Name(name), [])) if name == "end" => break End::End,
-                Some((Word::Name(name), rest)) if name == "else" => break End::Else(rest.to_vec()),
+                Some((Word::Name(name), [])) if name == "end" => break Stop::End,
+                Some((Word::Name(name), rest)) if name == "else" => break Stop::Else(rest.to_vec()),
                 _ => body.push(self.node(action, &words)?),
             }
         };
@@ -101,9 +101,9 @@ impl<'t, I: Iterator<Item = Piece<'t>>> Parser<'t, I> {
             let (body, end) = self.block()?;
             arms.push((condition, body));
             match end {
-                End::Text => return Err(without_end(action)),
-                End::End => return Ok(Node::If { arms, otherwise: Vec::new() }),
-                End::Else(words) => match words.as_slice() {
+                Stop::Text => return Err(without_end(action)),
+                Stop::End => return Ok(Node::If { arms, otherwise: Vec::new() }),
+                Stop::Else(words) => match words.as_slice() {
                     [] => break,
                     [Word::Name(name), rest @ ..] if name == "if" => {
                         condition = self.pipe(rest).map_err(|why| unknown(action, &why))?;
@@ -114,7 +114,7 @@ impl<'t, I: Iterator<Item = Piece<'t>>> Parser<'t, I> {
         }
         let (otherwise, end) = self.block()?;
         match end {
-            End::End => Ok(Node::If { arms, otherwise }),
+            Stop::End => Ok(Node::If { arms, otherwise }),
             _ => Err(without_end(action)),
         }
     }
@@ -122,12 +122,12 @@ impl<'t, I: Iterator<Item = Piece<'t>>> Parser<'t, I> {
     fn body_and_else(&mut self, action: &str) -> Result<(Vec<Node>, Vec<Node>), String> {
         let (body, end) = self.block()?;
         match end {
-            End::End => return Ok((body, Vec::new())),
-            End::Else(words) if words.is_empty() => {}
+            Stop::End => return Ok((body, Vec::new())),
+            Stop::Else(words) if words.is_empty() => {}
             _ => return Err(without_end(action)),
         }
         match self.block()? {
-            (otherwise, End::End) => Ok((body, otherwise)),
+            (otherwise, Stop::End) => Ok((body, otherwise)),
             _ => Err(without_end(action)),
         }
     }

@@ -9,6 +9,9 @@ const MAX_STEPS: usize = 1_000_000;
 /// What a rendering yields at most: more than any secret or config holds.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// Functions by their names; `None` for any that isn't among them.
+pub type Functions<'d> = &'d dyn Fn(&str, &[Value]) -> Option<Result<Value, String>>;
+
 /// What a template is rendered with.
 pub struct Data<'d> {
     pub top: &'d Value,
@@ -16,8 +19,8 @@ pub struct Data<'d> {
     pub nothing: &'d str,
     /// A field that `top` hasn't is an error, if it stands alone (`.Nmae`) and isn't asked for by an `if` or `with`.
     pub strict: bool,
-    /// The functions whose names were given to [`Template::parse`]; `None` for any other.
-    pub call: &'d dyn Fn(&str, &[Value]) -> Option<Result<Value, String>>,
+    /// Those whose names were given to [`Template::parse`].
+    pub call: Functions<'d>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
