@@ -77,7 +77,7 @@ fn an_error_names_what_was_said() {
         (&["demo", "--dashboard", "somewhere:x"], 2, "error: --dashboard somewhere:x: ".to_owned()),
         (&["service", "create", "-p", "0:80", "x"], 2, "want a number from 1 to 65535".to_owned()),
         (&["stack", "deploy", "-c", "none.yml", "s"], 1, "error: --compose-file none.yml: ".to_owned()),
-        (&["service", "create", "--device", "/dev/fuse", "x"], 2, "error: --device: ".to_owned()),
+        (&["service", "create", "--link", "db", "x"], 2, "error: --link: ".to_owned()),
         (&["node", "update", "--role", "worker", "n"], 2, "error: --role: there are no roles".to_owned()),
         (&["-H", "unix:///etc/passwd", "node", "ls"], 1, "/etc/passwd is not a socket\nhint: ".to_owned()),
         (&["node", "update", "node1"], 2, "hint: want --availability active|pause|drain, --label-add".to_owned()),

@@ -104,6 +104,7 @@ async fn what_the_page_says_was_tried_comes_out_so() {
     demo.wait_formed(2).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("token"), "content").unwrap();
+    std::fs::write(dir.path().join("bad-template"), "{{.Service.Nmae}}").unwrap();
     std::fs::write(dir.path().join("compose.yml"), STACK).unwrap();
     let mut wrong = Vec::new();
     for (args, works, says) in rows {

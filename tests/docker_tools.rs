@@ -153,8 +153,8 @@ async fn what_a_service_needs_must_be_there_first() {
     assert!(missing.contains("secret not found: nothing"), "{missing}");
     let missing = tools.refused(0, "service create --network nothing demo/greeter:1").await;
     assert!(missing.contains("network nothing not found"), "{missing}");
-    let host = tools.refused(0, "service create --network host demo/greeter:1").await;
-    assert!(host.contains("not supported yet"), "{host}");
+    let bridge = tools.refused(0, "service create --network bridge demo/greeter:1").await;
+    assert!(bridge.contains("not supported; host is"), "{bridge}");
     // A secret that a stopped rollout may still fall back to is in use.
     tools.run(0, "secret create x x").await;
     tools.run(0, "service create -q --update-monitor 50ms --name web --secret x demo/greeter:1").await;
@@ -249,5 +249,45 @@ async fn logs_come_from_every_node_and_a_missing_one_costs_its_own_lines() {
     assert!(output.status.success(), "{stderr}");
     assert!(stdout.contains("@node1") && stdout.contains("@node2"), "{stdout}");
     assert!(stderr.contains("@node3") && stderr.contains("are missing: it is down"), "{stderr}");
+    tools.demo.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn templates_in_secrets_and_configs_are_filled_in_for_each_task() {
+    let Some(tools) = start(2).await else { return };
+    tools.file("token", "hush");
+    tools.file("url", r#"pg://{{secret "token"}}@db/{{.Service.Name}}{{.Task.Slot}}"#);
+    tools.file("app", r#"node {{.Node.Hostname}} level {{env "LEVEL"}}{{if eq .Task.Slot "1"}} first{{end}}"#);
+    tools.file("wrong", "{{.Task.Solt}}");
+    let flags = "--template-driver golang";
+    tools.run(0, "secret create token token").await;
+    tools.run(0, &format!("secret create {flags} url url")).await;
+    tools.run(0, &format!("config create {flags} app app")).await;
+    let wrong = tools.refused(0, &format!("config create {flags} wrong wrong")).await;
+    assert!(wrong.contains("unknown template") && wrong.contains(".Task.Slot"), "{wrong}");
+    let shown = tools.run(1, "config inspect --format {{.Spec.Templating.Name}} app").await;
+    assert_eq!(shown, "golang\n");
+    // Without the token among the service's own the template can't be filled in: the task says so.
+    let service = "--update-monitor 50ms --secret url --config source=app,target=/etc/app --env LEVEL=debug";
+    tools.run(0, &format!("service create -d --name bare {service} demo/greeter:1")).await;
+    let said =
+        until(&tools, 1, "service ps --no-trunc --format {{.Error}} bare", |text| text.contains("template")).await;
+    assert!(said.contains("the service has no secret with the target token"), "{said}");
+
+    tools.run(0, &format!("service create -q --name web --replicas 2 --secret token {service} demo/greeter:1")).await;
+    let mut files = Vec::new();
+    for task in tools.running("web", 2).await {
+        let file =
+            |target: &str| String::from_utf8(tools.demo.engine.file(task.task.id, target).unwrap_or_default()).unwrap();
+        files.push((file("/run/secrets/url"), file("/etc/app"), task.task.node.unwrap()));
+    }
+    files.sort();
+    let hostname = |n: usize| tools.demo.configs[n].hostname.clone();
+    let urls: Vec<&str> = files.iter().map(|(url, _, _)| url.as_str()).collect();
+    assert_eq!(urls, ["pg://hush@db/web1", "pg://hush@db/web2"]);
+    assert!(files[0].1.ends_with("level debug first") && files[1].1.ends_with("level debug"), "{files:?}");
+    for (_, app, _) in &files {
+        assert!([0, 1].iter().any(|n| app.starts_with(&format!("node {} ", hostname(*n)))), "{app}");
+    }
     tools.demo.end().await;
 }

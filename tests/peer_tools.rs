@@ -21,6 +21,15 @@ async fn as_docker(tools: &Tools, args: &str) {
     assert_eq!(tools.run(0, args).await, String::from_utf8_lossy(&output.stdout), "{args}");
 }
 
+/// The same with a format that has blanks in it.
+async fn same_format(tools: &Tools, command: &str, format: &str) {
+    let Ok(output) = tools.command_of("docker", 0, command).args(["--format", format]).output().await else { return };
+    let ours =
+        tools.command_of(env!("CARGO_BIN_EXE_peer"), 0, command).args(["--format", format]).output().await.unwrap();
+    let (ours, theirs) = (String::from_utf8_lossy(&ours.stdout), String::from_utf8_lossy(&output.stdout));
+    assert_eq!(ours, theirs, "{command} --format {format:?}");
+}
+
 /// What each running task of the service finds in a file.
 async fn content(tools: &Tools, service: &'static str, count: usize, target: &str) -> Vec<String> {
     let tasks = tools.running(service, count).await;
@@ -49,6 +58,23 @@ async fn secrets_and_configs_are_listed_as_docker_does_and_updated_as_it_cannot(
         "config ls --format {{.Name}}",
     ] {
         as_docker(&tools, args).await;
+    }
+    for (command, format) in [
+        ("secret ls", r"table {{.ID}}\t{{.Name}}"),
+        ("config ls", r"table {{.Name}}\t{{.ID}}"),
+        ("service ls", r"table {{.Name}}\t{{.Mode}}\t{{.Replicas}}"),
+        ("node ls", r"table {{.Hostname}}\t{{.ManagerStatus}}\t{{.Status}}"),
+        (
+            "node ls",
+            r#"{{lower .Hostname}}|{{json .Status}}|{{printf "%-8s" .Availability}}|{{if eq .Status "Ready"}}up{{end}}"#,
+        ),
+        ("secret ls", r#"{{.Name | upper}}: {{len .ID}}{{if .Labels}}, {{.Label "tier"}}{{end}}"#),
+        (
+            "secret inspect token",
+            r#"{{range $k, $v := .Spec.Labels}}{{$k}}={{$v}} {{end}}{{.Spec.Labels}} {{index .Spec.Labels "no"}}"#,
+        ),
+    ] {
+        same_format(&tools, command, format).await;
     }
     assert!(tools.refused(0, "secret inspect nothing").await.contains("no such secret: nothing"));
 

@@ -73,6 +73,16 @@ impl Clients<'_> {
         said("docker", self.dir, &args).await
     }
 
+    /// `peer` from afar, with docker's flags.
+    async fn peer_from_afar(&self, on: &AgentConfig, certs: &str, command: &str) -> (bool, String) {
+        let host = format!("tcp://{}", on.api.unwrap());
+        let files = ["ca.pem", "cert.pem", "key.pem"].map(|file| format!("{certs}/{file}"));
+        let mut args = vec!["--tlsverify", "--tlscacert", &files[0], "--tlscert", &files[1], "--tlskey", &files[2]];
+        args.extend(["-H", host.as_str()]);
+        args.extend(command.split(' '));
+        said(env!("CARGO_BIN_EXE_peer"), self.dir, &args).await
+    }
+
     async fn peer(&self, on: &AgentConfig, command: &str) -> (bool, String) {
         let host = on.socket.display().to_string();
         let args: Vec<&str> = ["--host", host.as_str()].into_iter().chain(command.split(' ')).collect();
@@ -113,6 +123,14 @@ async fn clients_come_in_by_certificate_and_stay_out_once_it_is_revoked() {
     assert!(works, "{text}");
     assert!(clients.docker(&one, Some("ann"), "service ls").await.1.contains("web"));
 
+    let (works, text) = clients.peer_from_afar(&two, "ann", "service ls").await;
+    assert!(works && text.contains("web"), "{text}");
+    let (works, text) = clients.peer_from_afar(&two, "ann", "service logs --tail 1 web").await;
+    assert!(works, "a streamed answer: {text}");
+    let bare = ["-H", &format!("tcp://{}", one.api.unwrap()), "node", "ls"];
+    let (works, text) = said(env!("CARGO_BIN_EXE_peer"), dir.path(), &bare).await;
+    assert!(!works && text.contains("--tlscacert is missing") && text.contains("peer cert issue"), "{text}");
+
     // Nobody else: without TLS, without a certificate, with a node's own, with one of another CA.
     assert!(!clients.docker(&one, None, "node ls").await.0);
     let copy = |to: &str, cert: &Path, key: &Path| {
@@ -130,6 +148,9 @@ async fn clients_come_in_by_certificate_and_stay_out_once_it_is_revoked() {
     let strange = dir.path().join("stranger");
     copy("mixed", &strange.join("cert.pem"), &strange.join("key.pem"));
     assert!(!clients.docker(&one, Some("mixed"), "node ls").await.0);
+    assert!(!clients.peer_from_afar(&one, "mixed", "node ls").await.0);
+    let (works, text) = clients.peer_from_afar(&one, "stranger", "node ls").await;
+    assert!(!works && text.contains("can't prove that it is an agent of this cluster"), "{text}");
 
     // Revoked on one node, refused on all; a certificate that is issued later holds.
     assert!(clients.peer(&two, "cert revoke ann").await.0);
@@ -139,6 +160,8 @@ async fn clients_come_in_by_certificate_and_stay_out_once_it_is_revoked() {
             let (works, text) = clients.docker(node, Some("ann"), "node ls").await;
             if !works {
                 assert!(text.contains("was revoked"), "{text}");
+                let (works, text) = clients.peer_from_afar(node, "ann", "node ls").await;
+                assert!(!works && text.contains("was revoked"), "{text}");
                 break;
             }
             assert!(Instant::now() < deadline, "the revocation gets to every node");

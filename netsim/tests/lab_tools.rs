@@ -83,7 +83,11 @@ impl Tools {
 }
 
 fn curl(node: usize) -> String {
-    let url = format!("http://{}:9000/", address(node));
+    curl_at(node, 9000)
+}
+
+fn curl_at(node: usize, port: u16) -> String {
+    let url = format!("http://{}:{port}/", address(node));
     let output = Command::new("curl").args(["-s", "-S", "-m", "5", &url]).output().unwrap();
     assert!(output.status.success(), "node {node}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -148,4 +152,44 @@ fn a_stack_on_real_engines_from_deployment_to_removal() {
         let gone = || tools.command(&tools.lab.engine_socket(node), bridges) == (true, String::new());
         wait_until("no bridge is left", PATIENCE, gone).unwrap();
     }
+}
+
+/// What Swarm refuses, and templates: as the engines themselves have it, by Docker's own CLI.
+#[test]
+fn the_nodes_network_devices_and_templates_on_real_engines() {
+    let Some(tools) = Tools::start(2) else { return };
+    tools.until(1, "node ls", |table| table.matches(" Ready ").count() == 2);
+    fs::write(tools.dir.path().join("app"), r#"{{.Service.Name}} on {{.Node.Hostname}} {{secret "token"}}"#).unwrap();
+    fs::write(tools.dir.path().join("token"), "hunter2").unwrap();
+    tools.run(1, "secret create token token");
+    tools.run(1, "config create --template-driver golang app app");
+    let flags = "--mode global --network host --publish mode=host,published=5000,target=5000 --update-monitor 500ms \
+        --label peer.shm-size=96m --label peer.devices=/dev/null:/dev/other:rw --config source=app,target=/etc/app \
+        --secret token --mount type=volume,source=data-{{.Node.Hostname}},target=/data --no-resolve-image";
+    let flags = flags.split_whitespace().collect::<Vec<_>>().join(" ");
+    tools.run(1, &format!("service create -q --name web {flags} {}", image("1")));
+    assert!(tools.run(2, "service inspect --pretty web").contains("Networks: host"));
+    for node in [1, 2] {
+        assert!(curl_at(node, 5000).starts_with("Hello from greeter 1"), "on the node's own port");
+        let id = tools.run(node, "ps -q --filter name=web.");
+        let shown = tools.run(node, &format!("inspect {}", id.trim()));
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let host = &shown[0]["HostConfig"];
+        assert_eq!((&host["NetworkMode"], &host["ShmSize"]), (&"host".into(), &(96 << 20).into()));
+        let device = serde_json::json!([
+            { "PathOnHost": "/dev/null", "PathInContainer": "/dev/other", "CgroupPermissions": "rw" }
+        ]);
+        assert_eq!(host["Devices"], device);
+        let mounts = shown[0]["Mounts"].as_array().unwrap();
+        let mount = |target: &str| mounts.iter().find(|mount| mount["Destination"] == target).unwrap();
+        let hostname = tools.run(node, "node inspect --format {{.Description.Hostname}} self");
+        assert_eq!(mount("/data")["Name"], format!("data-{}", hostname.trim()));
+        let app = fs::read_to_string(mount("/etc/app")["Source"].as_str().unwrap()).unwrap();
+        assert_eq!(app, format!("web on {} hunter2", hostname.trim()));
+    }
+    let (worked, refused) =
+        tools.command(&tools.lab.socket(1), &format!("service create --network host -p 80:5000 {}", image("1")));
+    assert!(!worked && refused.contains("can't be reached through the mesh"), "{refused}");
+    tools.run(2, "service rm web");
+    tools.until(1, "ps -aq", str::is_empty);
 }

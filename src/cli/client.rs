@@ -1,7 +1,8 @@
-//! Asks the agent over its unix socket: one connection a request, JSON both ways, everything within bounds of size
+//! Asks the agent over its unix socket, or from afar ([`super::remote`]): one connection a request, JSON both ways, everything within bounds of size
 //! and time. Knows HTTP and the agent's way of saying no; what is asked is the commands' affair.
 
 use super::error::CliError;
+use super::remote::{Remote, TlsFiles};
 pub use crate::shell::api::escaped;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -13,6 +14,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
@@ -24,10 +26,20 @@ pub const SYSTEM_SOCKET: &str = "/run/peer/peer.sock";
 
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    way: Way,
     /// Who named the socket, if it isn't the usual one.
     named_by: Option<&'static str>,
 }
+
+#[derive(Debug, Clone)]
+enum Way {
+    Socket(PathBuf),
+    Remote(Remote),
+}
+
+/// Whichever way it goes.
+trait Pipe: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Pipe for T {}
 
 /// The agent that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +47,7 @@ pub struct Said {
     pub host: String,
     /// The flag or variable.
     pub by: &'static str,
+    pub tls: TlsFiles,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,13 +145,23 @@ pub type Answer<T = Value> = Result<T, ApiError>;
 
 impl Client {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), named_by: None }
+        Self { way: Way::Socket(socket.into()), named_by: None }
     }
 
     /// From `--host` or PEER_HOST, or where the agent of this user, or of the system, listens.
     pub fn of_host(said: Option<&Said>) -> Result<Self, CliError> {
         match said {
-            Some(Said { host, by }) => Ok(Self { socket: socket_of(by, host)?, named_by: Some(by) }),
+            Some(Said { host, by, tls }) => {
+                let way = match host.strip_prefix("tcp://") {
+                    Some(address) => Way::Remote(Remote::new(by, address, tls)?),
+                    None if *tls != TlsFiles::default() => {
+                        return Err(CliError::misuse(format!("{by} {host}: a socket takes no certificate"))
+                            .hint("--tlscacert, --tlscert and --tlskey go with -H tcp://HOST:PORT"));
+                    }
+                    None => Way::Socket(socket_of(by, host)?),
+                };
+                Ok(Self { way, named_by: Some(by) })
+            }
             None => Ok(Self::new(default_socket())),
         }
     }
@@ -205,9 +228,14 @@ impl Client {
         body: Option<&Value>,
         auth: Option<&str>,
     ) -> Answer<(Response<Incoming>, JoinHandle<hyper::Result<()>>)> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| ApiError::Unreachable { error: self.no_agent(&error), sent: false })?;
+        let unreachable = |error| ApiError::Unreachable { error, sent: false };
+        let stream: Box<dyn Pipe> = match &self.way {
+            Way::Socket(socket) => {
+                let stream = UnixStream::connect(socket).await;
+                Box::new(stream.map_err(|error| unreachable(self.no_agent(socket, &error)))?)
+            }
+            Way::Remote(remote) => Box::new(remote.connect().await.map_err(unreachable)?),
+        };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         // Ends with the exchange; its error reaches us through the sender.
@@ -217,10 +245,10 @@ impl Client {
     }
 
     /// Nobody answers at all: with which flag or variable another agent is named, and which one named this.
-    fn no_agent(&self, error: &std::io::Error) -> CliError {
-        let error = no_agent(&self.socket, error);
+    fn no_agent(&self, socket: &Path, error: &std::io::Error) -> CliError {
+        let error = no_agent(socket, error);
         let message = match self.named_by {
-            Some(by) => format!("{by} unix://{}: {}", self.socket.display(), error.message()),
+            Some(by) => format!("{by} unix://{}: {}", socket.display(), error.message()),
             None => error.message().to_owned(),
         };
         let hint = error.hint_text().unwrap_or("want the agent's socket");
@@ -341,8 +369,9 @@ pub fn socket_of(by: &str, host: &str) -> Result<PathBuf, CliError> {
         Some(("unix", path)) => path,
         None => host,
         Some((scheme, _)) => {
-            return Err(CliError::misuse(format!("{by} {host}: {scheme}:// is not supported"))
-                .hint("want the agent's socket, as unix:///run/peer/peer.sock"));
+            return Err(CliError::misuse(format!("{by} {host}: {scheme}:// is not supported")).hint(
+                "want the agent's socket, as unix:///run/peer/peer.sock, or tcp://HOST:PORT with a certificate",
+            ));
         }
     };
     if path.starts_with('/') {
@@ -404,7 +433,7 @@ mod tests {
     fn hosts() {
         assert_eq!(socket_of("--host", "unix:///run/peer/peer.sock").unwrap(), Path::new("/run/peer/peer.sock"));
         assert_eq!(socket_of("--host", "/tmp/p.sock").unwrap(), Path::new("/tmp/p.sock"));
-        for bad in ["tcp://10.0.0.1:2375", "unix://", "peer.sock", ""] {
+        for bad in ["ssh://10.0.0.1", "unix://", "peer.sock", ""] {
             assert_eq!(socket_of("--host", bad).unwrap_err().code(), 2, "{bad}");
         }
     }
@@ -426,7 +455,7 @@ mod tests {
         assert!(error.message().starts_with("no agent here"), "{error}");
         let hint = error.hint_text().unwrap();
         assert!(hint.contains("peer start") && hint.contains("--host (-H) or PEER_HOST"), "{hint}");
-        let said = Said { host: socket.display().to_string(), by: "PEER_HOST" };
+        let said = Said { host: socket.display().to_string(), by: "PEER_HOST", tls: TlsFiles::default() };
         let error = CliError::from(Client::of_host(Some(&said)).unwrap().get("/nodes").await.unwrap_err());
         assert!(error.message().starts_with("PEER_HOST unix:///"), "{error}");
         // A socket that nobody listens on any more.

@@ -3,17 +3,18 @@
 use super::console::Console;
 use super::error::CliError;
 use super::json::Object;
-use super::{table, template};
+use super::table;
+use super::template::Format;
 use clap::Args;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// Show only what matches, as name=web or label=tier=front
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub filter: Vec<(String, String)>,
-    /// table, json, or a template as '{{.ID}}'
+    /// table, json, a template as '{{.ID}}', or a table of one: 'table {{.ID}}\t{{.Name}}'
     #[arg(long, value_name = "FORMAT", default_value = "table", hide_default_value = true)]
     pub format: String,
     /// Print ids only
@@ -65,18 +66,29 @@ pub fn show(args: &ListArgs, header: &[&str], rows: Vec<Row>, console: &mut Cons
             text = table::table(header, &cells);
         }
         "json" => rows.into_iter().for_each(|row| text.push_str(&format!("{}\n", Value::Object(row.fields)))),
-        format if format.starts_with("table ") => {
-            return Err(CliError::misuse(format!("--format {format:?}: own tables are not supported"))
-                .hint("use a template without \"table\", as '{{.ID}}\\t{{.Name}}'"));
-        }
-        format => {
-            for row in rows {
-                text.push_str(&template::render(format, &Value::Object(row.fields))?);
-                text.push('\n');
-            }
-        }
+        format => text = by_template(format, rows)?,
     }
     console.print(&text)
+}
+
+fn by_template(format: &str, rows: Vec<Row>) -> Result<String, CliError> {
+    let own_table = format.strip_prefix("table ");
+    let template = Format::parse(own_table.unwrap_or(format).trim_matches(' '))?;
+    // Some fields only some rows have; in the others they are empty.
+    let names: BTreeSet<String> = rows.iter().flat_map(|row| row.fields.keys().cloned()).collect();
+    let render = |mut row: Row| {
+        for name in &names {
+            row.fields.entry(name.as_str()).or_insert_with(|| json!(""));
+        }
+        template.render(&Value::Object(row.fields))
+    };
+    let lines = rows.into_iter().map(render).collect::<Result<Vec<String>, _>>()?;
+    if own_table.is_none() {
+        return Ok(lines.iter().map(|line| format!("{line}\n")).collect());
+    }
+    let cells: Vec<Vec<String>> = lines.iter().map(|line| line.split('\t').map(str::to_owned).collect()).collect();
+    let titles = template.titles();
+    Ok(table::table(&titles.split('\t').collect::<Vec<_>>(), &cells))
 }
 
 /// Docker shows the first twelve characters of an id.
@@ -87,6 +99,22 @@ pub fn short(id: &str, no_trunc: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_by_a_template_and_as_a_table_of_one() {
+        let rows = || {
+            let mut second = Row::new("2".to_owned(), &["ID", "Name"], vec!["2".to_owned(), "db".to_owned()]);
+            second.fields.insert("Pending".to_owned(), json!("yes"));
+            vec![Row::new("1".to_owned(), &["ID", "Name"], vec!["1".to_owned(), "web".to_owned()]), second]
+        };
+        assert_eq!(by_template("{{.Name}}:{{.Pending}}", rows()).unwrap(), "web:\ndb:yes\n");
+        assert_eq!(
+            by_template("table {{.Name}}\\t{{.ID | printf \"%02s\"}}", rows()).unwrap(),
+            "NAME      ID\nweb       01\ndb        02\n"
+        );
+        assert_eq!(by_template("table {{.Name}}\\t{{.ID}}", Vec::new()).unwrap(), "NAME      ID\n");
+        assert!(by_template("{{.Nmae}}", rows()).unwrap_err().message().contains("ID, Name, Pending"));
+    }
 
     #[test]
     fn filters_are_written_as_docker_writes_them() {

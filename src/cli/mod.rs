@@ -29,6 +29,7 @@ mod object;
 mod progress;
 mod reason;
 mod refused;
+mod remote;
 mod service;
 mod shell;
 pub mod stack;
@@ -45,10 +46,12 @@ pub use error::CliError;
 use clap::builder::{Resettable, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use client::{Client, Said};
 use console::Console;
+use remote::TlsFiles;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -159,7 +162,8 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::Error
     command.build();
     let matches = command.try_get_matches_from_mut(args).map_err(|error| or_help(error, &command))?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    Ok((cli, host(&matches)))
+    let said = host(&matches).map(|said| Said { tls: tls_files(&matches), ..said });
+    Ok((cli, said))
 }
 
 /// Where only a socket is named, be it by PEER_HOST, clap lists the commands, hidden ones too: the help says it better.
@@ -183,12 +187,36 @@ fn with_host(command: clap::Command) -> clap::Command {
         .short('H')
         .value_name("SOCKET")
         .value_parser(ValueParser::string())
-        .help("The agent's socket, as unix:///run/peer/peer.sock [env: PEER_HOST]")
+        .help("The agent's socket, as unix:///run/peer/peer.sock, or tcp://HOST:PORT [env: PEER_HOST]")
         .help_heading("Global options")
         .display_order(1_000);
     let arg = if taken { arg } else { arg.long("host") };
     let is_root = command.get_name() == "peer";
-    command.arg(if is_root { arg.env("PEER_HOST").hide_env(true) } else { arg }).mut_subcommands(with_host)
+    let command = command.arg(if is_root { arg.env("PEER_HOST").hide_env(true) } else { arg });
+    let tls = |id: &'static str, help: &'static str| {
+        // Said once, by the root's help.
+        Arg::new(id).long(id).help(help).help_heading("Global options").display_order(1_001).hide(!is_root)
+    };
+    let file = |arg: Arg| arg.value_name("FILE").value_parser(ValueParser::path_buf());
+    let command = command
+        .arg(file(tls(CA, "With -H tcp://HOST:PORT: the cluster's CA certificate [env: PEER_CERT_PATH]")))
+        .arg(file(tls(CERT, "With -H tcp://HOST:PORT: this client's certificate, of peer cert issue")))
+        .arg(file(tls(KEY, "With -H tcp://HOST:PORT: its key")))
+        .arg(tls("tlsverify", "Taken for docker's sake: both sides are always verified").action(ArgAction::SetTrue));
+    command.mut_subcommands(with_host)
+}
+
+const CA: &str = "tlscacert";
+const CERT: &str = "tlscert";
+const KEY: &str = "tlskey";
+
+/// Wherever they were given.
+fn tls_files(matches: &ArgMatches) -> TlsFiles {
+    fn given(matches: &ArgMatches, id: &str) -> Option<PathBuf> {
+        let inner = matches.subcommand().and_then(|(_, inner)| given(inner, id));
+        inner.or_else(|| matches.try_get_one::<PathBuf>(id).ok().flatten().cloned())
+    }
+    TlsFiles { ca: given(matches, CA), cert: given(matches, CERT), key: given(matches, KEY) }
 }
 
 /// Of a flag that takes one value and is given twice the last one counts, as with the docker CLI: scripts put their own
@@ -213,7 +241,7 @@ fn host(matches: &ArgMatches) -> Option<Said> {
         let of_environment = matches.value_source(HOST) == Some(ValueSource::EnvVariable);
         let by = if of_environment { "PEER_HOST" } else { "--host" };
         // A variable that is empty is one that isn't set.
-        (!of_environment || !host.is_empty()).then_some(Said { host, by })
+        (!of_environment || !host.is_empty()).then_some(Said { host, by, tls: TlsFiles::default() })
     })
 }
 

@@ -109,6 +109,9 @@ pub struct Create {
     /// Give it a label; may be said more than once
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = pair)]
     label: Vec<(String, String)>,
+    /// The content is a template, filled in for each task: golang
+    #[arg(long, value_name = "DRIVER", value_parser = ["golang"])]
+    template_driver: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -193,7 +196,10 @@ fn content(file: &str) -> Result<String, CliError> {
 
 async fn create(kind: Kind, args: &Create, client: &Client, console: &mut Console) -> Result<(), CliError> {
     let labels: BTreeMap<&String, &String> = args.label.iter().map(|(key, value)| (key, value)).collect();
-    let spec = json!({ "Name": args.name, "Labels": labels, "Data": content(&args.file)? });
+    let mut spec = json!({ "Name": args.name, "Labels": labels, "Data": content(&args.file)? });
+    if let Some(driver) = &args.template_driver {
+        spec["Templating"] = json!({ "Name": driver });
+    }
     let answer = client.post(&format!("/{}s/create", kind.noun()), Some(&spec)).await?;
     tell_warnings(&answer, console);
     console.line(text(&answer, "/ID"))

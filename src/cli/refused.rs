@@ -31,47 +31,23 @@ const REFUSED: &[Refused] = &[
         instead: "leave it out",
     },
     Refused {
-        commands: BOTH,
-        flags: &["--generic-resource", "--generic-resource-add", "--generic-resource-rm"],
-        why: "generic resources are not supported yet",
-        instead: "label the nodes that have it, and choose them: peer node update --label-add gpu=1 NODE, then --constraint node.labels.gpu==1",
-    },
-    Refused {
         commands: &["secret create"],
         flags: &["--driver", "-d"],
         why: "drivers of secrets are not supported",
         instead: "give the content itself: peer secret create NAME FILE (- for standard input)",
     },
-    Refused {
-        commands: &["secret create", "config create"],
-        flags: &["--template-driver"],
-        why: "templates are not supported",
-        instead: "fill the template in before, and give the content itself",
-    },
     // From here on flags of `docker run`, which Swarm's services haven't either.
     Refused {
-        commands: BOTH,
-        flags: &["--device", "--device-add", "--device-cgroup-rule"],
-        why: "a service can't be given devices yet",
-        instead: "run what needs one outside of the cluster, with docker run on the node that has it",
+        commands: &["service update"],
+        flags: &["--device"],
+        why: "an update edits the list of devices",
+        instead: "use --device-add and --device-rm",
     },
     Refused {
         commands: BOTH,
-        flags: &["--gpus"],
-        why: "a service can't ask for GPUs",
-        instead: "make the GPU's runtime the default of the engine on the nodes that have one, and choose them with --constraint node.labels.gpu==1",
-    },
-    Refused {
-        commands: BOTH,
-        flags: &["--privileged"],
-        why: "a service can't be privileged",
-        instead: "give it the capabilities that it needs: --cap-add NET_ADMIN",
-    },
-    Refused {
-        commands: BOTH,
-        flags: &["--shm-size"],
-        why: "a service has no size of /dev/shm of its own",
-        instead: "mount memory there: --mount type=tmpfs,target=/dev/shm,tmpfs-size=1g (--mount-add in an update)",
+        flags: &["--device-cgroup-rule"],
+        why: "a service has no rules for devices that it isn't given",
+        instead: "give it the device: --device /dev/ttyUSB0 (--device-add in an update)",
     },
     Refused {
         commands: BOTH,
@@ -150,10 +126,11 @@ pub fn by_name(error: &clap::Error, root: &Command, args: &[OsString]) -> Option
 /// The names of the commands as they stand in the arguments, as "service create".
 fn command_of(root: &Command, args: &[OsString]) -> String {
     let (mut command, mut names) = (root, Vec::new());
-    // Values of flags before the command may be called as a command is; only of the socket's flag there are any.
+    // Values of flags before the command may be called as a command is; only of these flags there are any.
+    const TAKE_VALUES: [&str; 5] = ["-H", "--host", "--tlscacert", "--tlscert", "--tlskey"];
     let mut is_value = false;
     for word in args.iter().skip(1).filter_map(|arg| arg.to_str()) {
-        if std::mem::replace(&mut is_value, ["-H", "--host"].contains(&word)) || word.starts_with('-') {
+        if std::mem::replace(&mut is_value, TAKE_VALUES.contains(&word)) || word.starts_with('-') {
             continue;
         }
         let Some(inner) = command.find_subcommand(word) else { break };
@@ -194,8 +171,8 @@ mod tests {
             }
         }
         // Behind the image stands the container's command, and what isn't known of docker is clap's affair.
-        assert!(said("peer service create x --privileged").is_ok());
-        let unknown = crate::cli::parsed_or_refused(["peer", "service", "ls", "--privileged"].map(OsString::from));
+        assert!(said("peer service create x --link").is_ok());
+        let unknown = crate::cli::parsed_or_refused(["peer", "service", "ls", "--link"].map(OsString::from));
         assert!(matches!(unknown, Err(Err(_))));
     }
 
@@ -235,6 +212,6 @@ mod tests {
                 }
             }
         }
-        assert!(seen >= 11, "the page was understood: {seen} flags");
+        assert!(seen >= 6, "the page was understood: {seen} flags");
     }
 }

@@ -1,56 +1,56 @@
-//! The part of Go's templates that scripts use with `--format`: `{{.Name}}`, `{{.Spec.Name}}`, `{{json .Spec}}`,
-//! with `\t` and `\n`. Anything more is refused by name; `--format json` and a JSON tool do the rest.
+//! `--format` with one of Go's templates, as scripts have them: `{{.Name}}`, `{{json .Spec}}`, `{{range .Ports}}...{{end}}`,
+//! with `\t` and `\n`. What is beyond [`crate::model::go_template`] is refused by name; `--format json` and a JSON tool do
+//! the rest.
 
 use super::error::CliError;
+use crate::model::go_template::{Data, Template};
 use serde_json::Value;
 
+pub struct Format {
+    typed: String,
+    template: Template,
+}
+
+impl Format {
+    pub fn parse(typed: &str) -> Result<Self, CliError> {
+        let text = typed.replace("\\t", "\t").replace("\\n", "\n");
+        let template = Template::parse(&text, &[]).map_err(|why| refused(typed, &why))?;
+        Ok(Self { typed: typed.to_owned(), template })
+    }
+
+    pub fn render(&self, value: &Value) -> Result<String, CliError> {
+        let data = Data { top: value, nothing: "<no value>", strict: true, call: &|_, _| None };
+        self.template.render(&data).map_err(|why| refused(&self.typed, &why))
+    }
+
+    /// The head of a table whose rows it makes.
+    pub fn titles(&self) -> String {
+        self.template.titles(title)
+    }
+}
+
 pub fn render(template: &str, value: &Value) -> Result<String, CliError> {
+    Format::parse(template)?.render(value)
+}
+
+/// As docker heads the column of a field: DesiredState is DESIRED STATE, and CreatedAt is CREATED.
+fn title(field: &str) -> String {
+    let field = field.strip_suffix("At").unwrap_or(field);
     let mut out = String::new();
-    let mut rest = template;
-    while let Some((before, tail)) = rest.split_once("{{") {
-        out.push_str(&unescaped(before));
-        let (action, tail) = tail.split_once("}}").ok_or_else(|| refused(template, "a {{ without its }}"))?;
-        out.push_str(&filled(template, action.trim(), value)?);
-        rest = tail;
+    let mut before = None;
+    let mut chars = field.chars().peekable();
+    while let Some(c) = chars.next() {
+        let begins_word = c.is_uppercase()
+            && before.is_some_and(|before: char| {
+                before.is_lowercase() || (before.is_uppercase() && chars.peek().is_some_and(|next| next.is_lowercase()))
+            });
+        if begins_word {
+            out.push(' ');
+        }
+        out.extend(c.to_uppercase());
+        before = Some(c);
     }
-    out.push_str(&unescaped(rest));
-    Ok(out)
-}
-
-fn filled(template: &str, action: &str, value: &Value) -> Result<String, CliError> {
-    if let Some(path) = action.strip_prefix("json ") {
-        return Ok(at(template, path.trim(), value)?.to_string());
-    }
-    Ok(match at(template, action, value)? {
-        Value::String(text) => text.clone(),
-        Value::Null => "<no value>".to_owned(),
-        other => other.to_string(),
-    })
-}
-
-fn at<'a>(template: &str, path: &str, value: &'a Value) -> Result<&'a Value, CliError> {
-    let Some(path) = path.strip_prefix('.') else {
-        return Err(refused(
-            template,
-            &format!("{path:?} is not understood: want {{{{.Field}}}} or {{{{json .Field}}}}"),
-        ));
-    };
-    let mut found = value;
-    for name in path.split('.').filter(|name| !name.is_empty()) {
-        found = match found {
-            Value::Object(map) => map.get(name).unwrap_or(&Value::Null),
-            _ => &Value::Null,
-        };
-    }
-    if found.is_null() && value.is_object() && !path.contains('.') && value.get(path).is_none() && !path.is_empty() {
-        let fields: Vec<&str> = value.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-        return Err(refused(template, &format!("there is no field {path} (there are {})", fields.join(", "))));
-    }
-    Ok(found)
-}
-
-fn unescaped(text: &str) -> String {
-    text.replace("\\t", "\t").replace("\\n", "\n")
+    out
 }
 
 fn refused(template: &str, why: &str) -> CliError {
@@ -69,6 +69,7 @@ mod tests {
         assert_eq!(render("{{json .Spec.Mode}}", &value).unwrap(), r#"{"Replicated":{"Replicas":3}}"#);
         assert_eq!(render("{{.Spec.Nothing}}", &value).unwrap(), "<no value>");
         assert_eq!(render("{{json .}}", &json!({ "a": 1 })).unwrap(), r#"{"a":1}"#);
+        assert_eq!(render(r#"{{if .UpdateStatus}}x{{else}}{{upper .Name}}{{end}}\n"#, &value).unwrap(), "WEB\n");
     }
 
     #[test]
@@ -77,5 +78,11 @@ mod tests {
         assert!(render("{{.Nmae}}", &value).unwrap_err().message().contains("there are Name"));
         assert_eq!(render("{{range .}}", &value).unwrap_err().code(), 2);
         assert_eq!(render("{{.Name", &value).unwrap_err().code(), 2);
+    }
+
+    #[test]
+    fn columns_are_headed_as_docker_heads_them() {
+        let titles = ["ID", "Name", "DesiredState", "ManagerStatus", "TLSStatus", "CreatedAt", "TaskID"].map(title);
+        assert_eq!(titles, ["ID", "NAME", "DESIRED STATE", "MANAGER STATUS", "TLS STATUS", "CREATED", "TASK ID"]);
     }
 }

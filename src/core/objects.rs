@@ -181,7 +181,8 @@ impl Core {
             Some(Value::Object(object)) => Content::Plain(object.data.clone()),
             _ => Content::Gone,
         };
-        Some(PlannedFile { file: file.clone(), content })
+        let is_template = matches!(&record.value, Some(Value::Object(object)) if object.is_template());
+        Some(PlannedFile { file: file.clone(), content, is_template })
     }
 
     fn planned_network(&self, wanted: &NetworkRef, service: &str) -> Option<PlannedNetwork> {

@@ -2,6 +2,7 @@
 
 use crate::ids::{ClusterId, NodeId, ServiceId, TaskId};
 use crate::model::object::{PlannedFile, PlannedNetwork};
+use crate::model::spec::template::TemplateContext;
 use crate::model::spec::{PublishedPort, TaskSpec};
 use crate::time::Wall;
 use std::collections::BTreeMap;
@@ -69,6 +70,8 @@ pub struct ContainerPlan {
     pub files: Vec<PlannedFile>,
     /// None: the engine's default network.
     pub networks: Vec<PlannedNetwork>,
+    /// What templates in its files stand for.
+    pub context: TemplateContext,
 }
 
 /// What went wrong, in the engine's words, short enough to keep.

@@ -2,6 +2,8 @@
 //! and the keys and values of the replicated records. Data and its own rules only; no planning, no replication.
 
 pub mod container;
+pub mod generic;
+pub mod go_template;
 pub mod lease;
 pub mod node;
 pub mod object;

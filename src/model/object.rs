@@ -103,6 +103,35 @@ pub fn heading(spec_json: &str) -> Result<Heading, String> {
     Ok(Heading { name, labels: wanted.labels.unwrap_or_default() })
 }
 
+impl Object {
+    /// Its content is a template, filled in for each task.
+    pub fn is_template(&self) -> bool {
+        template_driver(&self.spec_json).is_some()
+    }
+}
+
+/// The name of what fills in its content; nothing for one that is taken as it is.
+pub fn template_driver(spec_json: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Wanted {
+        #[serde(default)]
+        templating: Option<Driver>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Driver {
+        #[serde(default)]
+        name: String,
+    }
+    // Most have none, and it is asked of each for each task.
+    if !spec_json.contains("Templating") {
+        return None;
+    }
+    let wanted: Wanted = serde_json::from_str(spec_json).ok()?;
+    wanted.templating.map(|driver| driver.name).filter(|name| !name.is_empty())
+}
+
 /// Where a container is to have the content of a secret or config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileRef {
@@ -131,12 +160,29 @@ pub struct NetworkRef {
 pub struct PlannedFile {
     pub file: FileRef,
     pub content: Content,
+    /// The content is a template still.
+    pub is_template: bool,
+}
+
+impl PlannedFile {
+    /// What the container is to read; an error says why it can't be made.
+    pub fn bytes(&self) -> Result<&[u8], String> {
+        let (what, name) = (self.file.kind.as_str(), &self.file.name);
+        match &self.content {
+            Content::Plain(bytes) => Ok(bytes),
+            Content::Gone => Err(format!("{what} {name} was removed")),
+            Content::Unfilled(why) => Err(format!("the template in {what} {name} can't be filled in: {why}")),
+            Content::Sealed(_) => Err(format!("{what} {name} could not be opened on this node")),
+        }
+    }
 }
 
 #[derive(Clone, PartialEq)]
 pub enum Content {
     /// Its record is gone: the container can't be made.
     Gone,
+    /// It can't be made of its template, and why.
+    Unfilled(String),
     Sealed(Vec<u8>),
     Plain(Vec<u8>),
 }
@@ -145,6 +191,7 @@ impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Content::Gone => f.write_str("Gone"),
+            Content::Unfilled(why) => write!(f, "Unfilled({why:?})"),
             Content::Sealed(bytes) => write!(f, "Sealed({} bytes)", bytes.len()),
             Content::Plain(bytes) => write!(f, "Plain({} bytes)", bytes.len()),
         }
@@ -174,6 +221,14 @@ mod tests {
             assert!(heading(bad).unwrap_err().starts_with("Name:"), "{bad}");
         }
         assert!(heading(&format!(r#"{{"Name":"{}"}}"#, "x".repeat(65))).is_err());
+    }
+
+    #[test]
+    fn templates_are_told_by_their_driver() {
+        assert_eq!(template_driver(r#"{"Name":"x","Templating":{"Name":"golang"}}"#).as_deref(), Some("golang"));
+        for none in [r#"{"Name":"Templating"}"#, r#"{"Templating":null}"#, r#"{"Templating":{}}"#, "Templating"] {
+            assert_eq!(template_driver(none), None, "{none}");
+        }
     }
 
     #[test]

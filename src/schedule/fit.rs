@@ -3,6 +3,8 @@
 
 use super::node::{NodeInfo, Unready};
 use super::occupancy::{Claim, Port, Room, Seat};
+use crate::model::generic;
+use crate::model::node::EngineState;
 use crate::model::spec::{Mode, ServiceSpec};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +18,8 @@ pub enum Misfit {
     Platform,
     Cpus,
     Memory,
+    /// A kind by its place among those that the spec reserves.
+    Generic(usize),
     HostPort(Port),
     MaxReplicas,
 }
@@ -49,7 +53,21 @@ pub fn overdrawn(seat: &Seat<'_>, room: &Room<'_>, claim: &Claim) -> Option<Misf
     if exceeds(room.nano_cpus, claim.nano_cpus, seat.node.fact.nano_cpus) {
         return Some(Misfit::Cpus);
     }
-    exceeds(room.memory, claim.memory, seat.node.fact.memory_bytes).then_some(Misfit::Memory)
+    if exceeds(room.memory, claim.memory, seat.node.fact.memory_bytes) {
+        return Some(Misfit::Memory);
+    }
+    generic_missing(seat, room, claim).map(Misfit::Generic)
+}
+
+/// A node has none of a kind that it doesn't name; what it has isn't known before its engine was reached.
+fn generic_missing(seat: &Seat<'_>, room: &Room<'_>, claim: &Claim) -> Option<usize> {
+    if claim.generic.is_empty() || seat.node.fact.engine == EngineState::Unknown {
+        return None;
+    }
+    let has = generic::of_node(&seat.node.fact.engine_labels);
+    claim.generic.iter().position(|(kind, count)| {
+        seat.generic_taken(room, kind).saturating_add(*count) > has.get(kind).copied().unwrap_or_default()
+    })
 }
 
 /// A global service has one task a node anyhow.
@@ -88,6 +106,10 @@ impl Misfit {
             Misfit::Platform => "unsupported platform".to_owned(),
             Misfit::Cpus => "insufficient CPUs".to_owned(),
             Misfit::Memory => "insufficient memory".to_owned(),
+            Misfit::Generic(at) => {
+                let kind = spec.task.resources.reserve_generic.keys().nth(at).map(String::as_str);
+                format!("insufficient {}", kind.unwrap_or("generic resources"))
+            }
             Misfit::HostPort((protocol, number)) => format!("host port {number}/{} in use", protocol.as_str()),
             Misfit::MaxReplicas => format!("max replicas per node ({}) reached", placement.max_replicas),
         }

@@ -3,6 +3,7 @@
 use super::node::{NodeInfo, Unready};
 use super::{Demand, Vacating};
 use crate::ids::NodeId;
+use crate::model::generic::Generic;
 use crate::model::spec::{Protocol, ServiceSpec};
 use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
@@ -14,6 +15,7 @@ pub type Port = (Protocol, u16);
 pub struct Claim {
     pub nano_cpus: u64,
     pub memory: u64,
+    pub generic: Generic,
     /// Bound on the machine itself; those whose number the engine chooses can't collide and don't count.
     pub ports: Vec<Port>,
 }
@@ -23,6 +25,7 @@ impl Claim {
         Self {
             nano_cpus: spec.task.resources.reserve_nano_cpus,
             memory: spec.task.resources.reserve_memory,
+            generic: spec.task.resources.reserve_generic.clone(),
             ports: spec.host_ports().filter(|p| p.published != 0).map(|p| (p.protocol, p.published)).collect(),
         }
     }
@@ -71,6 +74,7 @@ pub struct Seat<'a> {
     tasks: u32,
     nano_cpus: u64,
     memory: u64,
+    generic: Generic,
     ports: BTreeMap<Port, u32>,
 }
 
@@ -82,17 +86,30 @@ pub struct Room<'h> {
     pub nano_cpus: u64,
     pub memory: u64,
     freed_ports: &'h [Port],
+    freed_generic: Option<&'h Generic>,
 }
 
 impl<'a> Seat<'a> {
     pub fn new(node: &'a NodeInfo) -> Self {
-        Self { node, unready: node.unready(), tasks: 0, nano_cpus: 0, memory: 0, ports: BTreeMap::new() }
+        Self {
+            node,
+            unready: node.unready(),
+            tasks: 0,
+            nano_cpus: 0,
+            memory: 0,
+            generic: Generic::new(),
+            ports: BTreeMap::new(),
+        }
     }
 
     pub fn take(&mut self, claim: &Claim) {
         self.tasks += 1;
         self.nano_cpus = self.nano_cpus.saturating_add(claim.nano_cpus);
         self.memory = self.memory.saturating_add(claim.memory);
+        for (kind, count) in &claim.generic {
+            let taken = self.generic.entry(kind.clone()).or_default();
+            *taken = taken.saturating_add(*count);
+        }
         for port in &claim.ports {
             *self.ports.entry(*port).or_default() += 1;
         }
@@ -102,6 +119,11 @@ impl<'a> Seat<'a> {
         self.tasks = self.tasks.saturating_sub(1);
         self.nano_cpus = self.nano_cpus.saturating_sub(claim.nano_cpus);
         self.memory = self.memory.saturating_sub(claim.memory);
+        for (kind, count) in &claim.generic {
+            if let Some(taken) = self.generic.get_mut(kind) {
+                *taken = taken.saturating_sub(*count);
+            }
+        }
         for port in &claim.ports {
             if let Some(count) = self.ports.get_mut(port) {
                 *count -= 1;
@@ -120,6 +142,7 @@ impl<'a> Seat<'a> {
             nano_cpus: self.nano_cpus,
             memory: self.memory,
             freed_ports: &[],
+            freed_generic: None,
         };
         let (Some(Vacating { node, frees }), Some(held)) = (demand.instead_of, held) else { return room };
         if node != self.node.id {
@@ -131,19 +154,27 @@ impl<'a> Seat<'a> {
             room.nano_cpus = room.nano_cpus.saturating_sub(freed.nano_cpus);
             room.memory = room.memory.saturating_sub(freed.memory);
             room.freed_ports = &freed.ports;
+            room.freed_generic = Some(&freed.generic);
         }
         room
     }
 
     /// The room as a task that is counted here, and claims this, sees it.
-    pub fn others(&self, claim: &Claim) -> Room<'static> {
+    pub fn others<'c>(&self, claim: &'c Claim) -> Room<'c> {
         Room {
             of_service: 0,
             tasks: self.tasks.saturating_sub(1),
             nano_cpus: self.nano_cpus.saturating_sub(claim.nano_cpus),
             memory: self.memory.saturating_sub(claim.memory),
             freed_ports: &[],
+            freed_generic: Some(&claim.generic),
         }
+    }
+
+    /// How many of a kind others have.
+    pub fn generic_taken(&self, room: &Room<'_>, kind: &str) -> u64 {
+        let freed = room.freed_generic.and_then(|freed| freed.get(kind)).copied().unwrap_or_default();
+        self.generic.get(kind).copied().unwrap_or_default().saturating_sub(freed)
     }
 
     pub fn is_port_taken(&self, room: &Room<'_>, port: Port) -> bool {

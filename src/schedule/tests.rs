@@ -84,6 +84,44 @@ fn several_reasons_come_with_the_most_frequent_first() {
 }
 
 #[test]
+fn generic_resources_are_counted_where_a_node_names_them() {
+    let nodes = cluster(3, |n, node| {
+        if n < 3 {
+            node.fact.engine_labels.insert(crate::model::generic::LABEL.into(), format!("gpu={n},ssd=9"));
+        }
+    });
+    let wanting = |gpus: u64| {
+        let resource = json!([{"DiscreteResourceSpec": {"Kind": "gpu", "Value": gpus}}]);
+        spec_with(json!({"Resources": {"Reservations": {"GenericResources": resource}}}), json!([]))
+    };
+    let (one, two) = (wanting(1), wanting(2));
+    let mut placer = Placer::new(&nodes);
+    let placed = fill(&mut placer, &demand(service(1), &one), 3);
+    assert_eq!((placed.get(&id(1)), placed.get(&id(2)), placed.get(&id(3))), (Some(&1), Some(&2), None));
+    assert_eq!(
+        placer.place(&demand(service(1), &one)).unwrap_err().to_string(),
+        "no suitable node (insufficient gpu on 3 nodes)"
+    );
+    assert_eq!(placer.check(id(2), &one), Ok(()), "who has it keeps it");
+    // A task that gives back its own may take them again, and one more than there are fits nowhere.
+    placer.vacate(id(2), service(1), &one);
+    assert!(placer.place(&demand(service(1), &two)).is_err());
+    let frees = Demand { instead_of: Some(Vacating { node: id(2), frees: Some(&one) }), ..demand(service(1), &two) };
+    assert_eq!(placer.place(&frees), Ok(id(2)));
+    // One that the node no longer has is to go; before its engine was reached nobody knows.
+    let mut shrunk = nodes.clone();
+    let node = shrunk.get_mut(&id(1)).unwrap();
+    node.fact.engine_labels.clear();
+    let mut placer = Placer::new(&shrunk);
+    placer.occupy(id(1), service(1), &one);
+    assert_eq!(placer.check(id(1), &one).unwrap_err().to_string(), "insufficient gpu");
+    shrunk.get_mut(&id(1)).unwrap().fact.engine = crate::model::node::EngineState::Unknown;
+    let mut placer = Placer::new(&shrunk);
+    placer.occupy(id(1), service(1), &one);
+    assert_eq!(placer.check(id(1), &one), Ok(()));
+}
+
+#[test]
 fn a_size_that_is_not_known_limits_nothing() {
     let nodes = cluster(1, |_, n| (n.fact.nano_cpus, n.fact.memory_bytes) = (0, 0));
     assert_eq!(fill(&mut Placer::new(&nodes), &demand(service(1), &reserving(1000)), 5)[&id(1)], 5);

@@ -3,9 +3,11 @@
 
 use super::Assignment;
 use crate::model::container::*;
-use crate::model::spec::ServiceSpec;
+use crate::model::generic;
 use crate::model::spec::template::{self, TemplateContext};
+use crate::model::spec::{ServiceSpec, TaskSpec};
 use crate::model::task::{Slot, Task};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -51,13 +53,50 @@ pub(super) fn plan(order: &Assignment, spec: &ServiceSpec, attempt: u32, node: &
         task: task.id,
         attempt,
         labels: labels(&container.labels, &context, attempt, node.owner),
-        spec: Arc::new(spec.task.clone()),
+        spec: Arc::new(task_spec(&spec.task, &context)),
         hostname: container.hostname.as_deref().map(|text| fill(text, &context)),
-        env: container.env.iter().map(|text| fill(text, &context)).collect(),
+        env: env(spec, &context),
         host_ports: spec.host_ports().cloned().collect(),
         files: order.files.clone(),
         networks: order.networks.clone(),
+        context,
     }
+}
+
+/// With how many of each generic resource are its own, as Swarm tells them; ours win over the spec's.
+fn env(spec: &ServiceSpec, context: &TemplateContext) -> Vec<String> {
+    let own: Vec<(String, u64)> = spec
+        .task
+        .resources
+        .reserve_generic
+        .iter()
+        .map(|(kind, count)| (format!("{}{}", generic::ENV, kind.to_uppercase()), *count))
+        .collect();
+    let is_own = |text: &str| own.iter().any(|(name, _)| text.split('=').next() == Some(name));
+    let said = spec.task.container.env.iter().map(|text| fill(text, context)).filter(|text| !is_own(text));
+    said.chain(own.iter().map(|(name, count)| format!("{name}={count}"))).collect()
+}
+
+/// As it was asked for, with the templates in its mounts filled in.
+fn task_spec(spec: &TaskSpec, context: &TemplateContext) -> TaskSpec {
+    let mut spec = spec.clone();
+    for mount in &mut spec.container.mounts {
+        mount.target = fill(&mount.target, context);
+        if let Some(source) = &mut mount.source {
+            *source = fill(source, context);
+        }
+        // Swarm's places for them among a volume's options.
+        for at in ["/Labels", "/DriverConfig/Options"] {
+            let options = mount.options.get_mut("VolumeOptions").and_then(|options| options.pointer_mut(at));
+            let texts = options.and_then(Value::as_object_mut).into_iter().flat_map(|map| map.values_mut());
+            for text in texts {
+                if let Value::String(text) = text {
+                    *text = fill(text, context);
+                }
+            }
+        }
+    }
+    spec
 }
 
 /// Ours come last: a spec can't forge whose container it is.

@@ -1,11 +1,13 @@
 //! An engine and the driver in front of it: operations that may be asked twice, answers with the engine's words, and
 //! observations that show what came of every operation that was answered before them.
 
-use peer::ids::{ServiceId, TaskId};
+use peer::ids::{NodeId, ServiceId, TaskId};
 use peer::model::container::{
     ContainerPlan, ContainerState, EngineEvent, EngineOp, Health, ObservedContainer, OpError, OpId,
 };
+use peer::model::spec::template::TemplateContext;
 use peer::model::spec::{ContainerSpec, Healthcheck, Placement, Resources, RestartPolicy, TaskSpec};
+use peer::model::task::Slot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +62,18 @@ pub fn plan(task: TaskId, image: &str) -> ContainerPlan {
         host_ports: Vec::new(),
         files: Vec::new(),
         networks: Vec::new(),
+        context: TemplateContext {
+            service_id: ServiceId::from_u128(7),
+            service_name: "web".to_owned(),
+            service_labels: BTreeMap::new(),
+            node_id: NodeId::from_u128(8),
+            node_hostname: "n1".to_owned(),
+            node_os: "linux".to_owned(),
+            node_arch: "x86_64".to_owned(),
+            task_id: task,
+            task_name: format!("web.1.{task}"),
+            slot: Slot::Replica(1),
+        },
     }
 }
 

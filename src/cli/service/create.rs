@@ -3,11 +3,12 @@
 use super::mounts::Mount;
 use super::ports::Ports;
 use super::refs::Refs;
-use super::settings::Settings;
+use super::settings::{Settings, put_label};
 use super::values::{self, Ulimit};
 use crate::cli::error::CliError;
 use crate::cli::json::{Object, child, put, put_list, put_text, put_texts};
 use crate::model::spec::PortOptions;
+use crate::model::spec::hardware::{self, Device};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -55,6 +56,9 @@ pub struct Create {
     /// Only nodes where this holds, as node.labels.zone==east
     #[arg(long, value_name = "EXPRESSION", value_parser = values::constraint, help_heading = "Resources and placement")]
     constraint: Vec<String>,
+    /// So many of a resource of the node's own, as gpu=2
+    #[arg(long, value_name = "KIND=NUMBER", value_parser = values::generic, help_heading = "Resources and placement")]
+    generic_resource: Vec<(String, u64)>,
     /// Spread over the values of an attribute, as spread=node.labels.zone
     #[arg(long, value_name = "PREFERENCE", value_parser = values::spread, help_heading = "Resources and placement")]
     placement_pref: Vec<String>,
@@ -76,6 +80,9 @@ pub struct Create {
     /// A limit, as nofile=1024:2048
     #[arg(long, value_name = "LIMIT")]
     ulimit: Vec<Ulimit>,
+    /// A device of the node, as /dev/ttyUSB0[:IN-CONTAINER[:PERMISSIONS]]
+    #[arg(long, value_name = "DEVICE")]
+    device: Vec<Device>,
     /// A further group of the container's user
     #[arg(long, value_name = "GROUP")]
     group: Vec<String>,
@@ -115,6 +122,10 @@ impl Create {
         let task = child(&mut spec, "TaskTemplate");
         put(task, "ForceUpdate", 0);
         put(task, "Resources", json!({ "Limits": {}, "Reservations": {} }));
+        if !self.generic_resource.is_empty() {
+            let list: Vec<Value> = self.generic_resource.iter().map(values::generic_json).collect();
+            put_list(child(child(task, "Resources"), "Reservations"), "GenericResources", list);
+        }
         let placement = child(task, "Placement");
         put_texts(placement, "Constraints", self.constraint.clone());
         put_list(
@@ -134,6 +145,9 @@ impl Create {
             if port.options != PortOptions::default() {
                 port.put_options(&mut spec);
             }
+        }
+        if !self.device.is_empty() {
+            put_label(&mut spec, hardware::DEVICES, &device_list(&self.device));
         }
         self.settings.apply(&mut spec)?;
         Ok(spec)
@@ -179,6 +193,10 @@ impl Create {
         put_list(container, "Ulimits", ulimits.into_iter().map(Ulimit::json).collect());
         Ok(())
     }
+}
+
+pub fn device_list(devices: &[Device]) -> String {
+    devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn map(pairs: &[(String, String)]) -> Value {

@@ -1,14 +1,16 @@
 //! `peer service update`: edits of the spec that the service has now. What no flag names stays as it is, fields that
 //! we don't know included.
 
+use super::create::device_list;
 use super::csv::Words;
 use super::mounts::{self, Mount};
 use super::ports::{Port, Ports, drop_options, label_of};
 use super::refs::RefEdits;
-use super::settings::{Settings, edit_list};
+use super::settings::{Settings, edit_list, put_label};
 use super::values::{self, Ulimit};
 use crate::cli::error::CliError;
 use crate::cli::json::{Object, child, items, number, put, put_text, put_texts, take_texts, text};
+use crate::model::spec::hardware::{self, Device};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -88,6 +90,12 @@ struct Lists {
     /// No longer only those
     #[arg(long, value_name = "EXPRESSION")]
     constraint_rm: Vec<String>,
+    /// Reserve so many of a resource of the node's own, as gpu=2
+    #[arg(long, value_name = "KIND=NUMBER", value_parser = values::generic)]
+    generic_resource_add: Vec<(String, u64)>,
+    /// No longer reserve any of a kind
+    #[arg(long, value_name = "KIND")]
+    generic_resource_rm: Vec<String>,
     /// Spread over the values of an attribute
     #[arg(long, value_name = "PREFERENCE", value_parser = values::spread)]
     placement_pref_add: Vec<String>,
@@ -130,6 +138,12 @@ struct Lists {
     /// No longer set it
     #[arg(long, value_name = "NAME")]
     ulimit_rm: Vec<String>,
+    /// Give the containers a device of the node, as /dev/ttyUSB0[:IN-CONTAINER[:PERMISSIONS]]
+    #[arg(long, value_name = "DEVICE")]
+    device_add: Vec<Device>,
+    /// Take it away, by its path on the node or in the container
+    #[arg(long, value_name = "PATH")]
+    device_rm: Vec<String>,
     /// Add a group to the container's user
     #[arg(long, value_name = "GROUP")]
     group_add: Vec<String>,
@@ -142,6 +156,7 @@ impl Update {
     /// Edits `spec` in place.
     pub fn edit(&self, spec: &mut Object) -> Result<(), CliError> {
         self.lists.labels(spec);
+        self.lists.devices(spec);
         let task = child(spec, "TaskTemplate");
         let container = child(task, "ContainerSpec");
         if let Some(image) = &self.image {
@@ -155,6 +170,7 @@ impl Update {
         }
         self.lists.container(container)?;
         self.lists.placement(task);
+        self.lists.generic(task);
         self.lists.ports(spec);
         if self.force {
             let forced = number(&Value::Object(spec.clone()), "/TaskTemplate/ForceUpdate").saturating_add(1);
@@ -185,6 +201,22 @@ impl Lists {
         if !self.label_add.is_empty() || !self.label_rm.is_empty() {
             edit_map(child(spec, "Labels"), &self.label_add, &self.label_rm);
         }
+    }
+
+    fn devices(&self, spec: &mut Object) {
+        if self.device_add.is_empty() && self.device_rm.is_empty() {
+            return;
+        }
+        let label = child(spec, "Labels").get(hardware::DEVICES).and_then(Value::as_str).unwrap_or_default();
+        // What can't be read was refused at the edge.
+        let mut devices: Vec<Device> = label.split(',').filter_map(|entry| entry.trim().parse().ok()).collect();
+        devices.retain(|device| {
+            let gone = |path: &String| *path == device.host || *path == device.container;
+            let anew = |new: &Device| new.container == device.container;
+            !self.device_rm.iter().any(gone) && !self.device_add.iter().any(anew)
+        });
+        devices.extend(self.device_add.iter().cloned());
+        put_label(spec, hardware::DEVICES, &device_list(&devices));
     }
 
     fn container(&self, container: &mut Object) -> Result<(), CliError> {
@@ -292,6 +324,21 @@ impl Lists {
                 list.extend(self.placement_pref_add.iter().map(|attribute| values::spread_json(attribute)));
             });
         }
+    }
+
+    fn generic(&self, task: &mut Object) {
+        if self.generic_resource_add.is_empty() && self.generic_resource_rm.is_empty() {
+            return;
+        }
+        edit_list(child(child(task, "Resources"), "Reservations"), "GenericResources", |list| {
+            list.retain(|entry| {
+                let kind = text(entry, "/DiscreteResourceSpec/Kind");
+                !self.generic_resource_rm.iter().any(|rm| rm == kind)
+                    && !self.generic_resource_add.iter().any(|(add, _)| add == kind)
+            });
+            list.extend(self.generic_resource_add.iter().map(values::generic_json));
+            list.sort_by_key(|entry| text(entry, "/DiscreteResourceSpec/Kind").to_owned());
+        });
     }
 
     fn ports(&self, spec: &mut Object) {

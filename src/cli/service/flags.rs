@@ -13,8 +13,12 @@ pub enum By {
 }
 
 /// A field, and its flag; `+`: with `-add` behind it in an update. Longer paths stand before those that they begin with.
-const FLAGS: [(&str, &str); 69] = [
+const FLAGS: [(&str, &str); 74] = [
     ("Name", "--name"),
+    ("Labels.peer.devices", "--device+"),
+    ("Labels.peer.privileged", "--privileged"),
+    ("Labels.peer.shm-size", "--shm-size"),
+    ("Labels.peer.gpus", "--gpus"),
     ("Labels", "--label+"),
     ("Mode.Replicated.Replicas", "--replicas"),
     ("Mode.ReplicatedJob.MaxConcurrent", "--max-concurrent"),
@@ -57,6 +61,7 @@ const FLAGS: [(&str, &str); 69] = [
     ("TaskTemplate.Resources.Limits.Pids", "--limit-pids"),
     ("TaskTemplate.Resources.Reservations.NanoCPUs", "--reserve-cpu"),
     ("TaskTemplate.Resources.Reservations.MemoryBytes", "--reserve-memory"),
+    ("TaskTemplate.Resources.Reservations.GenericResources", "--generic-resource+"),
     ("TaskTemplate.RestartPolicy.Condition", "--restart-condition"),
     ("TaskTemplate.RestartPolicy.Delay", "--restart-delay"),
     ("TaskTemplate.RestartPolicy.MaxAttempts", "--restart-max-attempts"),

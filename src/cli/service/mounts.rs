@@ -97,11 +97,13 @@ fn check(kind: &str, source: &str, target: &str, mount: &Object) -> Result<(), S
         let prefix = other.trim_end_matches("Options").to_ascii_lowercase();
         return Err(format!("a {prefix}-* field doesn't fit type={kind}"));
     }
+    // What a template yields is judged on the node.
+    let relative = |path: &str| !path.starts_with('/') && !path.contains("{{");
     match () {
         () if target.is_empty() => Err("the field target is missing: it is the path inside the container".to_owned()),
-        () if !target.starts_with('/') => Err(format!("target {target:?} must be an absolute path")),
+        () if relative(target) => Err(format!("target {target:?} must be an absolute path")),
         () if kind == "bind" && source.is_empty() => Err("type=bind needs a source: the path on the node".to_owned()),
-        () if kind == "bind" && !source.starts_with('/') => {
+        () if kind == "bind" && relative(source) => {
             Err(format!("source {source:?} of a bind must be an absolute path"))
         }
         () if kind == "tmpfs" && !source.is_empty() => Err("type=tmpfs takes no source".to_owned()),

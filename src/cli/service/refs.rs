@@ -6,6 +6,7 @@ use super::settings::edit_list;
 use crate::cli::client::{Client, escaped, with_query};
 use crate::cli::error::CliError;
 use crate::cli::json::{Object, child, items, text};
+use crate::model::spec::HOST_NETWORK;
 use clap::Args;
 use serde_json::{Value, json};
 use std::str::FromStr;
@@ -245,6 +246,10 @@ async fn networks(add: &[NetworkFlag], rm: &[String], spec: &mut Object, client:
 }
 
 async fn network_id(name: &str, client: &Client) -> Result<String, CliError> {
+    // The node's own has another id on every node, and one name.
+    if name == HOST_NETWORK {
+        return Ok(name.to_owned());
+    }
     match client.get(&format!("/networks/{}", escaped(name))).await {
         Ok(found) => Ok(text(&found, "/Id").to_owned()),
         Err(error) if error.is_not_found() => Err(CliError::new(format!("no such network: {name}"))

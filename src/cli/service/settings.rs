@@ -6,6 +6,7 @@ use super::values;
 use crate::cli::error::CliError;
 use crate::cli::go::{Bytes, NanoCpus, Nanos, parse_bool};
 use crate::cli::json::{Object, child, put, put_list, put_nonzero, put_text, put_texts, put_true, take_texts};
+use crate::model::spec::hardware;
 use clap::{ArgAction, Args};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -51,6 +52,15 @@ pub struct Settings {
     /// Take a capability away
     #[arg(long, value_name = "CAP", value_parser = values::capability)]
     cap_drop: Vec<String>,
+    /// Every capability and every device of the node, with none of the engine's guards
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
+    privileged: Option<bool>,
+    /// Size of the container's /dev/shm, as 256m (0: the engine's default)
+    #[arg(long, value_name = "BYTES")]
+    shm_size: Option<Bytes>,
+    /// GPUs of the node: all, a number, or device=ID[,ID...] (none: no longer)
+    #[arg(long, value_name = "GPUS", value_parser = values::gpus)]
+    gpus: Option<String>,
     /// -1000 to 1000; the kernel kills the higher first when memory runs out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(-1000..=1000))]
     oom_score_adj: Option<i64>,
@@ -203,6 +213,7 @@ const SECOND: u64 = 1_000_000_000;
 impl Settings {
     pub fn apply(&self, spec: &mut Object) -> Result<(), CliError> {
         self.mode(spec)?;
+        self.hardware(spec);
         let task = child(spec, "TaskTemplate");
         self.container(child(task, "ContainerSpec"))?;
         self.resources(task);
@@ -235,6 +246,23 @@ impl Settings {
             put(child(mode, "ReplicatedJob"), "MaxConcurrent", concurrent);
         }
         Ok(())
+    }
+
+    /// What docker's spec has no place for stands in labels of the service.
+    fn hardware(&self, spec: &mut Object) {
+        let labels = [
+            (hardware::PRIVILEGED, self.privileged.map(|on| if on { "true".to_owned() } else { String::new() })),
+            (
+                hardware::SHM_SIZE,
+                self.shm_size.map(|bytes| if bytes.0 == 0 { String::new() } else { bytes.0.to_string() }),
+            ),
+            (hardware::GPUS, self.gpus.clone()),
+        ];
+        for (key, value) in labels {
+            if let Some(value) = value {
+                put_label(spec, key, &value);
+            }
+        }
     }
 
     fn container(&self, container: &mut Object) -> Result<(), CliError> {
@@ -470,6 +498,15 @@ impl Pace<'_> {
                 put(config, key, value);
             }
         }
+    }
+}
+
+/// An empty value takes the label off.
+pub fn put_label(spec: &mut Object, key: &str, value: &str) {
+    let labels = child(spec, "Labels");
+    match value {
+        "" => drop(labels.remove(key)),
+        value => put(labels, key, value),
     }
 }
 

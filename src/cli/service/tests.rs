@@ -515,3 +515,33 @@ async fn an_update_that_changes_nothing_says_only_that_and_sends_the_spec_as_it_
     let (_, _, err) = ran(&agent, &["update", "-d", "--replicas-max-per-node", "2", "web"]).await;
     assert_eq!(err, "");
 }
+
+#[test]
+fn what_docker_has_no_flag_for_stands_in_labels_and_what_it_has_in_its_spec() {
+    let args = "--label a=b --device /dev/fuse --device /dev/a:/dev/b:r --privileged --shm-size 64m --gpus 2 \
+        --generic-resource ssd=1 x";
+    let spec = created(&args.split_whitespace().collect::<Vec<_>>()).unwrap();
+    assert_eq!(
+        spec["Labels"],
+        json!({ "a": "b", "peer.devices": "/dev/fuse:/dev/fuse:rwm,/dev/a:/dev/b:r", "peer.privileged": "true",
+                "peer.shm-size": "67108864", "peer.gpus": "2" })
+    );
+    let ssd = |count| json!({ "DiscreteResourceSpec": { "Kind": "ssd", "Value": count } });
+    let reserved = |spec: &Value| spec["TaskTemplate"]["Resources"]["Reservations"]["GenericResources"].clone();
+    assert_eq!(reserved(&spec), json!([ssd(1)]));
+    let args = "--device-rm /dev/b --device-add /dev/c:/dev/fuse --privileged=false --shm-size 0 --gpus none \
+        --generic-resource-add ssd=2 --generic-resource-rm gpu";
+    let spec = edited(spec, &args.split_whitespace().collect::<Vec<_>>()).unwrap();
+    assert_eq!(spec["Labels"], json!({ "a": "b", "peer.devices": "/dev/c:/dev/fuse:rwm" }));
+    assert_eq!(reserved(&spec), json!([ssd(2)]));
+    let spec = edited(spec, &["--device-rm", "/dev/c", "--generic-resource-rm", "ssd"]).unwrap();
+    assert_eq!((&spec["Labels"], reserved(&spec)), (&json!({ "a": "b" }), Value::Null));
+    for (args, why) in [
+        (["create", "--device", "fuse", "x"], "want absolute paths"),
+        (["create", "--gpus", "some", "x"], "want all, a number"),
+        (["create", "--generic-resource", "gpu=UUID1", "x"], "want a whole number"),
+        (["create", "--shm-size", "much", "x"], "is no size"),
+    ] {
+        assert!(refused(&args).contains(why), "{args:?}: {}", refused(&args));
+    }
+}

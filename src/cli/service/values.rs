@@ -19,6 +19,29 @@ pub fn count<N: std::str::FromStr>(text: &str) -> Result<N, String> {
     text.parse().map_err(|_| "want a whole number, 0 or more".to_owned())
 }
 
+/// What `--gpus` may be; nothing for none. Docker's users quote the list within the quotes of their shell.
+pub fn gpus(text: &str) -> Result<String, String> {
+    let text = text.trim_matches('"');
+    if ["", "none"].contains(&text) {
+        return Ok(String::new());
+    }
+    text.parse::<crate::model::spec::hardware::Gpus>().map(|_| text.to_owned())
+}
+
+/// `KIND=NUMBER`, as `gpu=2`.
+pub fn generic(text: &str) -> Result<(String, u64), String> {
+    let mut parsed = crate::model::generic::parse(text)?.into_iter();
+    match (parsed.next(), parsed.next()) {
+        (Some(one), None) => Ok(one),
+        _ => Err("want KIND=NUMBER, as gpu=2".to_owned()),
+    }
+}
+
+/// As Docker's spec has it.
+pub fn generic_json((kind, value): &(String, u64)) -> Value {
+    json!({ "DiscreteResourceSpec": { "Kind": kind, "Value": value } })
+}
+
 /// As [`pair`], where a value must be said.
 pub fn full_pair(text: &str) -> Result<(String, String), String> {
     pair(text).and_then(|pair| if text.contains('=') { Ok(pair) } else { Err("want KEY=VALUE".to_owned()) })

@@ -88,17 +88,17 @@ async fn ensure(
     let found = newest(noun, &object.name, client).await?;
     let refused_here = |error| refused_at(error, &format!("{noun}s.{}", object.short));
     let known = |found: &Value| (text(found, "/ID").to_owned(), text(found, "/Spec/Name").to_owned());
-    let (labels, data) = match (&object.content, &found) {
+    let (labels, data, templating) = match (&object.content, &found) {
         (None, Some(found)) => return Ok(known(found)),
         (None, None) => {
             return Err(CliError::new(format!("no such {noun}: {}", object.name))
                 .hint(format!("it is external: make it with: peer {noun} create {} FILE", object.name)));
         }
-        (Some(content), _) => (&content.0, STANDARD.encode(&content.1)),
+        (Some(content), _) => (&content.labels, STANDARD.encode(&content.data), content.templating()),
     };
     let Some(found) = found else {
         console.line(&format!("Creating {noun} {}", object.name))?;
-        let spec = json!({ "Name": object.name, "Labels": labels, "Data": data });
+        let spec = json!({ "Name": object.name, "Labels": labels, "Data": data, "Templating": templating });
         let answer = client.post(&format!("/{noun}s/create"), Some(&spec)).await.map_err(refused_here)?;
         tell_warnings(&answer, console);
         return Ok((text(&answer, "/ID").to_owned(), object.name.clone()));
@@ -106,7 +106,7 @@ async fn ensure(
     let (id, name) = known(&found);
     let mut kept: BTreeMap<&str, &str> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     kept.extend(pairs(&found, "/Spec/Labels").into_iter().filter(|(key, _)| *key == VERSION_OF));
-    let same = json!({ "Name": name, "Labels": kept, "Data": data });
+    let same = json!({ "Name": name, "Labels": kept, "Data": data, "Templating": templating });
     let update = with_query(&format!("/{noun}s/{}/update", escaped(&id)), &[("version", &index(&found))]);
     match client.post(&update, Some(&same)).await {
         Ok(answer) => {
@@ -116,7 +116,8 @@ async fn ensure(
         // Only the agent can tell whether a secret's content is the same.
         Err(ApiError::Refused { status: 400, message }) if message.starts_with("only updates to Labels") => {
             let renew = with_query(&format!("/peer/{noun}s/{}/renew", escaped(&id)), &[("move", "false")]);
-            let renewed = client.post(&renew, Some(&json!({ "Labels": labels, "Data": data }))).await;
+            let content = json!({ "Labels": labels, "Data": data, "Templating": templating });
+            let renewed = client.post(&renew, Some(&content)).await;
             let answer = renewed.map_err(refused_here)?;
             tell_warnings(&answer, console);
             let name = text(&answer, "/Name").to_owned();

@@ -62,7 +62,7 @@ pub async fn diff(args: &Diff, client: &Client, console: &mut Console) -> Result
 async fn differs(noun: &str, object: &compose::FileObject, client: &Client, out: &mut String) -> Result<(), CliError> {
     use base64::Engine;
     let found = apply::newest(noun, &object.name, client).await?;
-    let Some((_, data)) = &object.content else {
+    let Some(content) = &object.content else {
         // One of somebody else's: a deploy would say the same.
         return found.map(|_| ()).ok_or_else(|| no_such(noun, &object.name));
     };
@@ -70,18 +70,21 @@ async fn differs(noun: &str, object: &compose::FileObject, client: &Client, out:
         let _ = writeln!(out, "+ {noun} {}", object.name);
         return Ok(());
     };
-    let same = match noun {
-        "config" => text(&found, "/Spec/Data") == base64::engine::general_purpose::STANDARD.encode(data),
-        _ => {
-            let path = format!("/peer/secrets/{}/compare", escaped(text(&found, "/ID")));
-            let body = json!({ "Data": base64::engine::general_purpose::STANDARD.encode(data) });
-            match client.post(&path, Some(&body)).await {
-                Ok(answer) => answer["Same"] == true,
-                Err(ApiError::Refused { status: 404, .. }) => true,
-                Err(error) => return Err(error.into()),
+    let data = &content.data;
+    let same_driver = text(&found, "/Spec/Templating/Name") == content.template_driver.as_deref().unwrap_or_default();
+    let same = same_driver
+        && match noun {
+            "config" => text(&found, "/Spec/Data") == base64::engine::general_purpose::STANDARD.encode(data),
+            _ => {
+                let path = format!("/peer/secrets/{}/compare", escaped(text(&found, "/ID")));
+                let body = json!({ "Data": base64::engine::general_purpose::STANDARD.encode(data) });
+                match client.post(&path, Some(&body)).await {
+                    Ok(answer) => answer["Same"] == true,
+                    Err(ApiError::Refused { status: 404, .. }) => true,
+                    Err(error) => return Err(error.into()),
+                }
             }
-        }
-    };
+        };
     if !same {
         let _ = writeln!(out, "~ {noun} {}: other content", object.name);
     }

@@ -11,8 +11,12 @@ use serde_json::Value;
 
 /// A field, and its key in a service; `[]`: the list is the file's own, so the number of an entry means something there, too.
 /// Longer paths stand before those that they begin with.
-const KEYS: [(&str, &str); 70] = [
+const KEYS: [(&str, &str); 75] = [
     ("Name", ""),
+    ("Labels.peer.devices", "devices"),
+    ("Labels.peer.privileged", "privileged"),
+    ("Labels.peer.shm-size", "shm_size"),
+    ("Labels.peer.gpus", "gpus"),
     ("Labels", "deploy.labels"),
     ("Mode.Replicated.Replicas", "deploy.replicas"),
     ("Mode.ReplicatedJob", "deploy.replicas"),
@@ -57,6 +61,7 @@ const KEYS: [(&str, &str); 70] = [
     ("TaskTemplate.Resources.Limits.Pids", "deploy.resources.limits.pids"),
     ("TaskTemplate.Resources.Reservations.NanoCPUs", "deploy.resources.reservations.cpus"),
     ("TaskTemplate.Resources.Reservations.MemoryBytes", "deploy.resources.reservations.memory"),
+    ("TaskTemplate.Resources.Reservations.GenericResources", "deploy.resources.reservations.generic_resources"),
     ("TaskTemplate.RestartPolicy.Condition", "deploy.restart_policy.condition"),
     ("TaskTemplate.RestartPolicy.Delay", "deploy.restart_policy.delay"),
     ("TaskTemplate.RestartPolicy.MaxAttempts", "deploy.restart_policy.max_attempts"),

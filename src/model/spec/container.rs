@@ -2,7 +2,7 @@
 
 use super::files::files;
 use super::read::{Field, quoted};
-use super::{ContainerSpec, Dns, Healthcheck, Mount, MountKind, SpecError, Ulimit, image, template};
+use super::{ContainerSpec, Dns, Hardware, Healthcheck, Mount, MountKind, SpecError, Ulimit, image, template};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub(super) fn container(field: &Field<'_>, warnings: &mut Vec<String>) -> Result
         oom_score_adj: oom_score_adj(&field.at("OomScoreAdj")?)?,
         files: files(field)?,
         networks: Vec::new(),
+        host_network: false,
+        hardware: Hardware::default(),
     })
 }
 
@@ -220,13 +222,15 @@ fn plain_path(path: &str) -> Vec<&str> {
 fn mount(field: &Field<'_>, warnings: &mut Vec<String>) -> Result<Mount, SpecError> {
     let kind = mount_kind(&field.at("Type")?)?;
     let target = field.at("Target")?;
-    let path = no_template(&target)?;
-    if !path.starts_with('/') {
+    let path = target.text()?;
+    let has_template = has_template(&target)?;
+    if !has_template && !path.starts_with('/') {
         return Err(target.bad(format!("{} is not absolute: want a path that begins with /", quoted(path))));
     }
     if plain_path(path).is_empty() {
         return Err(target.bad("must not be the root directory"));
     }
+    volume_texts(field)?;
     Ok(Mount {
         kind,
         source: mount_source(&field.at("Source")?, kind)?,
@@ -245,17 +249,29 @@ fn mount_kind(field: &Field<'_>) -> Result<MountKind, SpecError> {
     field.keyword(&[("bind", MountKind::Bind), ("volume", MountKind::Volume), ("tmpfs", MountKind::Tmpfs)])
 }
 
-/// Docker fills templates in here too; we don't, and a directory called `{{.Task.Slot}}` is what nobody wants.
-fn no_template<'j>(field: &Field<'j>) -> Result<&'j str, SpecError> {
+/// One that is understood; what it yields is known when a task is made of it, and judged by the engine.
+fn has_template(field: &Field<'_>) -> Result<bool, SpecError> {
     let text = field.text()?;
-    if text.contains("{{") {
-        return Err(field.bad("templates in mounts are not supported yet"));
+    template::check(text).map_err(|why| field.bad(why))?;
+    Ok(text.contains("{{"))
+}
+
+/// Where Docker fills in templates among the options of a volume.
+fn volume_texts(mount: &Field<'_>) -> Result<(), SpecError> {
+    let options = mount.at("VolumeOptions")?;
+    for texts in [options.at("Labels")?, options.at("DriverConfig")?.at("Options")?] {
+        for text in texts.text_map()?.values() {
+            template::check(text).map_err(|why| texts.bad(why))?;
+        }
     }
-    Ok(text)
+    Ok(())
 }
 
 fn mount_source(field: &Field<'_>, kind: MountKind) -> Result<Option<String>, SpecError> {
-    let text = no_template(field)?;
+    let text = field.text()?;
+    if has_template(field)? && kind != MountKind::Tmpfs {
+        return field.some_text();
+    }
     let first_ok = text.starts_with(|c: char| c.is_ascii_alphanumeric());
     let name_ok = first_ok && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
     match kind {

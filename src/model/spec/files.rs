@@ -12,6 +12,8 @@ const DEFAULT_MODE: u64 = 0o444;
 /// Files and networks of one service; more is somebody's mistake.
 const MAX_FILES: usize = 200;
 const MAX_NETWORKS: usize = 50;
+/// Every node's own, by Docker's name, which is its id here, too.
+pub const HOST_NETWORK: &str = "host";
 /// Who makes a network is told, and who puts a service on one.
 pub const NETWORKS_ARE_LOCAL: &str =
     "names resolve only between containers of one node for now: reach other nodes by a published port";
@@ -83,31 +85,51 @@ fn target(field: &Field<'_>, kind: ObjectKind, name: &str) -> Result<String, Spe
     if !plain {
         return Err(field.bad(format!("{} is not a file's path: want no .. and no / at its end", quoted(text))));
     }
-    Ok(match kind {
+    Ok(target_path(kind, text))
+}
+
+/// The path of a secret or config that a template names by its target, as it stands in a spec or in full.
+pub fn target_path(kind: ObjectKind, text: &str) -> String {
+    match kind {
         _ if text.starts_with('/') => text.to_owned(),
         ObjectKind::Config => format!("/{text}"),
         _ => format!("{SECRETS_DIR}/{text}"),
-    })
+    }
 }
 
-pub(super) fn networks(field: &Field<'_>, warnings: &mut Vec<String>) -> Result<Vec<NetworkRef>, SpecError> {
+/// The networks of the cluster; `None`: the node's own, beside which there can be no other.
+pub(super) fn networks(field: &Field<'_>, warnings: &mut Vec<String>) -> Result<Option<Vec<NetworkRef>>, SpecError> {
     let mut networks: Vec<NetworkRef> = Vec::new();
-    for item in field.items()? {
+    let items = field.items()?;
+    let mut on_host = false;
+    for item in &items {
         let target = item.at("Target")?;
         let text = target.text()?;
         if text.is_empty() {
             return Err(target.bad("missing: want a network's name or id"));
         }
         item.at("DriverOpts")?.refuse_if_set("a network's driver options for one service are")?;
-        if networks.iter().all(|known| known.target != text) {
+        if text == HOST_NETWORK {
+            // Aliases say nothing there, and docker's stacks may send some.
+            on_host = true;
+        } else if networks.iter().all(|known| known.target != text) {
             networks.push(NetworkRef { target: text.to_owned(), aliases: item.at("Aliases")?.words()? });
         }
     }
     if networks.len() > MAX_NETWORKS {
         return Err(field.bad(format!("more than the {MAX_NETWORKS} allowed")));
     }
+    if on_host {
+        return match networks.first() {
+            None => Ok(None),
+            Some(other) => Err(field.bad(format!(
+                "a container on its node's network (host) can't be on {} as well",
+                quoted(&other.target)
+            ))),
+        };
+    }
     if !networks.is_empty() {
         warnings.push(field.note(NETWORKS_ARE_LOCAL));
     }
-    Ok(networks)
+    Ok(Some(networks))
 }

@@ -5,6 +5,7 @@
 mod container;
 mod defaults;
 mod files;
+pub mod hardware;
 mod image;
 mod parse;
 mod placement;
@@ -12,11 +13,13 @@ mod port_options;
 mod read;
 pub mod template;
 pub use defaults::{is_unnamed, resolve_defaults, resolve_minimum, with_files_of, with_name};
-pub use files::NETWORKS_ARE_LOCAL;
+pub use files::{HOST_NETWORK, NETWORKS_ARE_LOCAL, target_path};
+pub use hardware::Hardware;
 pub use parse::{SpecError, parse, parse_with_warnings, warnings};
 pub use placement::parse_network;
 pub use port_options::{AppProtocol, PortOptions, ProxyProtocol};
 
+use crate::model::generic::Generic;
 use crate::model::object::{FileRef, NetworkRef};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -109,6 +112,10 @@ pub struct ContainerSpec {
     pub files: Vec<FileRef>,
     /// None: the engine's default network. From `TaskTemplate.Networks`.
     pub networks: Vec<NetworkRef>,
+    /// On its node's own network instead: no other, and no ports but the node's.
+    pub host_network: bool,
+    /// From labels of the service.
+    pub hardware: Hardware,
 }
 
 pub const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
@@ -170,13 +177,14 @@ pub struct Healthcheck {
 }
 
 /// Limits are enforced by the engine (0: none); reservations only count in placement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Resources {
     pub limit_nano_cpus: u64,
     pub limit_memory: u64,
     pub limit_pids: u64,
     pub reserve_nano_cpus: u64,
     pub reserve_memory: u64,
+    pub reserve_generic: Generic,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

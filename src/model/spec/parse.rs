@@ -9,10 +9,11 @@ use super::files::networks;
 use super::placement::placement;
 use super::read::{Field, quoted};
 use super::{
-    FailureAction, LogDriver, Mode, Order, PortOptions, Protocol, PublishMode, PublishedPort, Resources,
+    FailureAction, Hardware, LogDriver, Mode, Order, PortOptions, Protocol, PublishMode, PublishedPort, Resources,
     RestartCondition, RestartPolicy, ServiceSpec, TaskSpec, UpdateConfig,
 };
 use crate::limits::{MAX_REPLICAS, MAX_SPEC_BYTES};
+use crate::model::generic::{self, Generic};
 use std::collections::BTreeSet;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +59,7 @@ pub fn parse_with_warnings(json: &str) -> Result<(ServiceSpec, Vec<String>), Spe
 
 fn service(root: &Field<'_>, warnings: &mut Vec<String>) -> Result<ServiceSpec, SpecError> {
     root.at("Networks")?.refuse_if_set("networks outside of TaskTemplate are")?;
-    let spec = ServiceSpec {
+    let mut spec = ServiceSpec {
         name: name(&root.at("Name")?)?,
         labels: root.at("Labels")?.text_map()?,
         mode: mode(&root.at("Mode")?)?,
@@ -67,6 +68,10 @@ fn service(root: &Field<'_>, warnings: &mut Vec<String>) -> Result<ServiceSpec, 
         rollback: rollback(&root.at("RollbackConfig")?, warnings)?,
         ports: endpoint(&root.at("EndpointSpec")?, warnings)?,
     };
+    spec.task.container.hardware = Hardware::of(&spec.labels)?;
+    if spec.task.container.host_network {
+        on_host_network(&root.at("EndpointSpec")?, &spec.ports)?;
+    }
     for (key, value) in &spec.labels {
         let field = || format!("Labels.{key}");
         match PortOptions::check(key, value, &spec.ports) {
@@ -82,6 +87,26 @@ fn service(root: &Field<'_>, warnings: &mut Vec<String>) -> Result<ServiceSpec, 
         return job(root, spec, warnings);
     }
     Ok(spec)
+}
+
+/// A container on its node's network takes its ports there by itself: the mesh has nothing to lead to, and the engine
+/// nothing to bind. A port in host mode says which one it takes, so that no two such tasks are placed on one node.
+fn on_host_network(endpoint: &Field<'_>, ports: &[PublishedPort]) -> Result<(), SpecError> {
+    for (port, item) in ports.iter().zip(endpoint.at("Ports")?.items()?) {
+        if port.mode == PublishMode::Ingress {
+            return Err(item.at("PublishMode")?.bad(
+                "a container on its node's network (host) can't be reached through the mesh: publish the port with \
+                 mode=host, or take another network",
+            ));
+        }
+        if port.published != port.target {
+            return Err(item.at("PublishedPort")?.bad(format!(
+                "a container on its node's network (host) listens on its own port: want {}, found {}",
+                port.target, port.published
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// `[a-zA-Z0-9]+([a-zA-Z0-9-_.]*[a-zA-Z0-9])?`
@@ -153,7 +178,10 @@ fn task(field: &Field<'_>, warnings: &mut Vec<String>) -> Result<TaskSpec, SpecE
         runtime.refuse_if_set("runtimes other than \"container\" are")?;
     }
     let mut container = container(&field.at("ContainerSpec")?, warnings)?;
-    container.networks = networks(&field.at("Networks")?, warnings)?;
+    match networks(&field.at("Networks")?, warnings)? {
+        Some(networks) => container.networks = networks,
+        None => container.host_network = true,
+    }
     Ok(TaskSpec {
         container,
         resources: resources(&field.at("Resources")?, warnings)?,
@@ -166,7 +194,6 @@ fn task(field: &Field<'_>, warnings: &mut Vec<String>) -> Result<TaskSpec, SpecE
 
 fn resources(field: &Field<'_>, warnings: &mut Vec<String>) -> Result<Resources, SpecError> {
     let (limits, reservations) = (field.at("Limits")?, field.at("Reservations")?);
-    reservations.at("GenericResources")?.refuse_if_set("generic resources are")?;
     for key in ["SwapBytes", "MemorySwappiness"] {
         let swap = field.at(key)?;
         if swap.is_present() {
@@ -179,7 +206,23 @@ fn resources(field: &Field<'_>, warnings: &mut Vec<String>) -> Result<Resources,
         limit_pids: limits.at("Pids")?.count(MAX_SIGNED)?,
         reserve_nano_cpus: nano_cpus(&reservations.at("NanoCPUs")?)?,
         reserve_memory: memory(&reservations.at("MemoryBytes")?)?,
+        reserve_generic: generic(&reservations.at("GenericResources")?)?,
     })
+}
+
+/// As in Swarm a service asks for a number, never for a certain one by its name.
+fn generic(field: &Field<'_>) -> Result<Generic, SpecError> {
+    let mut generic = Generic::new();
+    for item in field.items()? {
+        let named = item.at("NamedResourceSpec")?;
+        if named.says_something() {
+            return Err(named.bad("a service reserves a number of a resource: want DiscreteResourceSpec"));
+        }
+        let discrete = item.at("DiscreteResourceSpec")?;
+        let value = discrete.at("Value")?.count(MAX_SIGNED)?;
+        generic::add(&mut generic, discrete.at("Kind")?.text()?, value).map_err(|why| discrete.bad(why))?;
+    }
+    Ok(generic)
 }
 
 fn nano_cpus(field: &Field<'_>) -> Result<u64, SpecError> {

@@ -1,15 +1,17 @@
-//! The placeholders that Docker fills in per task, in environment variables and the hostname:
-//! `{{.Service.Name}}`, `{{index .Service.Labels "x"}}`, `{{.Task.Slot}}` and the rest of [`WORDS`].
+//! The templates that Docker fills in per task, in environment variables, the hostname and mounts, and in the content of
+//! secrets and configs that were made with `--template-driver golang`: `{{.Service.Name}}`,
+//! `{{index .Service.Labels "x"}}`, `{{.Task.Slot}}` and the rest of [`FIELDS`].
 //!
-//! Docker runs Go's whole template language here and finds a mistake when the task starts; we know the fields and
-//! quoted text (`{{"{{"}}` for two braces), and find it when the spec is parsed.
+//! Docker finds a mistake when the task starts; we know the fields and their types, and find it when the spec is parsed.
 
 use super::read::quoted;
 use crate::ids::{NodeId, ServiceId, TaskId};
+use crate::model::go_template::{Data, Template};
 use crate::model::task::Slot;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// What the placeholders of one task stand for.
+/// What the templates of one task stand for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateContext {
     pub service_id: ServiceId,
@@ -26,159 +28,116 @@ pub struct TemplateContext {
     pub slot: Slot,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
-    ServiceId,
-    ServiceName,
-    NodeId,
-    NodeHostname,
-    NodeOs,
-    NodeArch,
-    TaskId,
-    TaskName,
-    TaskSlot,
-}
-
-const WORDS: [(&str, Word); 9] = [
-    (".Service.ID", Word::ServiceId),
-    (".Service.Name", Word::ServiceName),
-    (".Node.ID", Word::NodeId),
-    (".Node.Hostname", Word::NodeHostname),
-    (".Node.Platform.OS", Word::NodeOs),
-    (".Node.Platform.Architecture", Word::NodeArch),
-    (".Task.ID", Word::TaskId),
-    (".Task.Name", Word::TaskName),
-    (".Task.Slot", Word::TaskSlot),
+const FIELDS: [&str; 9] = [
+    ".Service.ID",
+    ".Service.Name",
+    ".Node.ID",
+    ".Node.Hostname",
+    ".Node.Platform.OS",
+    ".Node.Platform.Architecture",
+    ".Task.ID",
+    ".Task.Name",
+    ".Task.Slot",
 ];
+/// Not of one value.
+const PARTS: [&str; 5] = [".Service", ".Service.Labels", ".Node", ".Node.Platform", ".Task"];
+const LABELS: &str = ".Service.Labels.";
 
-#[derive(Debug, PartialEq, Eq)]
-enum Piece<'t> {
-    Text(&'t str),
-    Word(Word),
-    Label(String),
-    Literal(String),
-}
+/// Swarm's own function, everywhere: `join SEPARATOR TEXT...`.
+const JOIN: &[&str] = &["join"];
+/// And those in the content of secrets and configs: a secret or config of the same task by its target, and a variable.
+const IN_CONTENT: &[&str] = &["join", "secret", "config", "env"];
 
-/// `text` with its placeholders filled in.
+/// What `secret`, `config` and `env` (the first argument) mean for one task.
+pub type Lookup<'l> = &'l dyn Fn(&str, &str) -> Result<String, String>;
+
+/// `text` with its templates filled in.
 pub fn expand(text: &str, context: &TemplateContext) -> Result<String, String> {
-    Ok(pieces(text)?.into_iter().map(|piece| context.fill(piece)).collect())
+    if !text.contains("{{") {
+        return Ok(text.to_owned());
+    }
+    parsed(text, JOIN)?.render(&Data { top: &context.value(), nothing: "", strict: false, call: &join_alone })
 }
 
 /// Would [`expand`] understand it? The same answer for every context.
 pub fn check(text: &str) -> Result<(), String> {
-    pieces(text).map(|_| ())
+    if !text.contains("{{") {
+        return Ok(());
+    }
+    parsed(text, JOIN)?.try_all(&Data { top: &sample(), nothing: "", strict: false, call: &join_alone })
 }
 
-impl TemplateContext {
-    fn fill(&self, piece: Piece<'_>) -> String {
-        match piece {
-            Piece::Text(text) => text.to_owned(),
-            Piece::Literal(text) => text,
-            // As in Go, a label that isn't there is empty.
-            Piece::Label(key) => self.service_labels.get(&key).cloned().unwrap_or_default(),
-            Piece::Word(word) => self.word(word),
-        }
-    }
+/// The content of a secret or config with its templates filled in.
+pub fn expand_content(text: &str, context: &TemplateContext, lookup: Lookup<'_>) -> Result<String, String> {
+    let call = |name: &str, args: &[Value]| call(name, args, lookup);
+    parsed(text, IN_CONTENT)?.render(&Data { top: &context.value(), nothing: "", strict: false, call: &call })
+}
 
-    fn word(&self, word: Word) -> String {
-        match word {
-            Word::ServiceId => self.service_id.to_string(),
-            Word::ServiceName => self.service_name.clone(),
-            Word::NodeId => self.node_id.to_string(),
-            Word::NodeHostname => self.node_hostname.clone(),
-            Word::NodeOs => self.node_os.clone(),
-            Word::NodeArch => self.node_arch.clone(),
-            Word::TaskId => self.task_id.to_string(),
-            Word::TaskName => self.task_name.clone(),
-            Word::TaskSlot => match self.slot {
-                Slot::Replica(number) => number.to_string(),
-                Slot::Node(node) => node.to_string(),
-            },
-        }
+/// Would [`expand_content`] understand it, given that all is there that it looks up?
+pub fn check_content(text: &str) -> Result<(), String> {
+    let call = |name: &str, args: &[Value]| call(name, args, &|_, _| Ok("sample".to_owned()));
+    parsed(text, IN_CONTENT)?.try_all(&Data { top: &sample(), nothing: "", strict: false, call: &call })
+}
+
+fn parsed(text: &str, functions: &[&str]) -> Result<Template, String> {
+    let template = Template::parse(text, functions)?;
+    match template.unknown_field(&is_known) {
+        Some(field) => Err(format!(
+            "unknown template {}: want {} or index .Service.Labels \"key\"",
+            quoted(&format!("{{{{{field}}}}}")),
+            FIELDS.join(", ")
+        )),
+        None => Ok(template),
     }
 }
 
-fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
-    let mut out = Vec::new();
-    let mut rest = text;
-    while let Some(open) = rest.find("{{") {
-        out.push(Piece::Text(&rest[..open]));
-        let inside = &rest[open + 2..];
-        let close =
-            end_of_action(inside).ok_or_else(|| format!("template without an end: {}", quoted(&rest[open..])))?;
-        out.push(action(inside[..close].trim())?);
-        rest = &inside[close + 2..];
-    }
-    out.push(Piece::Text(rest));
-    Ok(out)
+fn is_known(names: &[String]) -> bool {
+    let field = format!(".{}", names.join("."));
+    let is_label = field.strip_prefix(LABELS).is_some_and(|label| !label.contains('.'));
+    is_label || FIELDS.contains(&field.as_str()) || PARTS.contains(&field.as_str())
 }
 
-/// Where the `}}` stands that isn't inside quotes.
-fn end_of_action(text: &str) -> Option<usize> {
-    let (mut in_quotes, mut escaped) = (false, false);
-    text.char_indices().find_map(|(at, c)| {
-        if !in_quotes && text[at..].starts_with("}}") {
-            return Some(at);
+fn join_alone(name: &str, args: &[Value]) -> Option<Result<Value, String>> {
+    call(name, args, &|_, _| Ok(String::new()))
+}
+
+fn call(name: &str, args: &[Value], lookup: Lookup<'_>) -> Option<Result<Value, String>> {
+    match (name, args) {
+        ("join", [Value::String(by), parts @ ..]) => {
+            let parts: Option<Vec<&str>> = parts.iter().map(Value::as_str).collect();
+            Some(parts.map(|parts| parts.join(by).into()).ok_or_else(|| "want texts: join \",\" .A .B".to_owned()))
         }
-        if c == '"' && !escaped {
-            in_quotes = !in_quotes;
-        }
-        escaped = in_quotes && c == '\\' && !escaped;
-        None
+        ("join", _) => Some(Err("want texts: join \",\" .A .B".to_owned())),
+        ("secret" | "config" | "env", [Value::String(of)]) => Some(lookup(name, of).map(Value::String)),
+        ("secret" | "config" | "env", _) => Some(Err(format!("want one name: {name} \"name\""))),
+        _ => None,
+    }
+}
+
+/// Of the types that every context has.
+fn sample() -> Value {
+    json!({
+        "Service": { "ID": "x", "Name": "x", "Labels": { "x": "x" } },
+        "Node": { "ID": "x", "Hostname": "x", "Platform": { "OS": "x", "Architecture": "x" } },
+        "Task": { "ID": "x", "Name": "x", "Slot": "x" },
     })
 }
 
-fn action(text: &str) -> Result<Piece<'_>, String> {
-    if let Some((_, word)) = WORDS.iter().find(|(name, _)| *name == text) {
-        return Ok(Piece::Word(*word));
+impl TemplateContext {
+    fn value(&self) -> Value {
+        let slot = match self.slot {
+            Slot::Replica(number) => number.to_string(),
+            Slot::Node(node) => node.to_string(),
+        };
+        json!({
+            "Service": { "ID": self.service_id.to_string(), "Name": self.service_name, "Labels": self.service_labels },
+            "Node": {
+                "ID": self.node_id.to_string(), "Hostname": self.node_hostname,
+                "Platform": { "OS": self.node_os, "Architecture": self.node_arch },
+            },
+            "Task": { "ID": self.task_id.to_string(), "Name": self.task_name, "Slot": slot },
+        })
     }
-    if let Some(key) = text.strip_prefix(".Service.Labels.").filter(|key| is_identifier(key)) {
-        return Ok(Piece::Label(key.to_owned()));
-    }
-    if let Some(argument) = index_argument(text) {
-        return unquote(argument).map(Piece::Label).ok_or_else(|| unknown(text));
-    }
-    unquote(text).map(Piece::Literal).ok_or_else(|| unknown(text))
-}
-
-fn unknown(text: &str) -> String {
-    let known: Vec<&str> = WORDS.iter().map(|(name, _)| *name).collect();
-    format!(
-        "unknown template {}: want {} or index .Service.Labels \"key\"",
-        quoted(&format!("{{{{{text}}}}}")),
-        known.join(", ")
-    )
-}
-
-/// `index .Service.Labels ARGUMENT`
-fn index_argument(text: &str) -> Option<&str> {
-    let rest = text.strip_prefix("index")?;
-    let labels = rest.trim_start();
-    let argument = labels.strip_prefix(".Service.Labels")?;
-    (labels.len() < rest.len()).then_some(argument.trim_start())
-}
-
-fn is_identifier(text: &str) -> bool {
-    let mut chars = text.chars();
-    chars.next().is_some_and(|c| c.is_alphabetic() || c == '_') && chars.all(|c| c.is_alphanumeric() || c == '_')
-}
-
-/// A Go string: `"..."` with `\"` and `\\`, or `` `...` `` as it stands.
-fn unquote(text: &str) -> Option<String> {
-    if let Some(raw) = text.strip_prefix('`').and_then(|t| t.strip_suffix('`')) {
-        return (!raw.contains('`')).then(|| raw.to_owned());
-    }
-    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
-    let mut out = String::with_capacity(inner.len());
-    let mut chars = inner.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => out.push(chars.next().filter(|next| matches!(next, '"' | '\\'))?),
-            '"' => return None,
-            _ => out.push(c),
-        }
-    }
-    Some(out)
 }
 
 #[cfg(test)]
@@ -216,6 +175,12 @@ mod tests {
             (r#"{{.Service.Labels.tier}}{{index .Service.Labels "none"}}"#, "front".into()),
             (r#"{{"{{"}}x{{"}}"}}"#, "{{x}}".into()),
             (r#"{{"a\"b\\"}}{{`c\`}}"#, r#"a"b\c\"#.into()),
+            (r#"{{join "-" .Service.Name .Task.Slot}}"#, "web-7".into()),
+            (r#"{{if eq .Task.Slot "7"}}lucky{{else}}other{{end}}"#, "lucky".into()),
+            (
+                r#"{{with .Node}}{{.Hostname}}{{end}}{{range $k, $v := .Service.Labels}},{{$v}}{{end}}"#,
+                "n1,dotted,front".into(),
+            ),
         ];
         for (text, want) in table {
             assert_eq!(check(text), Ok(()), "{text}");
@@ -244,13 +209,37 @@ mod tests {
             "{{index .Node.Labels \"x\"}}",
             "{{\"unfinished}}",
             "{{.Service.Labels.a.b}}",
-            "{{if true}}x{{end}}",
+            "{{if true}}x",
+            "{{if .Nothing}}x{{end}}",
+            "{{if .Task.Slot}}x{{else}}{{eq .Task.Slot 1}}{{end}}",
+            "{{join .Task.Slot}}{{join 1}}",
+            "{{secret \"x\"}}",
             "{{`}}",
         ] {
             assert!(check(text).is_err(), "{text}");
         }
         let why = check("{{.Task.Foo}}").unwrap_err();
         assert!(why.starts_with(r#"unknown template "{{.Task.Foo}}": want .Service.ID, "#), "{why}");
+    }
+
+    #[test]
+    fn content_looks_up_secrets_configs_and_variables() {
+        let lookup = |kind: &str, name: &str| match (kind, name) {
+            ("secret", "token") => Ok("hush".to_owned()),
+            ("env", name) => Ok(name.to_lowercase()),
+            _ => Err(format!("the task has no {kind} {name}")),
+        };
+        let text = r#"{{.Service.Name}}: {{secret "token"}} {{env "LEVEL"}}"#;
+        assert_eq!(check_content(text), Ok(()));
+        assert_eq!(expand_content(text, &context(), &lookup).as_deref(), Ok("web: hush level"));
+        let missing = r#"{{config "nginx.conf"}}"#;
+        assert_eq!(check_content(missing), Ok(()));
+        assert_eq!(
+            expand_content(missing, &context(), &lookup).unwrap_err(),
+            "config: the task has no config nginx.conf"
+        );
+        assert!(check_content("{{secret}}").is_err());
+        assert!(check_content("{{.Service.Nmae}}").unwrap_err().contains("unknown template"));
     }
 
     proptest::proptest! {

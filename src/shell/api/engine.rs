@@ -14,7 +14,24 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+/// What a connection's requests are upgraded to: ended when it is `cut`, and known to be over when nobody holds one of
+/// these any more.
+#[derive(Clone)]
+pub struct Upgrades {
+    pub cut: CancellationToken,
+    _open: mpsc::Sender<()>,
+}
+
+impl Upgrades {
+    /// And what ends when all are over.
+    pub fn new() -> (Self, mpsc::Receiver<()>) {
+        let (open, all_over) = mpsc::channel(1);
+        (Self { cut: CancellationToken::new(), _open: open }, all_over)
+    }
+}
 
 /// What we ask the engine for ourselves must come within this; a hung engine must not hang `docker node ls`.
 const ASK_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -71,12 +88,13 @@ impl Engine {
     /// Hands the request over and streams the answer back; if both sides agree to an upgrade, joins the two connections.
     pub async fn pass(&self, mut request: Request) -> Answer {
         let client = request.extensions_mut().remove::<OnUpgrade>();
+        let upgrades = request.extensions_mut().remove::<Upgrades>();
         *request.uri_mut() = origin_form(request.uri());
         let mut response = self.send(request).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let engine = response.extensions_mut().remove::<OnUpgrade>();
             if let Some((client, engine)) = client.zip(engine) {
-                tokio::spawn(join(client, engine, self.stop.clone()));
+                tokio::spawn(join(client, engine, self.stop.clone(), upgrades));
             }
             return Ok(response.map(|_| Body::empty()));
         }
@@ -120,8 +138,9 @@ fn origin_form(uri: &Uri) -> Uri {
 }
 
 /// Copies between two upgraded connections until both have ended, each half by itself (a client that has sent all its
-/// input still reads the output).
-async fn join(client: OnUpgrade, engine: OnUpgrade, stop: CancellationToken) {
+/// input still reads the output), or until its client may no longer be here.
+async fn join(client: OnUpgrade, engine: OnUpgrade, stop: CancellationToken, upgrades: Option<Upgrades>) {
+    let cut = upgrades.as_ref().map(|upgrades| upgrades.cut.clone()).unwrap_or_default();
     let joined = async {
         let (client, engine) = tokio::try_join!(client, engine).map_err(std::io::Error::other)?;
         tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(engine)).await
@@ -131,5 +150,6 @@ async fn join(client: OnUpgrade, engine: OnUpgrade, stop: CancellationToken) {
             tracing::debug!(%error, "upgraded connection broke");
         },
         () = stop.cancelled() => {}
+        () = cut.cancelled() => {}
     }
 }

@@ -1,7 +1,9 @@
 //! The API over TCP, for those who hold a client's certificate of this cluster, and for nobody else: both sides are proven
 //! before a byte of a request is read. Behind that it is the same API within the same bounds as on the unix socket.
-//! Whether the certificate was revoked is asked for each request, and every few seconds while a long answer runs.
+//! Whether the certificate was revoked is asked for each request, and every few seconds while a long answer runs or a
+//! connection that was handed to the engine (`exec -it`) is open.
 
+use super::engine::Upgrades;
 use super::handle::cert;
 use super::reply::Failure;
 use super::{Api, dispatch};
@@ -20,6 +22,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -121,13 +124,24 @@ async fn connection(api: Arc<Api>, stream: TcpStream, acceptor: TlsAcceptor, pla
     let Ok(_one_of_them) = callers.proven.try_acquire() else {
         return callers.complain(peer, &format!("{MAX_CONNECTIONS} connections of clients are open (MAX_CONNECTIONS)"));
     };
-    let client = Arc::new(client);
     tracing::debug!(?peer, client = client.name, "a client of the API connects");
-    let asked = (api.clone(), client.clone());
+    serve_client(api, tls, client, LOOK_FOR_REVOCATION).await;
+}
+
+/// To the end of the connection and of all that it was upgraded to, or until the client's certificate is revoked.
+pub(super) async fn serve_client<S>(api: Arc<Api>, stream: S, client: ClientName, look_every: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let client = Arc::new(client);
+    let (upgrades, mut all_over) = Upgrades::new();
+    let cut = upgrades.cut.clone();
+    let asked = (api.clone(), client.clone(), upgrades);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (api, client) = asked.clone();
+        let (api, client, upgrades) = asked.clone();
         async move {
-            let request: Request = request.map(Body::new);
+            let mut request: Request = request.map(Body::new);
+            request.extensions_mut().insert(upgrades);
             Ok::<_, Infallible>(match cert::check(&api, &client).await {
                 Ok(()) => dispatch::entry(State(api), request).await,
                 Err(failure) => failure.into_response(),
@@ -136,18 +150,25 @@ async fn connection(api: Arc<Api>, stream: TcpStream, acceptor: TlsAcceptor, pla
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let serving = builder.serve_connection(TokioIo::new(tls), service).with_upgrades();
+    let serving = async {
+        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+            tracing::debug!(client = client.name, %error, "a connection to the API broke");
+        }
+        // What was upgraded goes on by itself, and holds an end of this until it is over.
+        all_over.recv().await;
+    };
     tokio::select! {
-        result = serving => if let Err(error) = result {
-            tracing::debug!(?peer, %error, "a connection to the API broke");
-        },
-        () = revoked(&api, &client) => tracing::warn!(?peer, client = client.name, "its certificate was revoked: cut off"),
+        () = serving => {}
+        () = revoked(&api, &client, look_every) => {
+            cut.cancel();
+            tracing::warn!(client = client.name, "its certificate was revoked: cut off");
+        }
     }
 }
 
-async fn revoked(api: &Api, client: &ClientName) {
+async fn revoked(api: &Api, client: &ClientName, look_every: Duration) {
     loop {
-        tokio::time::sleep(LOOK_FOR_REVOCATION).await;
+        tokio::time::sleep(look_every).await;
         if let Err(Failure { status: StatusCode::FORBIDDEN, .. }) = cert::check(api, client).await {
             return;
         }

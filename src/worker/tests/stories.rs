@@ -1,6 +1,7 @@
 //! The usual life of a task: up, down with its container, up again.
 
 use super::*;
+use crate::model::spec::{Mount, MountKind};
 use TaskPhase::*;
 
 #[test]
@@ -24,6 +25,28 @@ fn the_plan_names_labels_and_fills_in() {
     let mut web = publishing(80);
     web.task.container.env = vec!["SLOT={{.Task.Slot}}@{{ .Node.Hostname }}".into(), "PLAIN=}} {".into()];
     web.task.container.hostname = Some("{{.Service.Name}}-{{.Task.Slot}}".into());
+    web.labels = [("share".to_owned(), "/srv/web".to_owned())].into();
+    let mount = |kind, source: &str, target: &str, options| Mount {
+        kind,
+        source: Some(source.to_owned()),
+        target: target.to_owned(),
+        read_only: false,
+        options,
+    };
+    let volume_options = serde_json::json!({
+        "Labels": { "of": "{{.Task.Slot}}" },
+        "DriverConfig": { "Name": "nfs", "Options": { "device": ":/{{.Service.Name}}" } },
+    });
+    web.task.resources.reserve_generic = [("gpu".to_owned(), 2)].into();
+    web.task.container.mounts = vec![
+        mount(
+            MountKind::Volume,
+            "data-{{.Task.Slot}}",
+            "/data/{{.Node.Hostname}}",
+            [("VolumeOptions".to_owned(), volume_options)].into(),
+        ),
+        mount(MountKind::Bind, r#"{{index .Service.Labels "share"}}"#, "/srv", Default::default()),
+    ];
     web.task.container.labels =
         [("peer.task".to_owned(), "forged".to_owned()), ("tier".to_owned(), "front".to_owned())].into();
     let rig = Rig::running(web);
@@ -31,13 +54,18 @@ fn the_plan_names_labels_and_fills_in() {
         rig.ops.iter().find_map(|(_, op)| if let EngineOp::Create(plan) = op { Some(plan) } else { None }).unwrap();
     let id = task_id(1).to_string();
     assert_eq!(plan.name, format!("web.3.{id}"));
-    assert_eq!(plan.env, ["SLOT=3@host7", "PLAIN=}} {"]);
+    assert_eq!(plan.env, ["SLOT=3@host7", "PLAIN=}} {", "DOCKER_RESOURCE_GPU=2"]);
     assert_eq!(plan.hostname.as_deref(), Some("web-3"));
     assert_eq!(plan.labels[LABEL_TASK], id, "a spec can't forge the owner");
     assert_eq!(plan.labels["tier"], "front");
     assert_eq!(plan.labels["com.docker.swarm.task.name"], format!("web.3.{id}"));
     assert_eq!(plan.labels[LABEL_ATTEMPT], "0");
     assert!(plan.host_ports.is_empty());
+    let mounts = &plan.spec.container.mounts;
+    assert_eq!((mounts[0].source.as_deref(), mounts[0].target.as_str()), (Some("data-3"), "/data/host7"));
+    assert_eq!(mounts[0].options["VolumeOptions"]["Labels"]["of"], "3");
+    assert_eq!(mounts[0].options["VolumeOptions"]["DriverConfig"]["Options"]["device"], ":/web");
+    assert_eq!(mounts[1].source.as_deref(), Some("/srv/web"));
 }
 
 #[test]

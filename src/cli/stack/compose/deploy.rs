@@ -73,7 +73,11 @@ fn resources(service: &Field<'_>, deploy: &Field<'_>, task: &mut Object, report:
     ] {
         let said = section.as_ref().and_then(|section| section.get(key));
         if let Some(said) = &said {
-            said.check(&["cpus", "memory", "pids"], &[], report)?;
+            let own: &[&str] = if key == "limits" { &[] } else { &["devices", "generic_resources"] };
+            said.check(&[&["cpus", "memory", "pids"], own].concat(), &[], report)?;
+        }
+        if let Some(list) = said.as_ref().and_then(|said| said.get("generic_resources")) {
+            put(child(child(task, "Resources"), name), "GenericResources", generic(&list, report)?);
         }
         for (part, older) in older {
             let Some(value) = said.as_ref().and_then(|said| said.get(part)).or_else(|| service.get(older)) else {
@@ -88,6 +92,23 @@ fn resources(service: &Field<'_>, deploy: &Field<'_>, task: &mut Object, report:
         }
     }
     Ok(())
+}
+
+/// `- discrete_resource_spec: {kind: gpu, value: 2}`
+fn generic(list: &Field<'_>, report: &mut Report) -> Result<Vec<Value>, CliError> {
+    let mut out = Vec::new();
+    for entry in list.items()? {
+        entry.check(&["discrete_resource_spec"], &[], report)?;
+        let Some(spec) = entry.get("discrete_resource_spec") else {
+            return Err(entry.bad("want discrete_resource_spec: {kind: gpu, value: 2}"));
+        };
+        spec.check(&["kind", "value"], &[], report)?;
+        let part = |key: &str| spec.get(key).ok_or_else(|| spec.bad(format!("{key} is missing")));
+        out.push(
+            json!({ "DiscreteResourceSpec": { "Kind": part("kind")?.text()?, "Value": part("value")?.number()? } }),
+        );
+    }
+    Ok(out)
 }
 
 fn restart(service: &Field<'_>, deploy: &Field<'_>, task: &mut Object, report: &mut Report) -> Result<(), CliError> {

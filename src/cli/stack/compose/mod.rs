@@ -4,6 +4,7 @@
 mod deploy;
 mod extends;
 mod field;
+mod hardware;
 mod interpolate;
 mod service;
 mod top;

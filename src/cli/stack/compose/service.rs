@@ -4,13 +4,14 @@ use super::field::Field;
 use super::interpolate::dotenv;
 use super::top::{FileObject, Network};
 use super::volumes::{Volume, mount, tmpfs};
-use super::{Context, IMAGE, NAMESPACE, Report, Service, deploy, text_of};
+use super::{Context, IMAGE, NAMESPACE, Report, Service, deploy, hardware, text_of};
 use crate::cli::error::CliError;
 use crate::cli::go::Nanos;
 use crate::cli::json::{Object, child, put};
 use crate::cli::service::csv::Words;
 use crate::cli::service::ports::Ports;
 use crate::cli::service::values::{Ulimit, capability};
+use crate::model::spec::HOST_NETWORK;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,25 +77,26 @@ const KNOWN: &[&str] = &[
     "mem_limit",
     "mem_reservation",
     "pids_limit",
+    "devices",
+    "privileged",
+    "shm_size",
+    "gpus",
+    "network_mode",
 ];
 /// Docker's stacks pass over these, too, or they speak of this machine alone.
 const IGNORED: &[&str] = &[
     "cgroup_parent",
     "cgroup",
     "container_name",
-    "devices",
     "domainname",
     "external_links",
     "ipc",
     "links",
     "mac_address",
-    "network_mode",
     "pid",
     "platform",
-    "privileged",
     "pull_policy",
     "security_opt",
-    "shm_size",
     "userns_mode",
     "develop",
     "attach",
@@ -136,6 +138,7 @@ pub fn service(
     if let Some(of) = field.get("deploy").and_then(|deploy| deploy.get("labels")) {
         labels.extend(of.labels()?);
     }
+    labels.extend(hardware::labels(field, report)?);
     put(&mut spec, "Labels", json!(labels));
     let task = child(&mut spec, "TaskTemplate");
     let container = child(task, "ContainerSpec");
@@ -390,6 +393,12 @@ fn networks(
     used: &mut Used,
     report: &mut Report,
 ) -> Result<Vec<Value>, CliError> {
+    match field.get("network_mode").map(|mode| mode.text()).transpose()?.as_deref() {
+        Some(HOST_NETWORK) if field.get("networks").is_none() => return Ok(vec![json!({ "Target": HOST_NETWORK })]),
+        Some(HOST_NETWORK) => return Err(field.bad("network_mode: host and networks: want one of them")),
+        Some(_) => report.ignored.push(format!("{}.network_mode", field.at)),
+        None => {}
+    }
     let mut wanted: Vec<(String, Vec<String>)> = Vec::new();
     match field.get("networks") {
         None => wanted.push(("default".to_owned(), Vec::new())),
@@ -419,7 +428,9 @@ fn networks(
                 .hint(format!("add it at the top: networks: {{{name}: {{}}}}"))
         })?;
         used.networks.insert(name);
-        aliases.push(short.to_owned());
+        if found.name != HOST_NETWORK {
+            aliases.push(short.to_owned());
+        }
         networks.push(json!({ "Target": found.name, "Aliases": aliases }));
     }
     Ok(networks)

@@ -60,7 +60,7 @@ services:
   db:
     image: postgres
     build: .
-    privileged: true
+    userns_mode: host
     deploy: {mode: global}
 networks: {front: {internal: true, driver_opts: {x: "1"}}, unused: {}}
 volumes: {data: {driver: local}}
@@ -84,7 +84,7 @@ fn a_whole_file_becomes_what_docker_stack_makes_of_it() {
         stack.warnings,
         [
             "services.db.build: not supported, nothing is built: the nodes run services.db.image as the registry has it",
-            "passed over, as a cluster has no use for it: services.db.privileged"
+            "passed over, as a cluster has no use for it: services.db.userns_mode"
         ]
     );
     let web = spec(&stack, "web");
@@ -122,7 +122,7 @@ fn a_whole_file_becomes_what_docker_stack_makes_of_it() {
     let networks: Vec<(&str, bool)> = stack.networks.iter().map(|n| (n.name.as_str(), n.create.is_some())).collect();
     assert_eq!(networks, [("st_front", true), ("st_default", true)], "db is on the default one");
     assert_eq!(stack.secrets.len(), 1, "what nobody uses isn't made");
-    assert_eq!(stack.configs[0].content.as_ref().unwrap().1, b"hi $you");
+    assert_eq!(stack.configs[0].content.as_ref().unwrap().data, b"hi $you");
 }
 
 #[test]
@@ -239,4 +239,48 @@ fn what_makes_no_sense_is_told_with_its_place() {
         bomb.push_str(&format!("a{n}: &a{n} [{before}]\n"));
     }
     assert!(parse(&bomb, Path::new("bomb.yml")).is_err());
+}
+
+#[test]
+fn hardware_the_nodes_network_and_templates_are_taken_though_dockers_stacks_pass_over_them() {
+    let files = Files::new(&[(
+        "compose.yml",
+        r#"
+services:
+  cam:
+    image: x
+    devices: [/dev/video0, {source: /dev/a, target: /dev/b, permissions: r}]
+    privileged: true
+    shm_size: 64m
+    gpus: all
+    network_mode: host
+    configs: [app]
+  model:
+    image: x
+    networks: [node]
+    deploy: {resources: {reservations: {devices: [{driver: nvidia, count: 2, capabilities: [gpu]}]}}}
+networks: {node: {external: true, name: host}}
+configs: {app: {content: "{{.Service.Name}}", template_driver: golang}}
+"#,
+    )]);
+    let stack = files.load(&["compose.yml"]).unwrap();
+    let (cam, model) = (spec(&stack, "cam"), spec(&stack, "model"));
+    assert_eq!(cam["Labels"]["peer.devices"], "/dev/video0:/dev/video0:rwm,/dev/a:/dev/b:r");
+    assert_eq!(cam["Labels"]["peer.privileged"], "true");
+    assert_eq!((&cam["Labels"]["peer.shm-size"], &cam["Labels"]["peer.gpus"]), (&json!("67108864"), &json!("all")));
+    assert_eq!(cam["TaskTemplate"]["Networks"], json!([{ "Target": "host" }]));
+    assert_eq!(model["Labels"]["peer.gpus"], "2");
+    assert_eq!(model["TaskTemplate"]["Networks"], json!([{ "Target": "host", "Aliases": [] }]));
+    assert_eq!(stack.configs[0].content.as_ref().unwrap().templating(), json!({ "Name": "golang" }));
+    for (service, why) in [
+        ("devices: [fuse]", "devices[0]: device \"fuse\": want absolute paths"),
+        ("gpus: some", "gpus: GPUs \"some\": want all"),
+        ("gpus: [{count: 1}, {count: 2}]", "more than one request"),
+        ("network_mode: host, networks: [default]", "want one of them"),
+        ("deploy: {resources: {reservations: {devices: [{capabilities: [tpu]}]}}}", "only [gpu]"),
+    ] {
+        let file = format!("services: {{ a: {{ image: x, {service} }} }}");
+        let error = Files::new(&[("c.yml", &file)]).load(&["c.yml"]).unwrap_err();
+        assert!(error.message().contains(why), "{service}: {}", error.message());
+    }
 }

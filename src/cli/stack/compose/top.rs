@@ -26,8 +26,22 @@ pub enum Kind {
 pub struct FileObject {
     pub short: String,
     pub name: String,
-    /// Labels and content; nothing for one that must be there.
-    pub content: Option<(BTreeMap<String, String>, Vec<u8>)>,
+    /// Nothing for one that must be there.
+    pub content: Option<Content>,
+}
+
+pub struct Content {
+    pub labels: BTreeMap<String, String>,
+    pub data: Vec<u8>,
+    /// What fills in a content that is a template.
+    pub template_driver: Option<String>,
+}
+
+impl Content {
+    /// As in Docker's spec.
+    pub fn templating(&self) -> Value {
+        self.template_driver.as_ref().map_or(Value::Null, |name| json!({ "Name": name }))
+    }
 }
 
 impl std::fmt::Debug for FileObject {
@@ -122,9 +136,20 @@ pub fn files(
 ) -> Result<Vec<FileObject>, CliError> {
     let mut files = Vec::new();
     for (short, field) in section.entries()? {
-        field.check(&["name", "external", "file", "environment", "content", "labels"], &[], report)?;
+        field.check(
+            &["name", "external", "file", "environment", "content", "labels", "template_driver"],
+            &[],
+            report,
+        )?;
         let (name, external) = name_of(short, &field, context)?;
-        let content = if external { None } else { Some((labelled(&field, context)?, content(&field, kind, context)?)) };
+        let content = match external {
+            true => None,
+            false => Some(Content {
+                labels: labelled(&field, context)?,
+                data: content(&field, kind, context)?,
+                template_driver: field.get("template_driver").map(|driver| driver.text()).transpose()?,
+            }),
+        };
         files.push(FileObject { short: short.to_owned(), name, content });
     }
     Ok(files)

@@ -165,7 +165,6 @@ fn what_is_not_supported_yet_is_named() {
         ("TaskTemplate.ContainerSpec.Privileges.Seccomp", json!({"Mode": "unconfined"})),
         ("TaskTemplate.ContainerSpec.Privileges.AppArmor", json!({"Mode": "disabled"})),
         ("TaskTemplate.ContainerSpec.Privileges.NoNewPrivileges", json!(true)),
-        ("TaskTemplate.Resources.Reservations.GenericResources", json!([{}])),
         ("TaskTemplate.Runtime", json!("plugin")),
         ("TaskTemplate.PluginSpec", json!({"Name": "x"})),
     ] {
@@ -309,7 +308,8 @@ fn every_bad_value_names_its_field() {
             (C, "Mounts", mount(json!({"Target": ""})), "[0].Target", "not absolute"),
             (C, "Mounts", mount(json!({"Target": "/./"})), "[0].Target", "root"),
             (C, "Mounts", mount(json!({"Source": "/srv"})), "[0].Source", "a mount of type bind for a path"),
-            (C, "Mounts", mount(json!({"Source": "v-{{.Task.Slot}}"})), "[0].Source", "templates in mounts"),
+            (C, "Mounts", mount(json!({"Source": "v-{{.Task.Slto}}"})), "[0].Source", "unknown template"),
+            (C, "Mounts", mount(json!({"Target": "/data/{{.Task"})), "[0].Target", "template without an end"),
             (C, "Mounts", mount(json!({"Type": "bind", "Source": "srv"})), "[0].Source", "a bind wants a path"),
             (C, "Mounts", mount(json!({"Type": "bind", "Source": null})), "[0].Source", "a bind wants a path"),
             (C, "Mounts", mount(json!({"Type": "tmpfs"})), "[0].Source", "want none"),
@@ -496,4 +496,70 @@ fn options_of_ports_are_checked_with_the_rest() {
     assert_eq!(error.to_string(), "Labels.peer.port.80: invalid protocol \"smtp\": want tcp, http or h2c");
     let (_, warnings) = spec(json!({"peer.port.81": "protocol=http"})).unwrap();
     assert_eq!(warnings, ["Labels.peer.port.81: has no effect: no such port is published in ingress mode"]);
+}
+
+#[test]
+fn templates_in_mounts_are_taken_and_what_they_yield_is_the_engines_to_judge() {
+    let mounts = json!([
+        {"Type": "volume", "Source": "data-{{.Task.Slot}}", "Target": "/data/{{.Node.Hostname}}"},
+        {"Type": "bind", "Source": "{{index .Service.Labels \"dir\"}}", "Target": "{{.Service.Name}}"},
+    ]);
+    let spec = accepted("TaskTemplate.ContainerSpec.Mounts", mounts);
+    assert_eq!(spec.task.container.mounts[0].source.as_deref(), Some("data-{{.Task.Slot}}"));
+    let options =
+        json!([{"Type": "volume", "Target": "/x", "VolumeOptions": {"DriverConfig": {"Options": {"o": "{{.Nope}}"}}}}]);
+    let error = parse(&with("TaskTemplate.ContainerSpec.Mounts", options)).unwrap_err();
+    assert_eq!(error.field, "TaskTemplate.ContainerSpec.Mounts[0].VolumeOptions.DriverConfig.Options");
+}
+
+#[test]
+fn on_the_nodes_network_there_is_no_other_and_no_mesh() {
+    let on = |networks: Value, ports: Value| {
+        let text = with("TaskTemplate.Networks", networks);
+        let mut spec: Value = serde_json::from_str(&text).unwrap();
+        spec["EndpointSpec"] = json!({"Ports": ports});
+        parse(&spec.to_string())
+    };
+    let host = || json!([{"Target": "host", "Aliases": ["web"]}]);
+    let port =
+        |published: u16, mode: &str| json!([{"TargetPort": 80, "PublishedPort": published, "PublishMode": mode}]);
+    let spec = on(host(), port(80, "host")).unwrap();
+    assert!(spec.task.container.host_network && spec.task.container.networks.is_empty());
+    assert_eq!(spec.host_ports().count(), 1, "it counts in placement");
+    for (networks, ports, field, why) in [
+        (host(), port(80, "ingress"), "EndpointSpec.Ports[0].PublishMode", "can't be reached through the mesh"),
+        (host(), port(8080, "host"), "EndpointSpec.Ports[0].PublishedPort", "want 80, found 8080"),
+        (host(), port(0, "host"), "EndpointSpec.Ports[0].PublishedPort", "want 80, found 0"),
+        (json!([{"Target": "front"}, {"Target": "host"}]), json!([]), "TaskTemplate.Networks", "can't be on \"front\""),
+    ] {
+        let error = on(networks, ports).unwrap_err();
+        assert!(error.field == field && error.why.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn hardware_in_labels_is_part_of_the_container() {
+    let plain = accepted("Labels", json!({}));
+    let given = accepted("Labels", json!({"peer.privileged": "true", "peer.devices": "/dev/fuse"}));
+    assert!(given.task.container.hardware.privileged);
+    assert!(given.needs_replacement(&plain), "unlike other labels these change what runs");
+    let error = parse(&with("Labels", json!({"peer.gpus": "many"}))).unwrap_err();
+    assert_eq!(error.field, "Labels.peer.gpus");
+}
+
+#[test]
+fn generic_resources_are_reserved_by_number() {
+    const AT: &str = "TaskTemplate.Resources.Reservations.GenericResources";
+    let gpu = |count: i64| json!({"DiscreteResourceSpec": {"Kind": "gpu", "Value": count}});
+    let spec = accepted(AT, json!([gpu(2), {"DiscreteResourceSpec": {"Kind": "ssd", "Value": 0}}]));
+    assert_eq!(spec.task.resources.reserve_generic, [("gpu".to_owned(), 2)].into());
+    for (value, field, why) in [
+        (json!([gpu(1), gpu(2)]), "[1].DiscreteResourceSpec", "given twice"),
+        (json!([gpu(-1)]), "[0].DiscreteResourceSpec.Value", "negative"),
+        (json!([{}]), "[0].DiscreteResourceSpec", "no kind of resource"),
+        (json!([{"NamedResourceSpec": {"Kind": "gpu", "Value": "a"}}]), "[0].NamedResourceSpec", "reserves a number"),
+    ] {
+        let error = parse(&with(AT, value)).unwrap_err();
+        assert!(error.field == format!("{AT}{field}") && error.why.contains(why), "{error}");
+    }
 }

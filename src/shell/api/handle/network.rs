@@ -5,11 +5,11 @@ use crate::core::face::Request as Ask;
 use crate::core::view::ObjectView;
 use crate::model::container::LABEL_NETWORK;
 use crate::model::object::ObjectKind;
-use crate::model::spec::NETWORKS_ARE_LOCAL;
+use crate::model::spec::{HOST_NETWORK, NETWORKS_ARE_LOCAL};
 use crate::shell::api::filters::Filters;
 use crate::shell::api::incoming::{self, Call, Query};
 use crate::shell::api::render::fields::Fields;
-use crate::shell::api::render::object::network;
+use crate::shell::api::render::object::{host_network, network};
 use crate::shell::api::reply::{self, Answer, Failure};
 use crate::shell::api::{Api, dispatch, handle::object, lookup};
 use axum::body::Body;
@@ -123,9 +123,8 @@ async fn inspect(api: &Api, segments: &[&str], text: &str, request: Request) -> 
     }
     if scope == Some("swarm") {
         let more = match text {
-            "host" | "bridge" | "none" => {
-                ": services on a node's own networks (host, bridge, none) are not supported yet"
-            }
+            HOST_NETWORK => return reply::ok(&host_network()),
+            "bridge" | "none" => ": services on a node's bridge or on none are not supported; host is",
             _ => "",
         };
         return Err(Failure::not_found(format!("network {text} not found{more}")));

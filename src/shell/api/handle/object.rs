@@ -3,7 +3,8 @@
 use crate::core::face::Request as Ask;
 use crate::core::view::{ObjectView, ServiceView};
 use crate::ids::ObjectId;
-use crate::model::object::{Object, ObjectKind, heading};
+use crate::model::object::{Object, ObjectKind, heading, template_driver};
+use crate::model::spec::template;
 use crate::shell::api::backend::Want;
 use crate::shell::api::filters::Filters;
 use crate::shell::api::incoming::Call;
@@ -62,6 +63,7 @@ async fn sealed(api: &Api, kind: ObjectKind, spec: &str, data: Vec<u8>) -> Resul
         let (what, most) = (kind.as_str(), kind.max_bytes());
         return Err(Failure::invalid(format!("{what} data must be larger than 0 and at most {most} bytes")));
     }
+    check_template(spec, &data)?;
     if kind != ObjectKind::Secret {
         return Ok(data);
     }
@@ -71,6 +73,16 @@ async fn sealed(api: &Api, kind: ObjectKind, spec: &str, data: Vec<u8>) -> Resul
     sealed.map_err(|error| Failure::unavailable(format!("the secret can't be sealed: {error}")))
 }
 
+/// Mistakes in a template are told now, and not when a task is made of it.
+fn check_template(spec: &str, data: &[u8]) -> Result<(), Failure> {
+    let Some(driver) = template_driver(spec) else { return Ok(()) };
+    if driver != "golang" {
+        return Err(Failure::unsupported(format!("Templating: the driver {driver:?} is not supported: want golang")));
+    }
+    let text = std::str::from_utf8(data).map_err(|_| Failure::invalid("Data: a template must be text (UTF-8)"))?;
+    template::check_content(text).map_err(|why| Failure::invalid(format!("Data: {why}")))
+}
+
 /// Of which secret or config this one is a later version.
 const VERSION_OF: &str = "com.peer.version-of";
 
@@ -78,7 +90,7 @@ const VERSION_OF: &str = "com.peer.version-of";
 /// such thing. The older versions stay for as long as somebody may roll back to them.
 pub async fn renew(api: &Api, kind: ObjectKind, text: &str, call: &Call) -> Answer {
     let (said, data) = read(kind, call)?;
-    let said = Fields::parse(&said).unwrap_or_default();
+    let mut said = Fields::parse(&said).unwrap_or_default();
     let view = find(api, kind, text).await?;
     let first = view.object.labels.get(VERSION_OF).unwrap_or(&view.object.name).clone();
     let all = api.backend.objects(kind).await?;
@@ -100,6 +112,10 @@ pub async fn renew(api: &Api, kind: ObjectKind, text: &str, call: &Call) -> Answ
     labels.insert(VERSION_OF.to_owned(), first);
     spec.set("Name", &name);
     spec.set("Labels", &labels);
+    // Kept where nothing is said of it; `null` is said, too.
+    if let Some(templating) = said.take("Templating") {
+        spec.set_text("Templating", &templating);
+    }
     let spec_json = serde_json::to_string(&spec).map_err(|error| Failure::invalid(error.to_string()))?;
     let data = sealed(api, kind, &spec_json, data.unwrap_or_default()).await?;
     let accepted = api.backend.request(Ask::RenewObject { kind, old, spec_json, data }).await?;
@@ -127,9 +143,12 @@ async fn update(api: &Api, kind: ObjectKind, text: &str, call: &Call) -> Answer 
     let (spec_json, data) = read(kind, call)?;
     let view = find(api, kind, text).await?;
     let version = Some(call.query.version(kind.as_str(), view.index)?);
-    if let Some(data) = data.filter(|data| !data.is_empty())
-        && !is_its_content(api, &view, &data)?
-    {
+    let same_driver = template_driver(&spec_json) == template_driver(&view.object.spec_json);
+    let same = match data.filter(|data| !data.is_empty()) {
+        Some(data) => same_driver && is_its_content(api, &view, &data)?,
+        None => same_driver,
+    };
+    if !same {
         let (what, name) = (kind.as_str(), &view.object.name);
         return Err(Failure::invalid(format!(
             "only updates to Labels are allowed: {what} {name} keeps its content; make one of another name, and let \
@@ -165,11 +184,8 @@ pub fn no_content() -> Response {
 fn read(kind: ObjectKind, call: &Call) -> Result<(String, Option<Vec<u8>>), Failure> {
     let text = call.json_object()?;
     let mut spec = Fields::parse(&text).ok_or_else(|| Failure::invalid("invalid JSON: want an object"))?;
-    for (key, what) in [("Driver", "drivers"), ("Templating", "templates")] {
-        if spec.get(key).is_some_and(|text| text != "{}") {
-            let kinds = kind.as_str();
-            return Err(Failure::unsupported(format!("{key}: {what} of {kinds}s are not supported")));
-        }
+    if spec.get("Driver").is_some_and(|text| text != "{}") {
+        return Err(Failure::unsupported(format!("Driver: drivers of {}s are not supported", kind.as_str())));
     }
     let data = match spec.take("Data").filter(|text| text != "null") {
         None => None,

@@ -6,7 +6,7 @@ use crate::shell::api::backend::Want;
 use crate::shell::api::incoming::Call;
 use crate::shell::api::reply::{self, Answer, Failure};
 use crate::shell::api::{Api, handle::peer, render};
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub async fn inspect(api: &Api) -> Answer {
     let snapshot = api.backend.snapshot(Want::CLUSTER).await?;
@@ -20,10 +20,27 @@ pub async fn update(api: &Api, call: &Call) -> Answer {
     if query.flag("rotateWorkerToken") || query.flag("rotateManagerToken") {
         return reply::updated(&peer::rotate(api).await?);
     }
+    if asks_for_another_ca(call) {
+        return Err(Failure::unsupported(
+            "the CA can't be rotated, and nothing was changed: every member's certificate, every join token and the key \
+             that secrets are sealed with hang on it, and no staged change of all of them is built. Whom it was lost to \
+             can be shut out without: `docker swarm join-token --rotate worker` ends the old token, `peer node rm --force \
+             NODE` a node's certificate, `peer cert revoke NAME` a client's. If the CA's key itself was read by somebody, \
+             make a new cluster",
+        ));
+    }
     Err(Failure::unsupported(
         "of a swarm's settings only the join token can be changed (`docker swarm join-token --rotate worker`): history, \
-         heartbeat, snapshots and autolock have no counterpart in a peer cluster, and the CA can't be rotated yet",
+         heartbeat, snapshots and autolock have no counterpart in a peer cluster",
     ))
+}
+
+/// What `docker swarm ca --rotate` sends: the swarm's spec with a number raised, or with another certificate.
+fn asks_for_another_ca(call: &Call) -> bool {
+    let spec: Value = serde_json::from_str(&call.body).unwrap_or_default();
+    let ca = &spec["CAConfig"];
+    ca["ForceRotate"].as_u64().is_some_and(|count| count > 0)
+        || ["SigningCACert", "SigningCAKey"].iter().any(|key| ca[*key].as_str().is_some_and(|pem| !pem.is_empty()))
 }
 
 pub async fn already_there(api: &Api) -> Answer {

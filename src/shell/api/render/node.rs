@@ -2,6 +2,7 @@
 
 use super::Version;
 use crate::core::view::NodeView;
+use crate::model::generic;
 use crate::model::node::{EngineState, Liveness, NodeFact};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -52,6 +53,21 @@ struct Resources {
     #[serde(rename = "NanoCPUs")]
     nano_cpus: u64,
     memory_bytes: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    generic_resources: Vec<GenericResource>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct GenericResource {
+    discrete_resource_spec: Discrete,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Discrete {
+    kind: String,
+    value: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -121,6 +137,7 @@ pub fn node(view: &NodeView) -> Node<'_> {
 }
 
 fn description(fact: Option<&NodeFact>) -> Description<'_> {
+    let generic = fact.map(|fact| generic::of_node(&fact.engine_labels)).unwrap_or_default();
     let engine_labels = fact.into_iter().flat_map(|fact| &fact.engine_labels);
     Description {
         hostname: fact.map_or("", |fact| &fact.hostname),
@@ -128,6 +145,10 @@ fn description(fact: Option<&NodeFact>) -> Description<'_> {
         resources: Resources {
             nano_cpus: fact.map_or(0, |fact| fact.nano_cpus),
             memory_bytes: fact.map_or(0, |fact| fact.memory_bytes),
+            generic_resources: generic
+                .into_iter()
+                .map(|(kind, value)| GenericResource { discrete_resource_spec: Discrete { kind, value } })
+                .collect(),
         },
         engine: Engine {
             engine_version: fact.map_or("", |fact| &fact.engine_version),

@@ -4,10 +4,11 @@ use super::Version;
 use super::fields::Fields;
 use crate::core::view::ObjectView;
 use crate::model::object::ObjectKind;
+use crate::model::spec::HOST_NETWORK;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A secret or a config. Nobody reads a secret's content back.
 #[derive(Debug, Serialize)]
@@ -71,11 +72,20 @@ pub fn network(view: &ObjectView) -> Fields {
     network
 }
 
+/// The node's own network, as Swarm has it among its own: every node has one, and nobody makes it.
+pub fn host_network() -> Value {
+    json!({
+        "Name": HOST_NETWORK, "Id": HOST_NETWORK, "Created": "0001-01-01T00:00:00Z", "Scope": "swarm", "Driver": "host",
+        "EnableIPv4": true, "EnableIPv6": false, "IPAM": { "Driver": "default", "Options": null, "Config": [] },
+        "Internal": false, "Attachable": false, "Ingress": false, "ConfigFrom": { "Network": "" }, "ConfigOnly": false,
+        "Containers": null, "Options": {}, "Labels": {},
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::tests::views;
     use super::*;
-    use serde_json::Value;
 
     fn shown(value: impl Serialize) -> Value {
         serde_json::to_value(value).unwrap()

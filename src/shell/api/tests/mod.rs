@@ -79,6 +79,7 @@ impl DataPlane for Plane {
 
 /// An API on a socket of its own.
 struct Server {
+    api: Arc<Api>,
     dir: tempfile::TempDir,
     agent: Arc<Fake>,
     events: Events,
@@ -106,8 +107,8 @@ impl Server {
         };
         let bound = socket::bind(&config.socket).await.unwrap();
         let api = Arc::new(Api::new(&config, agent.clone(), extra, stop.clone()));
-        let serving = tokio::spawn(serve(bound, api));
-        let server = Self { dir, agent, events, stop, serving };
+        let serving = tokio::spawn(serve(bound, api.clone()));
+        let server = Self { api, dir, agent, events, stop, serving };
         server.reachable().await;
         server
     }

@@ -5,10 +5,13 @@ use super::http::send;
 use super::views::CLUSTER;
 use crate::ids::ObjectId;
 use crate::model::object::ObjectKind;
+use crate::shell::api::remote::serve_client;
+use crate::shell::identity::ClientName;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -172,5 +175,55 @@ async fn an_attached_terminal_is_joined_both_ways_until_each_half_ends() {
     let mut rest = String::new();
     client.read_to_string(&mut rest).await.unwrap();
     assert_eq!(rest, "bye");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_terminal_ends_when_its_clients_certificate_is_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(Some(engine(dir.path()).await)).await;
+    let (mut client, far) = tokio::io::duplex(4096);
+    let ann = ClientName { name: "ann".to_owned(), generation: 0, cluster: CLUSTER };
+    let serving = tokio::spawn(serve_client(server.api.clone(), far, ann, Duration::from_millis(10)));
+    let request = "POST /v1.41/containers/x/attach?stream=1 HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    client.write_all(b"hello").await.unwrap();
+    let mut echoed = [0; 5];
+    client.read_exact(&mut echoed).await.unwrap();
+    assert_eq!(&echoed, b"HELLO");
+    assert!(!serving.is_finished(), "what was upgraded is still watched over");
+
+    let revoked = server.call("POST", "/peer/certs/ann/revoke?force=1", Body::empty()).await;
+    assert_eq!(revoked.status, StatusCode::OK, "{}", revoked.message());
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut rest)).await;
+    let _ = ended.expect("the terminal is ended within 10 s");
+    serving.await.unwrap();
+    server.stop().await;
+}
+
+/// The connection's place is given back when the last of what it was upgraded to has ended, and not before.
+#[tokio::test]
+async fn a_connection_that_was_upgraded_is_over_when_the_terminal_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(Some(engine(dir.path()).await)).await;
+    let (mut client, far) = tokio::io::duplex(4096);
+    let ann = ClientName { name: "ann".to_owned(), generation: 0, cluster: CLUSTER };
+    let serving = tokio::spawn(serve_client(server.api.clone(), far, ann, Duration::from_secs(60)));
+    let request = "POST /v1.41/containers/x/attach HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut all = Vec::new();
+    while !all.ends_with(b"\r\n\r\n") {
+        all.push(client.read_u8().await.unwrap());
+    }
+    client.shutdown().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut all)).await.unwrap().unwrap();
+    assert!(all.ends_with(b"bye"), "{}", String::from_utf8_lossy(&all));
+    tokio::time::timeout(Duration::from_secs(10), serving).await.expect("it is over").unwrap();
     server.stop().await;
 }

@@ -7,6 +7,7 @@
 //!
 //! Each container has a loopback address of its own (127.77.x.y): Linux answers on all of 127/8. Elsewhere there is only
 //! 127.0.0.1, so the first container gets the port and the next one is refused and says why.
+//! Each node has two of the generic resource `demo-slot`.
 //! The containers live in the world, not in the agent: agents that share clones of one engine come and go.
 
 pub(in crate::shell) mod greeter;
@@ -17,6 +18,7 @@ use super::probe::{Seen, probe};
 use super::{Changes, Engine, refused};
 use crate::ids::TaskId;
 use crate::model::container::{ContainerState, EngineInfo, EngineOp, ObservedContainer, OpError, Owner};
+use crate::model::generic;
 use crate::shell::logs::{LogAsk, LogItem};
 use futures_util::{StreamExt, stream};
 use std::collections::BTreeMap;
@@ -127,7 +129,7 @@ impl Engine for DemoEngine {
             arch: std::env::consts::ARCH.to_owned(),
             nano_cpus: cpus.saturating_mul(1_000_000_000),
             memory_bytes: 8 << 30,
-            labels: BTreeMap::new(),
+            labels: BTreeMap::from([(generic::LABEL.to_owned(), "demo-slot=2".to_owned())]),
         })
     }
 

@@ -5,7 +5,6 @@ use super::log::Log;
 use super::{Image, gone};
 use crate::ids::TaskId;
 use crate::model::container::{ContainerPlan, ContainerState, Health, ObservedContainer, OpError, Owner};
-use crate::model::object::Content;
 use crate::model::spec::Healthcheck;
 use crate::shell::engine::{not_ours, refused};
 use crate::time::Wall;
@@ -113,9 +112,8 @@ impl World {
         let reference = &plan.spec.container.image;
         let image = Image::find(reference).map_err(|_| refused(format!("No such image: {reference}")))?;
         // Networks mean nothing where every container has an address that all others reach.
-        if let Some(planned) = plan.files.iter().find(|planned| !matches!(planned.content, Content::Plain(_))) {
-            let (what, name) = (planned.file.kind.as_str(), &planned.file.name);
-            return Err(refused(format!("{what} {name} was removed, or could not be opened on this node")));
+        for planned in &plan.files {
+            planned.bytes().map_err(refused)?;
         }
         let made = self.with(|all| {
             if let Some(there) = all.get(&plan.name) {
@@ -266,10 +264,7 @@ impl World {
     pub fn file(&self, task: TaskId, target: &str) -> Option<Vec<u8>> {
         let content = |container: &Container| {
             let planned = container.plan.files.iter().find(|planned| planned.file.target == target)?;
-            match &planned.content {
-                Content::Plain(bytes) => Some(bytes.clone()),
-                _ => None,
-            }
+            planned.bytes().ok().map(<[u8]>::to_vec)
         };
         self.with(|all| all.values().filter(|c| c.plan.task == task).find_map(content))
     }

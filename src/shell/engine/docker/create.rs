@@ -5,10 +5,11 @@ use crate::model::container::{
     ContainerPlan, LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_NODE, LABEL_SERVICE, LABEL_TASK, OpError, Owner,
 };
 use crate::model::object::PlannedNetwork;
-use crate::model::spec::{ContainerSpec, Healthcheck, Mount, MountKind, PublishedPort, Resources};
+use crate::model::spec::hardware::{Device, Gpus};
+use crate::model::spec::{ContainerSpec, HOST_NETWORK, Healthcheck, Mount, MountKind, PublishedPort, Resources};
 use bollard::models::{
-    ContainerCreateBody, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig, NetworkingConfig,
-    PortBinding, PortMap, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceMapping, DeviceRequest, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig,
+    NetworkingConfig, PortBinding, PortMap, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -35,7 +36,7 @@ pub(super) fn body(
         labels: Some(labels(owner, plan)),
         stop_signal: spec.stop_signal.clone(),
         stop_timeout: spec.stop_grace.map(whole_seconds),
-        exposed_ports: some(plan.host_ports.iter().map(port_key).collect()),
+        exposed_ports: some(bound_ports(plan).iter().map(port_key).collect()),
         host_config: Some(host_config(plan, files)?),
         networking_config: networking(plan),
         ..Default::default()
@@ -64,11 +65,18 @@ fn host_config(plan: &ContainerPlan, files: Vec<bollard::models::Mount>) -> Resu
         memory: limit(limit_memory),
         pids_limit: limit(limit_pids),
         log_config: log.map(|log| HostConfigLogConfig { typ: Some(log.name.clone()), config: map(&log.options) }),
-        port_bindings: bindings(&plan.host_ports),
+        port_bindings: bindings(bound_ports(plan)),
         // The worker restarts; an engine that did so too would fight it.
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         mounts: some(mounts),
-        network_mode: plan.networks.first().map(|network| network.name.clone()),
+        network_mode: match plan.networks.first() {
+            Some(network) => Some(network.name.clone()),
+            None => spec.host_network.then(|| HOST_NETWORK.to_owned()),
+        },
+        devices: some(spec.hardware.devices.iter().map(device).collect()),
+        device_requests: spec.hardware.gpus.as_ref().map(|gpus| vec![gpu_request(gpus)]),
+        privileged: spec.hardware.privileged.then_some(true),
+        shm_size: spec.hardware.shm_bytes.and_then(limit),
         cap_add: some(spec.cap_add.clone()),
         cap_drop: some(spec.cap_drop.clone()),
         dns: some(spec.dns.servers.clone()),
@@ -83,6 +91,30 @@ fn host_config(plan: &ContainerPlan, files: Vec<bollard::models::Mount>) -> Resu
         ulimits: some(ulimits(spec)),
         ..Default::default()
     })
+}
+
+/// On the node's own network the container has its ports without the engine's help.
+fn bound_ports(plan: &ContainerPlan) -> &[PublishedPort] {
+    if plan.spec.container.host_network { &[] } else { &plan.host_ports }
+}
+
+fn device(device: &Device) -> DeviceMapping {
+    DeviceMapping {
+        path_on_host: Some(device.host.clone()),
+        path_in_container: Some(device.container.clone()),
+        cgroup_permissions: Some(device.permissions.clone()),
+    }
+}
+
+/// As `docker run --gpus` asks for them.
+fn gpu_request(gpus: &Gpus) -> DeviceRequest {
+    let (count, device_ids) = match gpus {
+        Gpus::All => (Some(-1), None),
+        Gpus::Count(count) => (Some(i64::from(*count)), None),
+        Gpus::Named(ids) => (None, Some(ids.clone())),
+    };
+    let capabilities = Some(vec![vec!["gpu".to_owned()]]);
+    DeviceRequest { count, device_ids, capabilities, ..Default::default() }
 }
 
 /// Ours win over whatever the spec says under the same keys.
@@ -186,9 +218,11 @@ fn map(from: &BTreeMap<String, String>) -> Option<HashMap<String, String>> {
 mod tests {
     use super::*;
     use crate::ids::{ClusterId, NodeId, ObjectId, ServiceId, TaskId};
+    use crate::model::spec::template::TemplateContext;
     use crate::model::spec::{
-        Dns, LogDriver, Placement, Protocol, PublishMode, RestartPolicy as SpecRestart, TaskSpec, Ulimit,
+        Dns, Hardware, LogDriver, Placement, Protocol, PublishMode, RestartPolicy as SpecRestart, TaskSpec, Ulimit,
     };
+    use crate::model::task::Slot;
     use std::sync::Arc;
 
     fn strings(texts: &[&str]) -> Vec<String> {
@@ -263,6 +297,18 @@ mod tests {
             host_ports: vec![host_port(8080), host_port(0)],
             files: Vec::new(),
             networks: vec![network("front", &["web", "tasks.web"]), network("back", &["web"])],
+            context: TemplateContext {
+                service_id: ServiceId::from_u128(1),
+                service_name: "web".into(),
+                service_labels: BTreeMap::new(),
+                node_id: NodeId::from_u128(8),
+                node_hostname: "n1".into(),
+                node_os: "linux".into(),
+                node_arch: "x86_64".into(),
+                task_id: TaskId::from_u128(2),
+                task_name: "web.1.x".into(),
+                slot: Slot::Replica(1),
+            },
         }
     }
 
@@ -301,6 +347,33 @@ mod tests {
         assert_eq!(sent["Labels"]["com.example"], "yes");
         assert_eq!(sent["Labels"][LABEL_NODE], owner.node.to_string(), "a spec can't forge whose container it is");
         assert_eq!(sent["Labels"][LABEL_ATTEMPT], "3");
+    }
+
+    #[test]
+    fn the_nodes_network_and_hardware_are_as_docker_run_asks_for_them() {
+        let owner = Owner { cluster: ClusterId::from_u128(7), node: NodeId::from_u128(8) };
+        let mut plan = rich_plan();
+        plan.networks.clear();
+        let spec = Arc::make_mut(&mut plan.spec);
+        spec.container.host_network = true;
+        spec.container.hardware = Hardware {
+            devices: vec!["/dev/fuse:rw".parse().unwrap()],
+            privileged: true,
+            shm_bytes: Some(1 << 20),
+            gpus: Some(Gpus::Count(2)),
+        };
+        let sent = serde_json::to_value(body(owner, &plan, Vec::new()).unwrap()).unwrap();
+        let host = &sent["HostConfig"];
+        let want = json!({
+            "NetworkMode": "host", "Privileged": true, "ShmSize": 1 << 20,
+            "Devices": [{"PathOnHost": "/dev/fuse", "PathInContainer": "/dev/fuse", "CgroupPermissions": "rw"}],
+            "DeviceRequests": [{"Count": 2, "Capabilities": [["gpu"]]}],
+        });
+        for (key, value) in want.as_object().unwrap() {
+            assert_eq!(&host[key], value, "{key}");
+        }
+        assert_eq!((host.get("PortBindings"), sent.get("ExposedPorts")), (None, None), "it binds them itself");
+        assert_eq!(sent.get("NetworkingConfig"), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use super::refused;
 use crate::model::container::{ContainerPlan, ObservedContainer, OpError, Owner};
-use crate::model::object::{Content, PlannedFile};
+use crate::model::object::PlannedFile;
 use bollard::models::{Mount, MountType};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
@@ -148,11 +148,7 @@ fn claim(place: &Path, base: &Path, user: u32) -> Result<(), String> {
 fn place(dir: &Path, number: usize, planned: &PlannedFile) -> Result<Mount, String> {
     let file = &planned.file;
     let (what, name) = (file.kind.as_str(), &file.name);
-    let bytes = match &planned.content {
-        Content::Plain(bytes) => bytes,
-        Content::Gone => return Err(format!("{what} {name} was removed")),
-        Content::Sealed(_) => return Err(format!("{what} {name} could not be opened on this node")),
-    };
+    let bytes = planned.bytes()?;
     let path = dir.join(number.to_string());
     write(&path, bytes, file.uid, file.gid, file.mode).map_err(|error| {
         format!("{what} {name} can't be given to user {} and group {}: {error}", file.uid, file.gid)
@@ -181,7 +177,7 @@ fn write(path: &Path, bytes: &[u8], uid: u32, gid: u32, mode: u32) -> io::Result
 mod tests {
     use super::*;
     use crate::ids::ObjectId;
-    use crate::model::object::{FileRef, ObjectKind};
+    use crate::model::object::{Content, FileRef, ObjectKind};
 
     fn planned(content: Content) -> PlannedFile {
         let user = rustix::process::geteuid().as_raw();
@@ -195,7 +191,7 @@ mod tests {
             gid: group,
             mode: 0o440,
         };
-        PlannedFile { file, content }
+        PlannedFile { file, content, is_template: false }
     }
 
     #[test]
@@ -224,6 +220,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let gone = place(dir.path(), 0, &planned(Content::Gone)).unwrap_err();
         assert_eq!(gone, "secret token was removed");
+        let unfilled = place(dir.path(), 0, &planned(Content::Unfilled("no secret x".into()))).unwrap_err();
+        assert_eq!(unfilled, "the template in secret token can't be filled in: no secret x");
         assert!(place(dir.path(), 0, &planned(Content::Sealed(vec![1]))).unwrap_err().contains("opened"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

@@ -15,9 +15,12 @@ mod pull;
 use super::probe::{Seen, probe};
 use super::{Changes, Engine, clip, not_ours, ours, refused};
 use crate::model::container::{ContainerPlan, EngineInfo, EngineOp, ObservedContainer, OpError, Owner};
+use crate::model::generic::{self, Generic};
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, GenericResourcesInner, GenericResourcesInnerDiscreteResourceSpec,
+};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
     StartContainerOptions, StopContainerOptionsBuilder, WaitContainerOptions,
@@ -244,17 +247,23 @@ impl Engine for DockerEngine {
     async fn info(&self) -> Result<EngineInfo, OpError> {
         let info = self.client(CALL_LIMIT)?.info().await.map_err(|error| failed(&error))?;
         let labels = info.labels.unwrap_or_default();
+        let mut labels: BTreeMap<String, String> = labels
+            .iter()
+            .map(|label| label.split_once('=').unwrap_or((label.as_str(), "")))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        // Those that the engine itself was told of (`node-generic-resources`) go before a label's.
+        let generic = counted(&info.generic_resources.unwrap_or_default());
+        if !generic.is_empty() {
+            labels.insert(generic::LABEL.to_owned(), generic::text(&generic));
+        }
         Ok(EngineInfo {
             version: info.server_version.unwrap_or_default(),
             os: info.os_type.unwrap_or_default(),
             arch: info.architecture.unwrap_or_default(),
             nano_cpus: u64::try_from(info.ncpu.unwrap_or(0)).unwrap_or(0).saturating_mul(1_000_000_000),
             memory_bytes: u64::try_from(info.mem_total.unwrap_or(0)).unwrap_or(0),
-            labels: labels
-                .iter()
-                .map(|label| label.split_once('=').unwrap_or((label.as_str(), "")))
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .collect::<BTreeMap<_, _>>(),
+            labels,
         })
     }
 
@@ -355,9 +364,46 @@ fn innermost(error: &dyn std::error::Error) -> String {
     deepest.to_string()
 }
 
+/// How many of each kind; of those that have names (GPU=UUID1, GPU=UUID2), how many names.
+fn counted(resources: &[GenericResourcesInner]) -> Generic {
+    let mut out = Generic::new();
+    for resource in resources {
+        if let Some(GenericResourcesInnerDiscreteResourceSpec { kind: Some(kind), value: Some(value) }) =
+            &resource.discrete_resource_spec
+        {
+            *out.entry(kind.clone()).or_default() += u64::try_from(*value).unwrap_or(0);
+        }
+        if let Some(kind) = resource.named_resource_spec.as_ref().and_then(|named| named.kind.clone()) {
+            *out.entry(kind).or_default() += 1;
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bollard::models::GenericResourcesInnerNamedResourceSpec;
+
+    #[test]
+    fn an_engines_generic_resources_are_counted() {
+        let discrete = |kind: &str, value| GenericResourcesInner {
+            discrete_resource_spec: Some(GenericResourcesInnerDiscreteResourceSpec {
+                kind: Some(kind.to_owned()),
+                value: Some(value),
+            }),
+            named_resource_spec: None,
+        };
+        let named = |kind: &str, value: &str| GenericResourcesInner {
+            named_resource_spec: Some(GenericResourcesInnerNamedResourceSpec {
+                kind: Some(kind.to_owned()),
+                value: Some(value.to_owned()),
+            }),
+            discrete_resource_spec: None,
+        };
+        let counted = counted(&[discrete("ssd", 3), named("gpu", "UUID1"), named("gpu", "UUID2"), discrete("bad", -1)]);
+        assert_eq!(generic::text(&counted), "bad=0,gpu=2,ssd=3");
+    }
 
     #[test]
     fn signals_have_several_names() {

@@ -7,6 +7,7 @@
 
 use super::{DockerEngine, failed, ours};
 use crate::model::container::{ContainerState, Health, LABEL_CLUSTER, LABEL_NODE, ObservedContainer, OpError, Owner};
+use crate::model::spec::HOST_NETWORK;
 use crate::shell::engine::probe::Seen;
 use crate::shell::engine::{Changes, clip};
 use crate::time::Wall;
@@ -17,7 +18,7 @@ use bollard::models::{
 use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
 use futures_util::{StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -367,8 +368,13 @@ fn address_of(inspect: &ContainerInspectResponse) -> Option<IpAddr> {
 }
 
 /// Its address on the default bridge, or else on the first network that gives one.
+///
+/// On the node's own network it has none of its own: its ports are this machine's.
 fn address(networks: Option<&HashMap<String, EndpointSettings>>) -> Option<IpAddr> {
     let networks: BTreeMap<&String, &EndpointSettings> = networks?.iter().collect();
+    if networks.keys().any(|name| *name == HOST_NETWORK) {
+        return Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
     let bridge = networks.iter().find(|(name, _)| name.as_str() == "bridge").map(|(_, network)| *network);
     bridge.into_iter().chain(networks.values().copied()).find_map(|network| {
         let v4 = network.ip_address.as_deref().and_then(|ip| ip.parse().ok());
@@ -390,6 +396,17 @@ fn bare_name(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::ids::TaskId;
+
+    #[test]
+    fn on_the_nodes_network_a_container_is_reached_on_this_machine() {
+        let on = |name: &str, ip: &str| {
+            let endpoint = EndpointSettings { ip_address: Some(ip.to_owned()), ..Default::default() };
+            address(Some(&HashMap::from([(name.to_owned(), endpoint)])))
+        };
+        assert_eq!(on("host", ""), Some([127, 0, 0, 1].into()));
+        assert_eq!(on("front", "172.18.0.2"), Some([172, 18, 0, 2].into()));
+        assert_eq!(on("front", ""), None);
+    }
 
     #[test]
     fn health_is_read_from_the_words_of_a_list() {
