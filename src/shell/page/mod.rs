@@ -37,6 +37,7 @@ use hyper_util::service::TowerToHyperService;
 use live::Watch;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
