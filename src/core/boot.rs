@@ -91,6 +91,7 @@ impl Core {
             turned_away_by: BTreeSet::new(),
             ban_due: false,
             tombstone_retention: timing.tombstone_retention,
+            steady: steady::Steady::new(now),
             members_persisted: Vec::new(),
             passing: replication::Passing::default(),
             greeted: (now.mono, 0),

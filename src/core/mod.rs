@@ -16,6 +16,7 @@ mod outbox;
 mod replication;
 mod requests;
 mod routing;
+mod steady;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -54,6 +55,8 @@ const DISK_LEASE: &[u8] = b"lease";
 const DISK_VOWS: &[u8] = b"vows";
 const DISK_MEMBERS: &[u8] = b"members";
 
+/// So long a wall clock must have gone on undisturbed before tombstones are collected by it: longer than a message is ever under way.
+const STEADY_FOR: Duration = Duration::from_secs(600);
 /// One random live node is asked for what we lack this often.
 const EXCHANGE_EVERY: Duration = Duration::from_millis(1_000);
 /// In a big cluster, for a while after the start: when many start at once nobody is there yet to be pushed to, and all that
@@ -90,6 +93,7 @@ pub struct Core {
     turned_away_by: BTreeSet<NodeId>,
     ban_due: bool,
     tombstone_retention: Duration,
+    steady: steady::Steady,
     members_persisted: Vec<u8>,
     passing: replication::Passing,
     /// How many nodes that had come up were compared with within the second that began then.
@@ -679,7 +683,9 @@ impl Core {
         }
         let members: Vec<NodeId> = self.store.nodes().into_iter().filter(|n| !self.removed.contains(n)).collect();
         self.store.remember(self.lease.electorate().voters.clone());
-        self.store.collect_tombstones(&members, self.tombstone_retention, now);
+        if self.steady.look(now) >= STEADY_FOR.min(self.tombstone_retention) {
+            self.store.collect_tombstones(&members, self.tombstone_retention, now);
+        }
         // Of services that are gone, too: their tasks hold their places until they have stopped.
         let known: BTreeSet<RevisionId> = self.store.all_revisions().map(|(_, revision)| revision).collect();
         self.specs.retain(|id, _| known.contains(id));
