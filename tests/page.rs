@@ -196,6 +196,10 @@ async fn a_paused_update_is_resumed_from_the_page() {
     until(&mut stream, "a pause", |s| rollout(s)["state"] == "paused" && running(s, "1") == 2).await;
     let bad = |t: &&Value| t["image"] == "demo/greeter:bad" && t["desired"] == "running";
     until(&mut stream, "what ran before instead of what failed", |s| s.all("t/").filter(bad).count() == 0).await;
+    // The one that paused it, too.
+    let (_, text) = http(addr, "GET", "/metrics", None, None).await;
+    let failures = text.lines().find_map(|line| line.strip_prefix("peer_rollout_task_failures_total ")).unwrap();
+    assert!(failures.parse::<u64>().unwrap() >= 1, "{failures}");
     let first = rollout(&stream)["started"].clone();
     assert_eq!(act(json!({"do": "resume", "service": id})).await.0, 200);
     // It is as bad as it was.

@@ -343,17 +343,21 @@ impl Core {
                 .with("total", rollout.total)
                 .with("failed", rollout.failed.len())
         };
+        // The failure that turns an update round is the last of the old account, and in none of the new one.
+        let more = was.as_ref().filter(|was| was.to == rollout.to).map_or(!rollout.failed.is_empty(), |was| {
+            let turned = rollout.state.is_rollback() && !was.state.is_rollback();
+            turned || was.failed.len() < rollout.failed.len()
+        });
+        let failures: Vec<Said> = more.then(|| own("failure")).into_iter().collect();
         match was {
-            Some(was) if was.to == rollout.to && was.state == rollout.state => {
-                if was.failed.len() < rollout.failed.len() { vec![own("failure")] } else { Vec::new() }
-            }
+            Some(was) if was.to == rollout.to && was.state == rollout.state => failures,
             was => {
                 let update = Said::new(Kind::Service, "update", id).with("name", &name).changed(
                     UPDATE,
                     was.map(|was| was.state.as_str()),
                     Some(rollout.state.as_str()),
                 );
-                vec![update, own(rollout.state.as_str())]
+                failures.into_iter().chain([update, own(rollout.state.as_str())]).collect()
             }
         }
     }

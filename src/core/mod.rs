@@ -410,6 +410,13 @@ impl Core {
             .collect();
         for (_, value) in &changes {
             if let Some(Value::TaskStatus(status)) = value {
+                let before = self.store.status(status.task);
+                // What else changes (where it answers, when it ended) is no news of the task.
+                if before
+                    .is_some_and(|b| (b.attempt, b.phase, &b.error) == (status.attempt, status.phase, &status.error))
+                {
+                    continue;
+                }
                 let (task, phase, error) = (status.task, status.phase.as_str(), status.error.clone());
                 self.outbox.push_now(Effect::Notice(Notice::TaskStatus { task, phase, error }));
             }

@@ -627,7 +627,8 @@ impl Driver {
             }
             Notice::RolloutState { service, state, message } => {
                 let change = self.core.change_of_service(service).map(|(_, change)| change).unwrap_or_default();
-                tracing::info!(%service, change, state, message, "rollout");
+                // A line has one `message`, its own.
+                tracing::info!(%service, change, state, detail = message, "rollout");
             }
             Notice::Removed => {
                 self.removed = true;

@@ -83,18 +83,13 @@ impl Story {
     }
 
     fn service(&mut self, order: &str) -> &mut Self {
-        let spec_json = format!(
-            r#"{{"Name":"web","TaskTemplate":{{"ContainerSpec":{{"Image":"web:1"}}}},"Mode":{{"Replicated":{{"Replicas":2}}}},
-            "UpdateConfig":{{"Parallelism":1,"Order":"{order}"}},"RollbackConfig":{{"Parallelism":1,"Order":"{order}"}}}}"#
-        );
         for hlc in [1, 2] {
-            let value = Revision {
-                service: service(),
-                id: revision(hlc),
-                spec_json: spec_json.clone(),
-                registry_auth: None,
-                created: Wall(0),
-            };
+            let spec_json = format!(
+                r#"{{"Name":"web","TaskTemplate":{{"ContainerSpec":{{"Image":"web:{hlc}"}}}},"Mode":{{"Replicated":{{"Replicas":2}}}},
+                "UpdateConfig":{{"Parallelism":1,"Order":"{order}"}},"RollbackConfig":{{"Parallelism":1,"Order":"{order}"}}}}"#
+            );
+            let value =
+                Revision { service: service(), id: revision(hlc), spec_json, registry_auth: None, created: Wall(0) };
             let key = Key::Revision(service(), revision(hlc));
             self.everywhere(key, stamp(hlc, 0), Some(Value::Revision(value)));
         }

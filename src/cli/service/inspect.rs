@@ -68,6 +68,18 @@ impl<'a> Shape<'a> {
     }
 }
 
+/// What a service may do without, and its JSON then leaves out: a template is told so, and not that there is no such field.
+const OPTIONAL: [&str; 4] = ["PreviousSpec", "UpdateStatus", "JobStatus", "ServiceStatus"];
+
+fn whole(mut value: Value) -> Value {
+    if let Some(service) = value.as_object_mut().filter(|object| object.contains_key("Endpoint")) {
+        for name in OPTIONAL {
+            service.entry(name).or_insert(Value::Null);
+        }
+    }
+    value
+}
+
 /// `found` are the agent's answers as they came.
 pub fn show(found: &[String], shape: Shape<'_>, console: &mut Console) -> Result<(), CliError> {
     let values = found.iter().map(|text| serde_json::from_str::<Value>(text).unwrap_or(Value::Null));
@@ -75,7 +87,7 @@ pub fn show(found: &[String], shape: Shape<'_>, console: &mut Console) -> Result
         Shape::Json => console.line(&indented(&format!("[{}]", found.join(",")))),
         Shape::JsonLines => found.iter().try_for_each(|text| console.line(text.trim())),
         Shape::Template(template) => {
-            values.map(|value| template::render(template, &value)).try_for_each(|line| console.line(&line?))
+            values.map(|value| template::render(template, &whole(value))).try_for_each(|line| console.line(&line?))
         }
         Shape::Pretty(pretty) => values
             .map(|value| pretty(&value, console.now()))
@@ -368,6 +380,16 @@ mod tests {
         console.set_now("2026-11-22T20:36:15.5Z");
         inspect(&args(&["greeters"], true), &agent.client(), &mut console).await.unwrap();
         assert_eq!(out.text(), fixtures::SERVICE_PRETTY);
+    }
+
+    #[tokio::test]
+    async fn a_template_may_ask_for_what_a_service_does_without() {
+        let agent = FakeAgent::start(|_| (200, json!({ "ID": "1", "Endpoint": {} })));
+        let (mut console, out, _) = console(false);
+        let format = Some("{{json .UpdateStatus}}".to_owned());
+        let args = Inspect { format, ..args(&["web"], false) };
+        inspect(&args, &agent.client(), &mut console).await.unwrap();
+        assert_eq!(out.text(), "null\n");
     }
 
     #[tokio::test]

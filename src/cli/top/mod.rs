@@ -23,6 +23,8 @@ Examples:
 
 /// What the agent is asked again for at the latest: usage and ages move without an event.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A burst of events is drawn so often, not with each.
+const DRAW_EVERY: Duration = Duration::from_millis(50);
 /// What happens at the same time is looked at together.
 const SETTLE: Duration = Duration::from_millis(150);
 /// An agent that went away is asked again after this.
@@ -94,16 +96,26 @@ async fn watch(client: &Client, console: &Console, screen: &mut Screen, mut pict
     let mut looking = None;
     let mut next_look = Instant::now();
     let mut state = draw::State::default();
+    let mut drawn: Option<Instant> = None;
     loop {
-        screen.draw(&picture, &mut state, console.now())?;
+        let next_draw = drawn.map_or_else(Instant::now, |at| at + DRAW_EVERY);
+        let due = Instant::now() >= next_draw;
+        if due {
+            screen.draw(&picture, &mut state, console.now())?;
+            drawn = Some(Instant::now());
+        }
         tokio::select! {
+            () = sleep_until(next_draw), if !due => {}
             _ = ended.recv() => return Ok(()),
             _ = hung_up.recv() => return Ok(()),
             _ = interrupted.recv() => return Ok(()),
             key = screen.key() => match key {
                 Some(Key::Quit) | None => return Ok(()),
-                Some(Key::Resized) => {}
-                Some(Key::Pressed(key)) => state.press(key),
+                Some(Key::Resized) => drawn = None,
+                Some(Key::Pressed(key)) => {
+                    state.press(key);
+                    drawn = None;
+                }
             },
             event = next_event(&mut events) => match event {
                 Some(event) => {

@@ -223,7 +223,7 @@ impl Picture {
             title: "Rollouts",
             header: &["SERVICE", "STATE", "RENEWED", "SINCE", "MESSAGE"],
             rows: rows.into_iter().map(|(_, row)| row).collect(),
-            empty: "nothing was updated yet",
+            empty: "no update to tell of",
         }
     }
 

@@ -101,7 +101,12 @@ fn gauges(text: &mut Text, seen: &Snapshot) {
         round,
     );
     text.one("electorate_voters", "gauge", "Voters of the electorate.", cluster.voters.len());
-    text.one("electorate_epoch", "gauge", "Number of the electorate.", cluster.electorate_epoch);
+    text.one(
+        "electorate_epoch",
+        "gauge",
+        "Epoch of the electorate: only `peer cluster recover` raises it.",
+        cluster.electorate_epoch,
+    );
     text.one("records", "gauge", "Replicated records this node holds.", cluster.records);
     text.one("records_refused_total", "counter", "Records of others that this node refused.", cluster.refused_records);
     text.one(

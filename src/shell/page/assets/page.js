@@ -304,7 +304,8 @@ function fillGauge(line, bar, name, reserved, used, whole, text) {
   // An engine may have less than its machine: what is in use is the whole machine's.
   const apart = used && Math.abs(used[1] - of) > of / 10 ? ` of the machine's ${text(used[1])}` : "";
   const parts = [reserved ? `${text(reserved)} reserved` : "", used && !apart ? `${text(used[0])} used` : ""].filter(Boolean).join(", ");
-  const said = [parts && `${parts} of ${text(of)}`, apart && `${text(used[0])} used${apart}`].filter(Boolean).join(", ");
+  // Tasks that wait for a node reserve something of nothing.
+  const said = [parts && (of ? `${parts} of ${text(of)}` : parts), apart && `${text(used[0])} used${apart}`].filter(Boolean).join(", ");
   put(line, said ? `${name} ${said}` : "");
   bar.hidden = !said || !of;
   const share = (part, all) => Math.min(100, (100 * part) / all || 0).toFixed(1) + "%";
@@ -338,7 +339,7 @@ const heardOf = (node) => (node.status === "ready" ? "" : node.heard ? `, last h
 const statusOf = (node) => (node.status === "down" || node.status === "away" ? node.status : node.trouble ? "ready, engine unreachable: " + node.trouble : node.status === "suspect" ? "suspect: no answer for a moment" : node.status)
   + heardOf(node)
   + (node.blocked && Object.keys(node.blocked).length ? `; port ${Object.keys(node.blocked).join(", ")} is taken by something else here` : "");
-const gib = (bytes) => (bytes / 2 ** 30).toFixed(1) + " GiB";
+const gib = (bytes) => (bytes < 2 ** 30 ? Math.round(bytes / 2 ** 20) + " MiB" : (bytes / 2 ** 30).toFixed(1) + " GiB");
 const size = (bytes) => (bytes ? gib(bytes) : "");
 // Of another day with its date.
 const timeOf = (ms) => {
@@ -376,10 +377,12 @@ function service(name) {
   bar.hidden = !isOpen(s);
   bar.max = Math.max(1, s.desired);
   bar.value = done;
-  put(rollout, s.rollout ? `${rolloutOf(s)} — ${done} of ${s.desired} slots done, ${many(s.rollout.failed, "failure")}; ${s.order}, ${s.parallelism || "all"} at a time` : "never updated");
+  put(rollout, s.rollout ? `${rolloutOf(s)} — ${done} of ${s.desired} slots done, ${many(s.rollout.failed, "failure")}; ${s.order}, ${s.parallelism || "all"} at a time` : "no update under way, and none since the last change that needed no new task");
   put(pending, s.pending || "");
   const acts = part("acts", () => make("section", { class: "sheet" }, make("h2", {}, "Change it"), ...notAllowed(), ...serviceActs(s)));
   set(acts, "service", s.id);
+  follow(acts, "replicas", s.replicas);
+  follow(acts, "image", s.image.split("@")[0]);
   acts.querySelector("[aria-label='Resume the update']").hidden = !s.rollout || !s.rollout.state.endsWith("paused");
   const rows = part("tasks", () => make("section", { class: "wide" }, make("h2", {}, "Tasks"), table("Task", "Image", "Node", "Wanted", "State", "Since", "Error")));
   list(rows.querySelector("tbody"), tasks, (task) => task.id, () => make("tr", {}, ...Array.from({ length: 7 }, () => make("td"))), (row, task) => {
@@ -419,6 +422,15 @@ function action(label, button, fields, command, body) {
   }, ...inputs.map((input, i) => make("label", {}, fields[i][2], input)), press, line);
   tell();
   return form;
+}
+
+// A field that nobody has typed into, or whose change is carried out, goes on with what the service is now.
+function follow(within, name, value) {
+  const input = within.querySelector(`input[name=${name}]`);
+  const now = String(value);
+  if (!input || (input.value !== input.defaultValue && input.value !== now) || input.defaultValue === now) return;
+  input.defaultValue = input.value = now;
+  input.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 function serviceActs(s) {
@@ -579,7 +591,7 @@ function electorate() {
   const sheet = part("electorate", () => make("section", { class: "wide" }, make("h2", {}, "Electorate and lease"), make("p"), table("Node", "Votes", "Lease", "Status")));
   const name = (id) => (seen.n.get(id) || { name: id }).name;
   put(sheet.children[1], holder
-    ? `${name(holder.node)} holds the scheduler's lease${seen.c.since ? " since " + timeOf(seen.c.since) : ""}, term ${holder.term}. The electorate is number ${seen.c.epoch}, with ${many(seen.c.voters.length, "voter")}; a majority of them grants the lease and acknowledges changes.`
+    ? `${name(holder.node)} holds the scheduler's lease${seen.c.since ? " since " + timeOf(seen.c.since) : ""}, term ${holder.term}. The electorate has ${many(seen.c.voters.length, "voter")}; a majority of them grants the lease and acknowledges changes.`
     : "Nobody holds the scheduler's lease: containers run on and are restarted where they are; changes are kept until a majority of the voters is back.");
   list(sheet.querySelector("tbody"), byName(seen.n), (node) => node.id, () => make("tr", {}, ...Array.from({ length: 4 }, () => make("td"))), (row, node) =>
     [node.name, node.voter ? "yes" : "", node.holder ? "holds it" : "", node.status].forEach((text, i) => put(row.children[i], text)));
