@@ -381,8 +381,8 @@ function service(name) {
   put(pending, s.pending || "");
   const acts = part("acts", () => make("section", { class: "sheet" }, make("h2", {}, "Change it"), ...notAllowed(), ...serviceActs(s)));
   set(acts, "service", s.id);
-  follow(acts, "replicas", s.replicas);
-  follow(acts, "image", s.image.split("@")[0]);
+  keepUp(acts, "replicas", s.replicas);
+  keepUp(acts, "image", s.image.split("@")[0]);
   acts.querySelector("[aria-label='Resume the update']").hidden = !s.rollout || !s.rollout.state.endsWith("paused");
   const rows = part("tasks", () => make("section", { class: "wide" }, make("h2", {}, "Tasks"), table("Task", "Image", "Node", "Wanted", "State", "Since", "Error")));
   list(rows.querySelector("tbody"), tasks, (task) => task.id, () => make("tr", {}, ...Array.from({ length: 7 }, () => make("td"))), (row, task) => {
@@ -425,7 +425,7 @@ function action(label, button, fields, command, body) {
 }
 
 // A field that nobody has typed into, or whose change is carried out, goes on with what the service is now.
-function follow(within, name, value) {
+function keepUp(within, name, value) {
   const input = within.querySelector(`input[name=${name}]`);
   const now = String(value);
   if (!input || (input.value !== input.defaultValue && input.value !== now) || input.defaultValue === now) return;
