@@ -2,12 +2,10 @@
 //! on whatever node. Without a docker CLI on the path the test says that it was skipped.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use peer::core::face::Timing;
-use peer::shell::agent::{Agent, AgentConfig, Dashboard, EngineChoice, Join, MeshChoice, MeshTransport};
-use peer::shell::demo::{address, free_udp_port};
+use peer::shell::agent::{Agent, AgentConfig, Join};
+use peer::shell::demo::{address, config};
 use peer::shell::engine::{AnyEngine, DemoEngine};
-use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 use tokio::process::Command;
@@ -18,25 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 async fn start(dir: &Path, number: usize, join: Option<Join>) -> (AgentConfig, Agent) {
     let ip = address(number);
     let api = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap();
-    let config = AgentConfig {
-        socket: dir.join(format!("node{number}.sock")),
-        data_dir: dir.join(format!("node{number}")),
-        listen: SocketAddr::new(ip, free_udp_port(ip).unwrap()),
-        advertise: None,
-        join,
-        standby: false,
-        engine: EngineChoice::Demo,
-        hostname: format!("node{number}"),
-        labels: BTreeMap::new(),
-        availability: None,
-        publish_on: ip,
-        mesh: MeshChoice::Userspace,
-        mesh_transport: MeshTransport::Auto,
-        dashboard: Dashboard::None,
-        api: Some(api),
-        timing: Timing::default(),
-        trace_file: None,
-    };
+    let config = AgentConfig { join, api: Some(api), ..config(dir, number).unwrap() };
     let engine = AnyEngine::Demo(DemoEngine::new().on_host(&config.hostname));
     let agent = Agent::start(config.clone(), engine).await.unwrap();
     (config, agent)

@@ -2,11 +2,8 @@
 //! their sockets. Without a docker CLI on the path the test says that it was skipped.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use peer::core::face::Timing;
-use peer::shell::agent::{self, AgentConfig, Dashboard, Ended, EngineChoice, MeshChoice, MeshTransport};
-use peer::shell::demo::{address, free_udp_port};
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use peer::shell::agent::{self, AgentConfig, Ended};
+use peer::shell::demo::config;
 use std::path::Path;
 use std::time::Duration;
 use tokio::process::Command;
@@ -22,28 +19,8 @@ struct Node {
     life: JoinHandle<anyhow::Result<Ended>>,
 }
 
-fn config(dir: &Path, number: usize) -> AgentConfig {
-    let ip = address(number);
-    let data_dir = dir.join(format!("node{number}"));
-    AgentConfig {
-        socket: dir.join(format!("node{number}.sock")),
-        data_dir,
-        listen: SocketAddr::new(ip, free_udp_port(ip).unwrap()),
-        advertise: None,
-        join: None,
-        standby: true,
-        engine: EngineChoice::Demo,
-        hostname: format!("node{number}"),
-        labels: BTreeMap::new(),
-        availability: None,
-        mesh: MeshChoice::Userspace,
-        mesh_transport: MeshTransport::Auto,
-        publish_on: ip,
-        dashboard: Dashboard::None,
-        api: None,
-        timing: Timing::default(),
-        trace_file: None,
-    }
+fn standby(dir: &Path, number: usize) -> AgentConfig {
+    AgentConfig { standby: true, ..config(dir, number).unwrap() }
 }
 
 impl Node {
@@ -112,8 +89,8 @@ async fn a_node_on_standby_becomes_a_member_and_leaves_as_docker_has_it() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let one = Node::start(config(dir.path(), 1)).await;
-    let two = Node::start(config(dir.path(), 2)).await;
+    let one = Node::start(standby(dir.path(), 1)).await;
+    let two = Node::start(standby(dir.path(), 2)).await;
     assert!(one.works("info").await.contains("Swarm: inactive"));
     assert!(one.works("version").await.contains("peer"));
     one.refused("node ls", "This node is not a swarm manager. Use \"docker swarm init\"").await;

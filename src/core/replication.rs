@@ -101,13 +101,12 @@ impl Core {
         let live: Vec<NodeId> = self.reachable().collect();
         let lives = |n: &NodeId| live.binary_search(n).is_ok();
         let owing: Vec<NodeId> = self.voters_owing().chain(self.voters_behind()).filter(lives).collect();
-        if owing.is_empty() && self.store.is_reading(now.mono) {
-            return;
-        }
-        let chosen = if owing.is_empty() {
-            live.into_iter().choose(&mut self.rng)
-        } else {
+        let chosen = if !owing.is_empty() {
             owing.into_iter().choose(&mut self.rng)
+        } else if self.store.is_reading(now.mono) {
+            None
+        } else {
+            live.into_iter().choose(&mut self.rng)
         };
         if let Some(node) = chosen {
             self.store.compare(node);

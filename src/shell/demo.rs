@@ -57,27 +57,14 @@ impl Demo {
     }
 
     fn config(&self, number: usize, join: Option<Join>) -> anyhow::Result<AgentConfig> {
-        let ip = address(number);
-        let port = free_udp_port(ip)?;
-        let data_dir = self.dir.path().join(format!("node{number}"));
+        let config = config(self.dir.path(), number)?;
+        let ip = config.publish_on;
         Ok(AgentConfig {
-            socket: data_dir.join("peer.sock"),
-            data_dir,
-            listen: SocketAddr::new(ip, port),
-            advertise: Some(SocketAddr::new(ip, port)),
+            socket: config.data_dir.join("peer.sock"),
+            advertise: Some(config.listen),
             join,
-            standby: false,
-            engine: EngineChoice::Demo,
-            hostname: format!("node{number}"),
-            labels: BTreeMap::new(),
-            availability: None,
-            publish_on: ip,
-            mesh: MeshChoice::Userspace,
-            mesh_transport: MeshTransport::Auto,
             dashboard: if number == 1 { Dashboard::Default } else { Dashboard::On(SocketAddr::new(ip, 0)) },
-            api: None,
-            timing: Timing::default(),
-            trace_file: None,
+            ..config
         })
     }
 
@@ -143,6 +130,33 @@ pub fn address(number: usize) -> IpAddr {
     let last = u8::try_from(number).unwrap_or(u8::MAX);
     let own = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
     if TcpListener::bind((own, 0)).is_ok() { own } else { IpAddr::V4(Ipv4Addr::LOCALHOST) }
+}
+
+/// A node in `dir`, over the built-in engine and on an address of its own; it founds a cluster and has no page.
+///
+/// # Errors
+/// There is no free port on its address.
+pub fn config(dir: &Path, number: usize) -> anyhow::Result<AgentConfig> {
+    let ip = address(number);
+    Ok(AgentConfig {
+        socket: dir.join(format!("node{number}.sock")),
+        data_dir: dir.join(format!("node{number}")),
+        listen: SocketAddr::new(ip, free_udp_port(ip)?),
+        advertise: None,
+        join: None,
+        standby: false,
+        engine: EngineChoice::Demo,
+        hostname: format!("node{number}"),
+        labels: BTreeMap::new(),
+        availability: None,
+        publish_on: ip,
+        mesh: MeshChoice::Userspace,
+        mesh_transport: MeshTransport::Auto,
+        dashboard: Dashboard::None,
+        api: None,
+        timing: Timing::default(),
+        trace_file: None,
+    })
 }
 
 pub fn free_udp_port(ip: IpAddr) -> anyhow::Result<u16> {

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod events;
 pub mod handle;
 pub mod identity;
+pub mod listen;
 pub mod logs;
 pub mod mesh;
 pub mod net;

@@ -2,16 +2,15 @@
 
 use crate::net_support::{DEADLINE, Node, loopback, nobody_joins, patient};
 use peer::core::Core;
-use peer::core::face::{Reply, Request, Timing};
+use peer::core::face::{Reply, Request};
 use peer::ids::NodeId;
 use peer::model::node::Liveness;
-use peer::shell::agent::{Agent, AgentConfig, Dashboard, EngineChoice, Join, MeshChoice, MeshTransport};
+use peer::shell::agent::{Agent, AgentConfig, Join};
 use peer::shell::clock::wall;
-use peer::shell::demo::{address, free_udp_port};
+use peer::shell::demo::{address, config, free_udp_port};
 use peer::shell::engine::{AnyEngine, DemoEngine};
 use peer::shell::identity::{Identity, Token};
 use peer::shell::net::{self, JoinError, Joined, Net, NetConfig};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,27 +24,7 @@ pub struct Running {
 }
 
 pub async fn start(dir: &Path, number: usize, join: Option<Join>) -> Running {
-    let ip = address(number);
-    let config = AgentConfig {
-        socket: dir.join(format!("node{number}.sock")),
-        data_dir: dir.join(format!("node{number}")),
-        listen: SocketAddr::new(ip, free_udp_port(ip).unwrap()),
-        advertise: None,
-        join,
-        standby: false,
-        engine: EngineChoice::Demo,
-        hostname: format!("node{number}"),
-        labels: BTreeMap::new(),
-        availability: None,
-        publish_on: ip,
-        mesh: MeshChoice::Userspace,
-        mesh_transport: MeshTransport::Auto,
-        dashboard: Dashboard::None,
-        api: None,
-        timing: Timing::default(),
-        trace_file: None,
-    };
-    start_as(config).await
+    start_as(AgentConfig { join, ..config(dir, number).unwrap() }).await
 }
 
 pub async fn start_as(config: AgentConfig) -> Running {

@@ -147,7 +147,7 @@ impl Create {
             }
         }
         if !self.device.is_empty() {
-            put_label(&mut spec, hardware::DEVICES, &device_list(&self.device));
+            put_label(&mut spec, hardware::DEVICES, &hardware::list(&self.device));
         }
         self.settings.apply(&mut spec)?;
         Ok(spec)
@@ -193,10 +193,6 @@ impl Create {
         put_list(container, "Ulimits", ulimits.into_iter().map(Ulimit::json).collect());
         Ok(())
     }
-}
-
-pub fn device_list(devices: &[Device]) -> String {
-    devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn map(pairs: &[(String, String)]) -> Value {

@@ -1,7 +1,6 @@
 //! `peer service update`: edits of the spec that the service has now. What no flag names stays as it is, fields that
 //! we don't know included.
 
-use super::create::device_list;
 use super::csv::Words;
 use super::mounts::{self, Mount};
 use super::ports::{Port, Ports, drop_options, label_of};
@@ -216,7 +215,7 @@ impl Lists {
             !self.device_rm.iter().any(gone) && !self.device_add.iter().any(anew)
         });
         devices.extend(self.device_add.iter().cloned());
-        put_label(spec, hardware::DEVICES, &device_list(&devices));
+        put_label(spec, hardware::DEVICES, &hardware::list(&devices));
     }
 
     fn container(&self, container: &mut Object) -> Result<(), CliError> {

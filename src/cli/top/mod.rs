@@ -96,13 +96,12 @@ async fn watch(client: &Client, console: &Console, screen: &mut Screen, mut pict
     let mut looking = None;
     let mut next_look = Instant::now();
     let mut state = draw::State::default();
-    let mut drawn: Option<Instant> = None;
+    let mut next_draw = Instant::now();
     loop {
-        let next_draw = drawn.map_or_else(Instant::now, |at| at + DRAW_EVERY);
         let due = Instant::now() >= next_draw;
         if due {
             screen.draw(&picture, &mut state, console.now())?;
-            drawn = Some(Instant::now());
+            next_draw = Instant::now() + DRAW_EVERY;
         }
         tokio::select! {
             () = sleep_until(next_draw), if !due => {}
@@ -111,10 +110,10 @@ async fn watch(client: &Client, console: &Console, screen: &mut Screen, mut pict
             _ = interrupted.recv() => return Ok(()),
             key = screen.key() => match key {
                 Some(Key::Quit) | None => return Ok(()),
-                Some(Key::Resized) => drawn = None,
+                Some(Key::Resized) => next_draw = Instant::now(),
                 Some(Key::Pressed(key)) => {
                     state.press(key);
-                    drawn = None;
+                    next_draw = Instant::now();
                 }
             },
             event = next_event(&mut events) => match event {

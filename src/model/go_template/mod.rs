@@ -61,11 +61,6 @@ impl Template {
         parse::template(text, more)
     }
 
-    /// Is anything in it but text?
-    pub fn has_actions(&self) -> bool {
-        self.body.iter().any(|node| !matches!(node, Node::Text(_)))
-    }
-
     /// The titles of a table whose rows it renders: each field that is printed, by its last name.
     pub fn printed_fields(&self) -> Vec<&str> {
         let printed = self.body.iter().filter_map(|node| match node {

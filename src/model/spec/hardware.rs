@@ -107,6 +107,11 @@ impl std::str::FromStr for Device {
     }
 }
 
+/// As the label has them.
+pub fn list(devices: &[Device]) -> String {
+    devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.host, self.container, self.permissions)

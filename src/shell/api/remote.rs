@@ -8,6 +8,7 @@ use super::handle::cert;
 use super::reply::Failure;
 use super::{Api, dispatch};
 use crate::shell::identity::ClientName;
+use crate::shell::listen;
 use crate::shell::places::{Complaints, Place, Places};
 use anyhow::Context;
 use axum::body::Body;
@@ -39,8 +40,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOK_FOR_REVOCATION: Duration = Duration::from_secs(5);
 /// Long before the certificate that is shown ends, another is made.
 const RENEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// After a trouble of the system's (no descriptors left) before the next try.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes the configuration anew, with a fresh certificate.
 pub type MakeTls = Box<dyn Fn() -> anyhow::Result<Arc<ServerConfig>> + Send>;
@@ -56,19 +55,7 @@ pub async fn serve(api: Arc<Api>, listener: TcpListener, make_tls: MakeTls, stop
         complaints: Mutex::default(),
     });
     let mut made: Option<(Instant, TlsAcceptor)> = None;
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "the API over TCP can't take a connection");
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
+    while let Some((stream, from)) = listen::next(&listener, "the API over TCP", &stop).await {
         let Some(place) = callers.unproven.take(from.ip()) else {
             callers.complain(Some(from), "too many others are proving themselves");
             continue;

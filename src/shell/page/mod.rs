@@ -19,6 +19,7 @@ pub use metrics::Counters;
 
 use crate::shell::events::Events;
 use crate::shell::handle::AgentHandle;
+use crate::shell::listen;
 use crate::shell::logs::LogSource;
 use crate::shell::mesh::DataPlane;
 use crate::shell::places::Places;
@@ -48,8 +49,6 @@ pub const DEFAULT_ADDR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::n
 const MAX_CONNECTIONS: usize = 512;
 /// For a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// After a trouble of the system's (no descriptors left) before the next try.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// A page that is being served.
 pub struct Page {
@@ -116,19 +115,7 @@ pub async fn serve(addr: SocketAddr, token: String, sources: Sources, stop: Canc
 /// Anybody may connect, so connections are counted, and each must say soon what it wants.
 async fn answer(listener: TcpListener, router: Router, stop: CancellationToken) {
     let places = Places::new(MAX_CONNECTIONS);
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "the page can't take a connection");
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
+    while let Some((stream, from)) = listen::next(&listener, "the page", &stop).await {
         let Some(place) = places.take(from.ip()) else { continue };
         let (service, stop) = (TowerToHyperService::new(router.clone()), stop.clone());
         tokio::spawn(async move {

@@ -5,14 +5,14 @@ use super::Report;
 use super::field::Field;
 use crate::cli::error::CliError;
 use crate::cli::go::Bytes;
-use crate::model::spec::hardware::{DEVICES, Device, GPUS, Gpus, PRIVILEGED, SHM_SIZE};
+use crate::model::spec::hardware::{DEVICES, Device, GPUS, Gpus, PRIVILEGED, SHM_SIZE, list as list_of};
 use serde_json::Value;
 
 pub fn labels(service: &Field<'_>, report: &mut Report) -> Result<Vec<(String, String)>, CliError> {
     let mut labels = Vec::new();
     if let Some(list) = service.get("devices") {
         let devices = list.items()?.iter().map(|entry| device(entry, report)).collect::<Result<Vec<_>, _>>()?;
-        labels.push((DEVICES, devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")));
+        labels.push((DEVICES, list_of(&devices)));
     }
     if let Some(privileged) = service.get("privileged") {
         labels.extend(privileged.truth()?.then(|| (PRIVILEGED, "true".to_owned())));
