@@ -185,7 +185,7 @@ async fn the_story_from_empty_to_drained() {
                 "[...document.querySelectorAll('.node .head')].filter(h => /{what}/.test(h.innerText)).length === 3"
             )
         };
-        browser.until("memory in use", &says(r"memory [\d.]+ GiB used of (the machine's )?[\d.]+ GiB")).await;
+        browser.until("memory in use", &says(r"memory [\d.]+ [MG]iB used of (the machine's )?[\d.]+ GiB")).await;
         browser.until("processors in use", &says(r"cpu [\d.]+ used of (the machine's )?[\d.]+")).await;
     }
 
