@@ -11,6 +11,7 @@ use peer::shell::demo::Demo;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -145,7 +146,7 @@ async fn one_stream_tells_of_nodes_services_tasks_rollouts_and_the_lease() {
 async fn who_holds_the_lease_is_told_at_the_start_and_what_was_there_is_not() {
     let demo = Demo::start(1).await.unwrap();
     demo.wait_formed(1).await.unwrap();
-    let mut stream = Stream::open(&demo.socket(0), "since=1").await;
+    let mut stream = Stream::open(&demo.socket(0), "since=0").await;
     let acquired = stream.until("the lease", |event| is(event, "lease", "acquire")).await;
     assert_eq!(says(&acquired, "name"), "node1");
     assert_eq!(stream.count(|event| event["Type"] == "node"), 0, "what was there at the start is no news");
@@ -172,7 +173,22 @@ async fn a_node_that_returns_tells_what_happens_and_not_what_has_happened() {
     let pause = Request::UpdateNode { id: node2, version: None, availability, labels: None };
     demo.agent(0).unwrap().handle.request(pause).await.unwrap();
     returned.until("what happens now", |event| is(event, "node", "update")).await;
-    let old = |event: &Value| event["Type"] == "service" || is(event, "task", "create") || is(event, "node", "create");
+    let old = |event: &Value| {
+        event["Type"] == "service"
+            || is(event, "task", "create")
+            || is(event, "node", "create")
+            || is(event, "lease", "acquire")
+    };
     assert_eq!(returned.count(old), 0, "{:#?}", returned.seen);
+    // Since when the lease is held all nodes say alike, whoever was there as it was got.
+    let known = async |index: usize| {
+        let view = demo.agent(index).unwrap().handle.query(|core| core.cluster()).await.unwrap();
+        (view.holder, view.holder_since)
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while known(1).await != known(0).await {
+        assert!(Instant::now() < deadline, "{:?} and {:?}", known(0).await, known(1).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     demo.end().await;
 }

@@ -113,13 +113,13 @@ async fn the_story_from_empty_to_drained() {
         "(({{ state, started }}) => state === 'paused' && started !== {started})(seen.s.values().next().value.rollout || {{}})"
     );
     browser.until("paused once more", &again).await;
+    let paused = |within: &str| {
+        format!("/paused: .* of 5 slots done, [1-9]\\d* failures?/.test(document.querySelector('{within}')?.innerText)")
+    };
     browser.open(&format!("http://{addr}/#/services")).await;
-    browser
-        .until(
-            "the same in the table",
-            "/paused: .* of 5 slots done, [1-9]\\d* failures?/.test(document.querySelector('main').innerText)",
-        )
-        .await;
+    browser.until("the same in the table", &paused("tbody .state-bad")).await;
+    browser.open(&format!("http://{addr}/#/")).await;
+    browser.until("and above the board", &paused(".rollouts .state-bad")).await;
     browser.open(&format!("http://{addr}/#/service/greeters")).await;
     browser.until("the forms", "document.querySelector(\"form[aria-label='Roll back'] button\")").await;
     browser.click("form[aria-label='Roll back'] button").await;
@@ -130,6 +130,12 @@ async fn the_story_from_empty_to_drained() {
         .until(
             "the difference between revisions",
             "[...document.querySelectorAll('[data-part=past] pre')].some(p => /Image: .*:1[^]*Image: .*:2/.test(p.innerText))",
+        )
+        .await;
+    browser
+        .until(
+            "what was left behind",
+            "[...document.querySelectorAll('[data-part=past] h3')].filter(h => h.innerText.includes('(rolled back)')).length === 1",
         )
         .await;
 
@@ -370,7 +376,7 @@ async fn every_view_can_be_read_and_used_in_light_and_dark_on_a_phone_and_withou
     browser.until("the forms", "document.querySelector('form[aria-label=Scale] button')").await;
     browser.eval("document.activeElement.blur(); window.reached = []").await;
     let count = browser
-        .eval("return [...document.querySelectorAll('a[href], button, input')].filter((e) => e.getClientRects().length).length")
+        .eval("return [...document.querySelectorAll('a[href], button, input, [tabindex=\"0\"]')].filter((e) => e.getClientRects().length).length")
         .await
         .as_u64()
         .unwrap();
@@ -381,7 +387,7 @@ async fn every_view_can_be_read_and_used_in_light_and_dark_on_a_phone_and_withou
             .await;
         assert_eq!(shown, true, "where one is: {}", browser.eval("return document.activeElement.outerHTML").await);
     }
-    let reached = "new Set(window.reached.filter((e) => e.matches('a[href], button, input'))).size";
+    let reached = "new Set(window.reached.filter((e) => e.matches('a[href], button, input, [tabindex=\"0\"]'))).size";
     assert!(
         browser.eval(&format!("return {reached}")).await.as_u64().unwrap() + 1 >= count,
         "all but what came or went meanwhile"
@@ -402,7 +408,10 @@ async fn the_page_finds_its_agent_again_after_a_restart() {
     browser.open(&format!("http://{addr}/#token={token}")).await;
     browser.until("two nodes", "document.querySelectorAll('.node[data-status=ready]').length === 2").await;
     demo.kill(1).await;
-    browser.until("the page says so", "document.getElementById('link').dataset.state === 'lost'").await;
+    let says = "/what you see is as of .*:.*; trying again/.test(document.getElementById('link').innerText)";
+    browser
+        .until("the page says so, and since when", &format!("document.body.dataset.link === 'lost' && {says}"))
+        .await;
     deploy(&demo, 2).await;
     demo.restart(1).await.unwrap();
     browser.until("it is live again", "document.getElementById('link').dataset.state === 'live'").await;

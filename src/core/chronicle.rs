@@ -5,6 +5,7 @@
 //! life began is remembered in silence: a node that joins or returns tells what happens, not what has happened. (Only who
 //! holds the lease is told at the start, once: nobody knows since when.)
 
+use super::view::Since;
 use super::*;
 use crate::ids::{ObjectId, ServiceId};
 use crate::model::node::Availability;
@@ -85,9 +86,11 @@ pub(super) struct Chronicle {
     rollouts: BTreeMap<ServiceId, Rollout>,
     tasks: BTreeMap<TaskId, Task>,
     objects: BTreeMap<(ObjectKind, ObjectId), (String, Hlc)>,
+    /// The first one that is known in this life may have been told of long ago.
+    lease_known: bool,
     holder: Option<(NodeId, Term)>,
-    /// When `holder` was first seen to hold it.
-    holder_since: Wall,
+    /// Of `holder`.
+    holder_since: Since,
     voters: BTreeSet<NodeId>,
     out: VecDeque<Happening>,
 }
@@ -129,7 +132,7 @@ impl Chronicle {
         self.stirred.insert(node);
     }
 
-    pub(super) fn holder_since(&self, term: Term) -> Option<Wall> {
+    pub(super) fn holder_since(&self, term: Term) -> Option<Since> {
         self.holder.is_some_and(|(_, held)| held == term).then_some(self.holder_since)
     }
 
@@ -195,8 +198,9 @@ impl Core {
             rollouts: BTreeMap::new(),
             tasks: BTreeMap::new(),
             objects: BTreeMap::new(),
+            lease_known: false,
             holder: None,
-            holder_since: now.wall,
+            holder_since: Since { at: now.wall, is_exact: false },
             voters: self.lease.electorate().voters.clone(),
             out: VecDeque::new(),
         });
@@ -446,7 +450,17 @@ impl Core {
         if holder == chronicle.holder {
             return said;
         }
+        let mut is_news = true;
+        if let Some((_, term)) = holder.filter(|(node, _)| !chronicle.lease_known && *node != self.me) {
+            // Its record says whether it was got in this life; until that is here nothing is told.
+            let Some(record) = self.store.record(&Key::Electorate).filter(|record| record.stamp.term == term) else {
+                return said;
+            };
+            is_news = self.acquired(term).is_some() && record.stamp.hlc > chronicle.began;
+        }
+        chronicle.lease_known |= holder.is_some();
         match (chronicle.holder.take(), holder) {
+            (None, Some(_)) if !is_news => {}
             (_, Some((node, term))) => said.push(
                 Said::new(Kind::Lease, "acquire", node).with("name", self.host_name(node)).with("term", term.round),
             ),
@@ -454,8 +468,16 @@ impl Core {
                 .push(Said::new(Kind::Lease, "lose", node).with("name", self.host_name(node)).with("term", term.round)),
             (None, None) => {}
         }
-        (chronicle.holder, chronicle.holder_since) = (holder, now.wall);
+        (chronicle.holder, chronicle.holder_since) = (holder, Since { at: now.wall, is_exact: is_news });
         said
+    }
+
+    /// When the lease was got under `term`: its holder begins by writing the electorate as it was. One that has changed it since
+    /// has written over that.
+    pub(super) fn acquired(&self, term: Term) -> Option<Wall> {
+        let record = self.store.record(&Key::Electorate).filter(|record| record.stamp.term == term)?;
+        let is_first = matches!(&record.value, Some(Value::Electorate(electorate)) if electorate.id.version == 0);
+        is_first.then(|| record.stamp.hlc.wall())
     }
 }
 

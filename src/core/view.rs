@@ -98,6 +98,14 @@ pub struct HealthView {
 /// Another node as this one's membership has it.
 pub use crate::membership::Sighting;
 
+/// Since when something is as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    pub at: Wall,
+    /// If not, it may have been so before.
+    pub is_exact: bool,
+}
+
 #[derive(Debug, Clone)]
 pub struct ClusterView {
     pub id: ClusterId,
@@ -110,7 +118,7 @@ pub struct ClusterView {
     /// Who holds the lease, as far as this node knows, and under which term.
     pub holder: Option<(NodeId, Term)>,
     /// Since when it does, as far as this node can know.
-    pub holder_since: Option<Wall>,
+    pub holder_since: Option<Since>,
     /// A majority of the electorate is alive in this node's eyes.
     pub has_quorum: bool,
     pub records: usize,

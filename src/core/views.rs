@@ -273,11 +273,9 @@ impl Core {
     }
 
     /// Since when: by the electorate that the holder wrote as it began, or else since this node has known of it.
-    fn holder_since(&self, term: Term) -> Option<Wall> {
-        let written = self.store.record(&Key::Electorate).filter(|record| record.stamp.term == term);
-        let seen = self.chronicle.as_ref().and_then(|chronicle| chronicle.holder_since(term));
-        // A change of the electorate within the term writes it anew.
-        written.map(|record| record.stamp.hlc.wall()).into_iter().chain(seen).min()
+    fn holder_since(&self, term: Term) -> Option<Since> {
+        let seen = || self.chronicle.as_ref().and_then(|chronicle| chronicle.holder_since(term));
+        self.acquired(term).map(|at| Since { at, is_exact: true }).or_else(seen)
     }
 
     /// What a node that joins is told: where we and the others are.

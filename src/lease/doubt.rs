@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Answers come within this many resend periods, once links stand.
 pub(super) const MAX_BACKOFF: u32 = 3;
 /// Nobody has this id: whom a grant to nobody is for.
-const NOBODY: NodeId = NodeId::from_u128(0);
+pub(super) const NOBODY: NodeId = NodeId::from_u128(0);
 
 #[derive(Debug, Clone)]
 pub(super) struct Doubt {

@@ -291,7 +291,9 @@ impl Lease {
         if let Some(term) = self.held(now) {
             return Some((self.me, term));
         }
-        let by_grant = self.grant.filter(|g| g.expires > now && g.ballot.node != self.me).map(|g| g.ballot);
+        // After a start a grant to nobody may stand for those that were forgotten: it names no holder.
+        let held_by = |g: &Grant| g.expires > now && g.ballot.node != self.me && g.ballot.node != doubt::NOBODY;
+        let by_grant = self.grant.filter(held_by).map(|g| g.ballot);
         let by_hearsay = self.hearsay.filter(|(_, until)| *until > now).map(|(term, _)| term);
         // A node without a vote hears no renewals; it names whoever wrote the latest electorate.
         let author = self.durable.electorate.id.term;

@@ -190,7 +190,7 @@ impl Agent {
             vitals: vitals.clone(),
         };
         let page = serve_page(config.dashboard, &dir, sources, stop.clone()).await?;
-        let link = page.map(|page| page.link());
+        let link = page.map(|page| page.link(addr.ip()));
         let vault = Arc::new(Vault::new(&identity.pem().ca_key));
         let said = Arc::new(logs.clone());
         let extra = api_extra(

@@ -12,13 +12,16 @@ use ratatui::widgets::{Block, Cell, Paragraph, Row as TableRow, Table};
 const GAP: u16 = 2;
 /// No column but the last is wider.
 const MAX_COLUMN: u16 = 40;
-const KEYS: &str = " Tab part   Enter whole screen   ↑ ↓ PgUp PgDn scroll   q quit";
+/// What is left for the last one.
+const MIN_LAST: u16 = 4;
+const KEYS: &str = " q quit   Tab part   Enter whole screen   Esc back   ↑ ↓ PgUp PgDn scroll";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Press {
     Next,
     Previous,
     Whole,
+    Back,
     Up,
     Down,
     PageUp,
@@ -50,6 +53,7 @@ impl State {
             Press::Next => self.chosen = (self.chosen + 1) % parts,
             Press::Previous => self.chosen = (self.chosen + parts - 1) % parts,
             Press::Whole => self.whole = !self.whole,
+            Press::Back => self.whole = false,
             Press::Up => self.scroll(|at, _| at.saturating_sub(1)),
             Press::Down => self.scroll(|at, _| at.saturating_add(1)),
             Press::PageUp => self.scroll(|at, page| at.saturating_sub(page)),
@@ -168,32 +172,46 @@ fn draw_part(frame: &mut Frame, part: &Part, area: Rect, index: usize, state: &m
         frame.render_widget(Paragraph::new(text).block(block), area);
         return;
     }
+    let columns = columns(part, area.width);
+    let cells = |texts: &mut dyn Iterator<Item = String>| {
+        let indented = texts.enumerate().map(|(n, text)| Cell::from(if n == 0 { format!("  {text}") } else { text }));
+        TableRow::new(indented.collect::<Vec<_>>())
+    };
     let rows = shown.map(|row| {
-        let cells = row
-            .cells
-            .iter()
-            .enumerate()
-            .map(|(column, cell)| Cell::from(if column == 0 { format!("  {cell}") } else { cell.clone() }));
-        TableRow::new(cells).style(state.style(row.mood))
+        let mut texts = columns.iter().map(|(column, _)| row.cells.get(*column).cloned().unwrap_or_default());
+        cells(&mut texts).style(state.style(row.mood))
     });
-    let header = part.header.iter().enumerate();
-    let header = header.map(|(column, name)| if column == 0 { format!("  {name}") } else { (*name).to_owned() });
-    let table = Table::new(rows, widths(part))
-        .header(TableRow::new(header).style(Style::new().add_modifier(Modifier::DIM)))
+    let header = cells(&mut columns.iter().map(|(column, _)| part.header[*column].to_owned()));
+    let widths = columns.iter().map(|(_, width)| *width);
+    let table = Table::new(rows, widths)
+        .header(header.style(Style::new().add_modifier(Modifier::DIM)))
         .column_spacing(GAP)
         .block(block);
     frame.render_widget(table, area);
 }
 
-/// As wide as what stands in it; the last takes the rest.
-fn widths(part: &Part) -> Vec<Constraint> {
-    let last = part.header.len().saturating_sub(1);
-    let width = |column: usize, name: &str| {
+/// What the screen has room for: each column as wide as what stands in it, the last takes the rest.
+fn columns(part: &Part, room: u16) -> Vec<(usize, Constraint)> {
+    let width = |(column, name): (usize, &&str)| {
         let cell = |row: &Row| row.cells.get(column).map_or(0, |cell| cell.chars().count());
         let widest = part.rows.iter().map(cell).chain([name.chars().count()]).max().unwrap_or(0);
         let indent = if column == 0 { 2 } else { 0 };
-        u16::try_from(widest + indent).unwrap_or(MAX_COLUMN).min(MAX_COLUMN)
+        (column, u16::try_from(widest + indent).unwrap_or(MAX_COLUMN).min(MAX_COLUMN))
     };
-    let columns = part.header.iter().enumerate();
-    columns.map(|(n, name)| if n == last { Constraint::Min(4) } else { Constraint::Length(width(n, name)) }).collect()
+    let mut columns: Vec<(usize, u16)> = part.header.iter().enumerate().map(width).collect();
+    for spare in part.spare {
+        // The last one may be cut: what it says is told elsewhere in full.
+        let all_but_last = columns.iter().rev().skip(1).map(|(_, width)| u32::from(width + GAP)).sum::<u32>();
+        if all_but_last + u32::from(MIN_LAST) <= u32::from(room) {
+            break;
+        }
+        columns.retain(|(column, _)| part.header[*column] != *spare);
+    }
+    let last = columns.len().saturating_sub(1);
+    let columns = columns.into_iter().enumerate();
+    columns
+        .map(|(n, (column, width))| {
+            (column, if n == last { Constraint::Min(MIN_LAST) } else { Constraint::Length(width) })
+        })
+        .collect()
 }

@@ -15,6 +15,8 @@ const MAX_EVENTS: usize = 200;
 pub struct Part {
     pub title: &'static str,
     pub header: &'static [&'static str],
+    /// Columns that a narrow screen does without, the first one first.
+    pub spare: &'static [&'static str],
     pub rows: Vec<Row>,
     /// What to say instead of a table without rows.
     pub empty: &'static str,
@@ -161,6 +163,7 @@ impl Picture {
         Part {
             title: "Nodes",
             header: &["NODE", "STATUS", "AVAILABILITY", "ROLE", "TASKS", "ADDRESS", "NOTE"],
+            spare: &["ADDRESS", "ROLE", "NOTE"],
             rows: self.nodes.iter().map(row).collect(),
             empty: "no node is known yet",
         }
@@ -190,6 +193,7 @@ impl Picture {
         Part {
             title: "Services",
             header: &["SERVICE", "MODE", "REPLICAS", "IMAGE", "UPDATE"],
+            spare: &["MODE"],
             rows: self.services.iter().map(row).collect(),
             empty: "no service yet: peer service create --name web --replicas 3 -p 80:80 nginx",
         }
@@ -222,6 +226,7 @@ impl Picture {
         Part {
             title: "Rollouts",
             header: &["SERVICE", "STATE", "RENEWED", "SINCE", "MESSAGE"],
+            spare: &["SINCE"],
             rows: rows.into_iter().map(|(_, row)| row).collect(),
             empty: "no update to tell of",
         }
@@ -265,6 +270,7 @@ impl Picture {
         Part {
             title: "Tasks",
             header: &["TASK", "NODE", "IMAGE", "DESIRED", "CURRENT STATE", "WHY"],
+            spare: &["DESIRED", "IMAGE"],
             rows: rows.into_iter().map(|(_, _, _, row)| row).collect(),
             empty: "no task yet",
         }
@@ -299,6 +305,7 @@ impl Picture {
         Part {
             title: "Events",
             header: &["TIME (UTC)", "EVENT", "OF", "WHAT"],
+            spare: &["TIME (UTC)"],
             rows: self.events.iter().map(row).collect(),
             empty: "nothing has happened for a while",
         }

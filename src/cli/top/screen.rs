@@ -89,10 +89,11 @@ fn meaning(key: KeyEvent) -> Option<Key> {
     let press = match key.code {
         // In raw mode Ctrl-C is a key like any other.
         KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Some(Key::Quit),
-        KeyCode::Char('q') | KeyCode::Esc => return Some(Key::Quit),
+        KeyCode::Char('q') => return Some(Key::Quit),
         KeyCode::Tab | KeyCode::Right => Press::Next,
         KeyCode::BackTab | KeyCode::Left => Press::Previous,
         KeyCode::Enter | KeyCode::Char(' ') => Press::Whole,
+        KeyCode::Esc => Press::Back,
         KeyCode::Up | KeyCode::Char('k') => Press::Up,
         KeyCode::Down | KeyCode::Char('j') => Press::Down,
         KeyCode::PageUp => Press::PageUp,

@@ -6,15 +6,14 @@ use crate::core::view::ServiceView;
 use crate::ids::{NodeId, ServiceId};
 use crate::model::node::Availability;
 use crate::model::spec::resolve_minimum;
-use crate::shell::api::{Answer, Failure, ok, request_id};
+use crate::shell::api::{Answer, Failure, ok};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, Method};
+use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tracing::Instrument;
 
 #[derive(Debug, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
@@ -34,29 +33,22 @@ pub async fn act(
 ) -> Answer {
     page.guard.may_act(&headers)?;
     let Json(act) = body.map_err(|error| Failure::invalid(error.body_text()))?;
-    let id = request_id::of(&headers);
-    let mut response = carry_out(&page, act).instrument(request_id::span(&id, &Method::POST, "/act")).await?;
-    request_id::tell(&id, response.headers_mut());
-    Ok(response)
-}
-
-async fn carry_out(page: &Shared, act: Act) -> Answer {
     let request = match act {
         Act::Scale { service, replicas } => {
             let why = "only a replicated service can be scaled";
-            changed(&find(page, service).await?, "/Mode/Replicated/Replicas", json!(replicas), why)?
+            changed(&find(&page, service).await?, "/Mode/Replicated/Replicas", json!(replicas), why)?
         }
         Act::UpdateImage { service, image } => {
             let why = "this service has no image";
-            changed(&find(page, service).await?, "/TaskTemplate/ContainerSpec/Image", json!(image), why)?
+            changed(&find(&page, service).await?, "/TaskTemplate/ContainerSpec/Image", json!(image), why)?
         }
         Act::Rollback { service } => {
-            let view = find(page, service).await?;
+            let view = find(&page, service).await?;
             Request::RollbackService { id: service, version: Some(view.index), to: None }
         }
         // The same spec once more is another try.
         Act::Resume { service } => {
-            let ServiceView { service, index, spec_json, rollout, .. } = find(page, service).await?;
+            let ServiceView { service, index, spec_json, rollout, .. } = find(&page, service).await?;
             if !rollout.is_some_and(|rollout| rollout.state.is_paused()) {
                 return Err(Failure::invalid(format!("the update of service {} isn't paused", service.name)));
             }
@@ -94,7 +86,13 @@ pub async fn history(State(page): State<Arc<Shared>>, headers: HeaderMap, Path(s
     }
     let row = |r: &crate::core::view::RevisionView| {
         let spec = serde_json::from_str::<Value>(&r.revision.spec_json).unwrap_or(Value::Null);
-        json!({"number": r.number, "current": r.current, "created": r.revision.created.0, "spec": spec})
+        json!({
+            "number": r.number,
+            "current": r.current,
+            "left": r.rolled_back_from,
+            "created": r.revision.created.0,
+            "spec": spec,
+        })
     };
     ok(&revisions.iter().map(row).collect::<Vec<_>>())
 }

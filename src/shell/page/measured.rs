@@ -8,7 +8,7 @@ use crate::model::container::{EngineEvent, EngineOp, OpId};
 use crate::wire::message::family;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Seconds. An engine's answer takes milliseconds, a pull minutes.
 const ENGINE_BOUNDS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0];
@@ -65,8 +65,6 @@ struct Kept {
     rollouts: BTreeMap<&'static str, Histogram>,
     rollout_failures: u64,
     lease_changes: u64,
-    /// When the present holder was first seen to hold it.
-    lease_since: Option<Instant>,
 }
 
 impl Measured {
@@ -116,11 +114,7 @@ impl Measured {
     pub fn happened(&self, happened: &[Happening]) {
         for happening in happened {
             match (happening.kind, happening.action) {
-                (Kind::Lease, "acquire") => self.kept(|kept| {
-                    kept.lease_changes += 1;
-                    kept.lease_since = Some(Instant::now());
-                }),
-                (Kind::Lease, "lose") => self.kept(|kept| kept.lease_since = None),
+                (Kind::Lease, "acquire") => self.kept(|kept| kept.lease_changes += 1),
                 (Kind::Rollout, "failure") => self.kept(|kept| kept.rollout_failures += 1),
                 (Kind::Rollout, state) => {
                     let seconds = happening.attributes.get("seconds").and_then(|text| text.parse().ok());
@@ -199,13 +193,6 @@ impl Kept {
         );
 
         text.one("lease_changes_total", "counter", "Times this node saw the lease change hands.", self.lease_changes);
-        let age = self.lease_since.map_or(Duration::ZERO, |since| since.elapsed()).as_secs_f64();
-        text.one(
-            "lease_age_seconds",
-            "gauge",
-            "How long this node has seen the present holder hold the lease; 0 without one.",
-            format!("{age:.3}"),
-        );
     }
 }
 

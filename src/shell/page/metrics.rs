@@ -8,6 +8,7 @@ use crate::ids::NodeId;
 use crate::model::node::Liveness;
 use crate::model::task::TaskPhase;
 use crate::shell::api::{Answer, Snapshot, Want};
+use crate::shell::clock::wall;
 use crate::shell::mesh::{PortView, View};
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// What has happened since the agent's start.
 #[derive(Debug, Default)]
@@ -99,6 +101,13 @@ fn gauges(text: &mut Text, seen: &Snapshot) {
         "gauge",
         "The round of the lease's term as far as this node knows; 0 without a holder.",
         round,
+    );
+    let age = cluster.holder_since.map_or(Duration::ZERO, |since| wall().since(since.at));
+    text.one(
+        "lease_age_seconds",
+        "gauge",
+        "How long the present holder has held the lease, as far as this node knows; 0 without one.",
+        format!("{:.3}", age.as_secs_f64()),
     );
     text.one("electorate_voters", "gauge", "Voters of the electorate.", cluster.voters.len());
     text.one(

@@ -17,6 +17,7 @@ mod picture;
 pub use measured::Measured;
 pub use metrics::Counters;
 
+use crate::shell::api::request_id;
 use crate::shell::events::Events;
 use crate::shell::handle::AgentHandle;
 use crate::shell::listen;
@@ -26,21 +27,24 @@ use crate::shell::places::Places;
 use crate::shell::vitals::Vitals;
 use anyhow::Context;
 use axum::Router;
+use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use guard::Guard;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use live::Watch;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// Where the page is served unless it is said otherwise. (The agents' own port is the same number in UDP.)
 pub const DEFAULT_ADDR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7373);
@@ -57,9 +61,11 @@ pub struct Page {
 }
 
 impl Page {
-    /// What a person opens: with the token, behind a `#`, so that no server or proxy sees it.
-    pub fn link(&self) -> String {
-        format!("http://{}/#token={}", self.addr, self.token)
+    /// What a person opens: with the token, behind a `#`, so that no server or proxy sees it. A page on all of the machine's
+    /// addresses is opened at the one by which the node is known.
+    pub fn link(&self, known: IpAddr) -> String {
+        let ip = if self.addr.ip().is_unspecified() { known } else { self.addr.ip() };
+        format!("http://{}/#token={}", SocketAddr::new(ip, self.addr.port()), self.token)
     }
 }
 
@@ -107,9 +113,19 @@ pub async fn serve(addr: SocketAddr, token: String, sources: Sources, stop: Canc
         .route("/history/{service}", get(act::history))
         .route("/logs/{service}", get(look::logs))
         .route("/network/{node}", get(look::network))
+        .layer(middleware::from_fn(named))
         .with_state(shared);
     tokio::spawn(answer(listener, router, stop));
     Ok(Page { addr, token })
+}
+
+/// What is logged of a request stands under its name, and its answer says it, a refusal too.
+async fn named(request: Request, next: Next) -> Response {
+    let id = request_id::of(request.headers());
+    let span = request_id::span(&id, request.method(), request.uri().path());
+    let mut response = next.run(request).instrument(span).await;
+    request_id::tell(&id, response.headers_mut());
+    response
 }
 
 /// Anybody may connect, so connections are counted, and each must say soon what it wants.

@@ -62,8 +62,8 @@ pub async fn stream(api: &Arc<Api>, request: Request) -> Answer {
         (Err(failure), None) => return Err(failure),
     };
     let mut listener = match (wanted.since, wanted.until) {
-        (0, None) => api.extra.events.listen(),
-        (since, _) => api.extra.events.listen_since(since),
+        (None, None) => api.extra.events.listen(),
+        (since, _) => api.extra.events.listen_since(since.unwrap_or(0)),
     };
     let path = request.uri().path().to_owned();
     let engine = match &api.engine {
@@ -92,8 +92,8 @@ pub async fn stream(api: &Arc<Api>, request: Request) -> Answer {
 struct Wanted {
     filters: Filters,
     filters_text: String,
-    /// Nanoseconds; 0 for "from now on".
-    since: u64,
+    /// Nanoseconds. Without it, and without `until`, from now on.
+    since: Option<u64>,
     until: Option<u64>,
 }
 
@@ -109,6 +109,7 @@ impl Wanted {
         }
         let filters = Filters::of(query, KNOWN)?;
         let filters_text = query.text("filters").unwrap_or_default().to_owned();
+        let since = query.text("since").map(|_| since);
         Ok(Self { filters, filters_text, since, until: Some(until).filter(|until| *until > 0) })
     }
 

@@ -1,6 +1,6 @@
 //! Views made by hand.
 
-use crate::core::view::{ClusterView, NodeView, ObjectView, RevisionView, ServiceView, TaskView};
+use crate::core::view::{ClusterView, NodeView, ObjectView, RevisionView, ServiceView, Since, TaskView};
 use crate::ids::{ClusterId, NodeId, ObjectId, ServiceId, TaskId};
 use crate::model::node::{EngineState, Liveness, NodeFact, NodePolicy};
 use crate::model::object::{self, Object, ObjectKind};
@@ -205,7 +205,7 @@ pub fn snapshot() -> Snapshot {
         voters: nodes.iter().map(|node| node.id).collect(),
         electorate_epoch: 0,
         holder: Some((node_id(1), Term { round: 7, node: node_id(1) })),
-        holder_since: Some(NOW),
+        holder_since: Some(Since { at: NOW, is_exact: true }),
         has_quorum: true,
         records: 17,
         disk_trouble: None,

@@ -32,13 +32,14 @@ async function follow() {
       }
       if (!answer.ok) throw new Error((await answer.json()).message);
       link("live", "live");
+      lastHeard = Date.now();
       seen.e = [];
       wait = 200;
       await read(answer.body);
     } catch (error) {
       console.debug("stream:", error.message);
     }
-    link("lost", "no answer from this agent: trying again");
+    lost();
     await new Promise((later) => setTimeout(later, wait));
     wait = Math.min(wait * 2, 3000);
   }
@@ -53,6 +54,7 @@ async function read(body) {
     const late = new Promise((_, fail) => { timer = setTimeout(() => fail(new Error("silence")), 15000); });
     const { value, done } = await Promise.race([reader.read(), late]).finally(() => clearTimeout(timer));
     if (done) return;
+    lastHeard = Date.now();
     text += value;
     const events = text.split("\n\n");
     text = events.pop();
@@ -115,9 +117,14 @@ function happened(events) {
 }
 
 function link(state, text) {
-  $("link").dataset.state = state;
-  $("link").textContent = text;
+  document.body.dataset.link = state;
+  set($("link"), "state", state);
+  put($("link"), text);
 }
+
+// What is shown stays, and says of when it is.
+let lastHeard = 0;
+const lost = () => link("lost", lastHeard ? `this agent doesn't answer: what you see is as of ${timeOf(lastHeard)}; trying again` : "no answer from this agent: trying again");
 
 // ---- drawing: at most once a frame
 let due = false;
@@ -128,6 +135,21 @@ function draw() {
     due = false;
     if (seen.c) views();
   });
+}
+
+// Between a holder's end and the next one's beginning a majority is missed for a moment: no news.
+const QUORUM_PATIENCE = 3000;
+let quorumLost = 0;
+function lacksQuorum() {
+  if (seen.c.quorum) {
+    quorumLost = 0;
+    return false;
+  }
+  if (!quorumLost) {
+    quorumLost = Date.now();
+    setTimeout(draw, QUORUM_PATIENCE + 100);
+  }
+  return Date.now() - quorumLost > QUORUM_PATIENCE;
 }
 
 let shown = null;
@@ -148,7 +170,7 @@ function views() {
   const wanted = [...seen.s.values()].reduce((sum, s) => sum + s.desired, 0);
   const running = [...seen.s.values()].reduce((sum, s) => sum + s.running, 0);
   put($("facts"), `${many(seen.n.size, "node")} · ${many(seen.s.size, "service")} · ${running} of ${many(wanted, "task")} running`
-    + (seen.c.quorum ? "" : " · no quorum: changes are kept and carried out when a majority is back"));
+    + (lacksQuorum() ? " · no quorum: changes are kept and carried out when a majority is back" : ""));
   if (view === "services") services();
   else if (view === "service") service(name);
   else if (view === "node") node(name);
@@ -207,9 +229,12 @@ function part(name, fresh) {
 
 // ---- tasks
 const KINDS = { running: "good", failed: "bad", rejected: "bad", shutdown: "quiet", complete: "quiet" };
-const kindOf = (task) => (task.desired === "shutdown" || task.desired === "remove") && task.phase === "running" ? "busy" : KINDS[task.phase] || "busy";
+// Its node doesn't answer: what it last said of the task is all there is.
+const isUnheard = (task) => !isOver(task) && ["down", "away"].includes((seen.n.get(task.node) || {}).status);
+const kindOf = (task) => isUnheard(task) ? "quiet" : (task.desired === "shutdown" || task.desired === "remove") && task.phase === "running" ? "busy" : KINDS[task.phase] || "busy";
 const isOver = (task) => ["complete", "shutdown", "failed", "rejected"].includes(task.phase);
-const stateOf = (task) => (kindOf(task) === "busy" && task.phase === "running" ? "draining" : task.phase);
+const stateOf = (task) => (isUnheard(task) ? "unknown" : kindOf(task) === "busy" && task.phase === "running" ? "draining" : task.phase);
+const stateText = (task) => (isUnheard(task) ? `unknown, last heard ${task.phase}` : stateOf(task));
 // On the board: what is wanted, and what still runs. Slots that failed and have no successor yet stay in sight.
 const onBoard = (task) => task.desired === "ready" || task.desired === "running" || !isOver(task);
 
@@ -235,8 +260,9 @@ const drawn = new WeakMap();
 function fillCard(element, task) {
   const service = seen.s.get(task.service);
   const last = drawn.get(element);
-  if (last && last.task === task && last.service === service) return;
-  drawn.set(element, { task, service });
+  const unheard = isUnheard(task);
+  if (last && last.task === task && last.service === service && last.unheard === unheard) return;
+  drawn.set(element, { task, service, unheard });
   const kind = kindOf(task);
   set(element, "kind", kind);
   set(element, "state", stateOf(task));
@@ -246,7 +272,7 @@ function fillCard(element, task) {
   const [tag, name, , why] = element.children;
   put(tag, tagOf(task.image) + (age ? ` (${age})` : ""));
   put(name, nameOf(task));
-  put(element.children[2], stateOf(task) + (task.attempt ? `, attempt ${task.attempt + 1}` : ""));
+  put(element.children[2], stateText(task) + (task.attempt ? `, attempt ${task.attempt + 1}` : ""));
   element.children[2].className = "state-" + kind;
   put(why, task.error || (task.phase === "pending" && task.note) || "");
 }
@@ -264,6 +290,7 @@ function cluster() {
     make("h2", {}, "No service yet"), make("p", {}, "Create one, on any node:"),
     make("pre", {}, make("code", {}, "peer service create --name web --replicas 3 --publish 8080:80 nginx"))));
   empty.hidden = seen.s.size > 0;
+  rolloutsPart();
   const board = part("board", () => make("section", { class: "nodes", "aria-label": "Nodes" }));
   const homeless = (groups.get("") || new Map()).size > 0;
   if (stale.all || homeless !== (board.dataset.homeless === "true")) {
@@ -284,6 +311,20 @@ function cluster() {
   stale.all = false;
   stale.nodes.clear();
   stale.services.clear();
+}
+
+// What turns over, and what has stopped doing so: first of all, since it waits for somebody.
+function rolloutsPart() {
+  const sheet = part("rollouts", () => make("ul", { class: "rollouts", "aria-label": "Updates under way" }));
+  const open = byName(seen.s).filter(isOpen);
+  sheet.hidden = !open.length;
+  if (!open.length && !sheet.children.length) return;
+  const done = open.length ? countDone() : new Map();
+  list(sheet, open, (s) => s.id, (s) => make("li", {}, make("a", { href: "#/service/" + encodeURI(s.name) }, s.name), " ", make("span")), (element, s) => {
+    const words = element.children[1];
+    put(words, progressOf(s, done.get(s.id) || 0));
+    words.className = rolloutClass(s);
+  });
 }
 
 // The board's element of each node.
@@ -350,13 +391,21 @@ const timeOf = (ms) => {
 // ---- services
 const isDone = (task) => task.desired === "running" && task.current && task.phase === "running";
 
-function services() {
+function countDone() {
   const done = new Map();
   for (const task of seen.t.values()) if (isDone(task)) done.set(task.service, (done.get(task.service) || 0) + 1);
-  const sheet = part("services", () => make("section", { class: "wide" }, make("h2", {}, "Services"), table("Name", "Mode", "Replicas", "Image", "Ports", "Update")));
+  return done;
+}
+
+function services() {
+  const done = countDone();
+  const sheet = part("services", () => make("section", {}, make("h2", {}, "Services"), table("Name", "Mode", "Replicas", "Image", "Ports", "Update")));
   list(sheet.querySelector("tbody"), byName(seen.s), (s) => s.id,
     (s) => make("tr", {}, make("td", {}, make("a", { href: "#/service/" + encodeURI(s.name) }, s.name)), ...Array.from({ length: 5 }, () => make("td"))),
-    (row, s) => [s.name, s.mode, `${s.running}/${s.desired}`, tagOf(s.image), portsOf(s), progressOf(s, done.get(s.id) || 0)].forEach((text, i) => i && put(row.children[i], text)));
+    (row, s) => [s.name, s.mode, `${s.running}/${s.desired}`, tagOf(s.image), portsOf(s), progressOf(s, done.get(s.id) || 0)].forEach((text, i) => {
+      if (i) put(row.children[i], text);
+      row.children[5].className = rolloutClass(s);
+    }));
   if (!seen.s.size) put(part("none", () => make("p", { class: "empty" })), "No service yet: peer service create --name web nginx");
 }
 
@@ -364,12 +413,14 @@ const portsOf = (s) => s.ports.map((p) => `*:${p.published}->${p.target}/${p.pro
 const rolloutOf = (s) => (s.rollout ? s.rollout.state.replace("_", " ") + (s.rollout.message ? ": " + s.rollout.message : "") : "");
 const isOpen = (s) => s.rollout && !s.rollout.state.endsWith("completed");
 const progressOf = (s, done) => rolloutOf(s) + (isOpen(s) ? ` — ${done} of ${s.desired} slots done, ${many(s.rollout.failed, "failure")}` : "");
-const table = (...names) => make("table", {}, make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)))), make("tbody"));
+const rolloutClass = (s) => (!isOpen(s) ? "" : s.rollout.state.endsWith("paused") ? "state-bad" : "state-busy");
+// Where the window is narrow it scrolls by itself, for who has no mouse too.
+const table = (...names) => make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": `table: ${names.join(", ")}` }, make("table", {}, make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)))), make("tbody")));
 
 function service(name) {
   const s = [...seen.s.values()].find((s) => s.name === name);
   if (!s) return gone(`There is no service ${name}.`);
-  const tasks = [...seen.t.values()].filter((task) => task.service === s.id).sort((a, b) => bySlot(a, b) || b.since - a.since);
+  const tasks = [...seen.t.values()].filter((task) => task.service === s.id).sort((a, b) => a.slot - b.slot || isOver(a) - isOver(b) || b.since - a.since || (a.id < b.id ? -1 : 1));
   const about = part("about", () => make("section", { class: "sheet" }, make("h2", {}, s.name), make("p"), make("p"), make("progress", { max: 1, value: 0, "aria-label": "slots updated" }), make("p", { class: "why" })));
   const [, what, rollout, bar, pending] = about.children;
   put(what, `${s.mode}, ${s.running} of ${s.desired} running · ${s.image}${s.ports.length ? " · " + portsOf(s) : ""}`);
@@ -378,21 +429,22 @@ function service(name) {
   bar.max = Math.max(1, s.desired);
   bar.value = done;
   put(rollout, s.rollout ? `${rolloutOf(s)} — ${done} of ${s.desired} slots done, ${many(s.rollout.failed, "failure")}; ${s.order}, ${s.parallelism || "all"} at a time` : "no update under way, and none since the last change that needed no new task");
+  rollout.className = rolloutClass(s);
   put(pending, s.pending || "");
   const acts = part("acts", () => make("section", { class: "sheet" }, make("h2", {}, "Change it"), ...notAllowed(), ...serviceActs(s)));
   set(acts, "service", s.id);
   keepUp(acts, "replicas", s.replicas);
   keepUp(acts, "image", s.image.split("@")[0]);
   acts.querySelector("[aria-label='Resume the update']").hidden = !s.rollout || !s.rollout.state.endsWith("paused");
-  const rows = part("tasks", () => make("section", { class: "wide" }, make("h2", {}, "Tasks"), table("Task", "Image", "Node", "Wanted", "State", "Since", "Error")));
+  const rows = part("tasks", () => make("section", {}, make("h2", {}, "Tasks"), table("Task", "Image", "Node", "Wanted", "State", "Since", "Why")));
   list(rows.querySelector("tbody"), tasks, (task) => task.id, () => make("tr", {}, ...Array.from({ length: 7 }, () => make("td"))), (row, task) => {
     const node = seen.n.get(task.node);
-    [nameOf(task), tagOf(task.image), node ? node.name : "", task.desired, stateOf(task), new Date(task.since).toLocaleTimeString(), task.error || task.note || ""]
+    [nameOf(task), tagOf(task.image), node ? node.name : "", task.desired, stateText(task), new Date(task.since).toLocaleTimeString(), task.error || task.note || ""]
       .forEach((text, i) => put(row.children[i], text));
     row.children[4].className = "state-" + kindOf(task);
   });
   eventsPart(`Events of ${s.name}`, (e) => e.Actor.ID === s.id || e.Actor.Attributes["com.docker.swarm.service.id"] === s.id);
-  part("logs", () => make("section", { class: "wide" }, make("h2", {}, "Last log lines"),
+  part("logs", () => make("section", {}, make("h2", {}, "Last log lines"),
     make("button", { type: "button", onclick: (event) => lastLines(s, event.target.parentElement) }, "Show the last lines"), make("div")));
   part("past", () => make("section", { class: "sheet" }, make("h2", {}, "History"),
     make("button", { type: "button", onclick: (event) => past(s.id, event.target.parentElement) }, "Show the revisions"), make("div")));
@@ -404,6 +456,9 @@ function gone(text) {
 
 // ---- actions: each shows the command that does the same. Without the token they show that alone.
 const notAllowed = () => (token ? [] : [make("p", { class: "why" }, "To change anything from here, open the link that this command prints on this node: ", make("code", {}, "peer dashboard"))]);
+
+// For a POSIX shell.
+const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : "'" + word.replaceAll("'", "'\\''") + "'");
 
 function action(label, button, fields, command, body) {
   const inputs = fields.map(([name, attributes]) => make("input", { name, required: "", ...attributes }));
@@ -436,13 +491,13 @@ function keepUp(within, name, value) {
 function serviceActs(s) {
   const acts = [
     action("Update the image", "Update", [["image", { value: s.image.split("@")[0], size: 32 }, "Image"]],
-      ({ image }) => `peer service update --image ${image} ${s.name}`, ({ image }) => ({ do: "update-image", service: s.id, image })),
+      ({ image }) => `peer service update --image ${quoted(image)} ${s.name}`, ({ image }) => ({ do: "update-image", service: s.id, image })),
     action("Resume the update", "Resume", [], () => `peer service update ${s.name}`, () => ({ do: "resume", service: s.id })),
     action("Roll back", "Roll back", [], () => `peer service rollback ${s.name}`, () => ({ do: "rollback", service: s.id })),
   ];
   if (s.mode === "replicated") {
     acts.unshift(action("Scale", "Scale", [["replicas", { type: "number", min: 0, max: 100000, value: s.replicas }, "Replicas"]],
-      ({ replicas }) => `peer service scale ${s.name}=${replicas}`, ({ replicas }) => ({ do: "scale", service: s.id, replicas: Number(replicas) })));
+      ({ replicas }) => `peer service scale ${s.name}=${quoted(replicas)}`, ({ replicas }) => ({ do: "scale", service: s.id, replicas: Number(replicas) })));
   }
   return acts;
 }
@@ -475,7 +530,7 @@ async function past(id, section) {
   if (!answer.ok) return put(into, revisions.message);
   into.replaceChildren(...revisions.map((revision, i) => {
     const lines = i ? difference(revisions[i - 1].spec, revision.spec) : ["the first one"];
-    return make("div", {}, make("h3", {}, `${revision.number}${revision.current ? " (current)" : ""}, ${new Date(revision.created).toLocaleString()}`),
+    return make("div", {}, make("h3", {}, `${revision.number}${revision.current ? " (current)" : ""}${revision.left ? " (rolled back)" : ""}, ${new Date(revision.created).toLocaleString()}`),
       make("pre", {}, make("code", {}, lines.join("\n") || "no difference")));
   }).reverse());
 }
@@ -518,7 +573,7 @@ function node(name) {
   networkPart(found);
   part("acts", () => make("section", { class: "sheet" }, make("h2", {}, "Change it"), ...notAllowed(),
     ...["active", "pause", "drain"].map((availability) => action("Make it " + availability, availability, [],
-      () => `peer node update --availability ${availability} ${found.name}`, () => ({ do: "availability", node: found.id, availability })))));
+      () => `peer node update --availability ${availability} ${quoted(found.name)}`, () => ({ do: "availability", node: found.id, availability })))));
   eventsPart(`Events of ${found.name}`, (e) => e.Actor.ID === found.id || e.Actor.Attributes["com.docker.swarm.node.id"] === found.id);
 }
 
@@ -541,13 +596,13 @@ setInterval(() => { if (location.hash.startsWith("#/node/")) draw(); }, 2000);
 
 const ago = (ms) => (ms === null ? "never" : `${(ms / 1000).toFixed(1)} s ago`);
 const tripOf = (row) => (row.rtt === null ? "no connection" : `${row.rtt.toFixed(2)} ms`);
-const doubtOf = (row) => (row.verdict !== null ? `suspect: down in ${(row.verdict / 1000).toFixed(1)} s unless it is heard`
+const doubtOf = (row) => ((seen.n.get(row.node) || {}).status === "down" ? "down" : row.verdict !== null ? `suspect: down in ${(row.verdict / 1000).toFixed(1)} s unless it is heard`
   : row.silent ? "asked, no answer yet" : "none");
 
 function networkPart(found) {
   const mine = found.id === seen.c.self;
   const self = (seen.n.get(seen.c.self) || { name: "this node" }).name;
-  const sheet = part("network", () => make("section", { class: "wide" }, make("h2", {}, "Network"), make("p"), make("p"), table("Node", "Status", "Last heard", "Round trip", "Suspicion")));
+  const sheet = part("network", () => make("section", {}, make("h2", {}, "Network"), make("p"), make("p"), table("Node", "Status", "Last heard", "Round trip", "Suspicion")));
   const said = near.of === found.id ? near : {};
   put(sheet.children[1], said.why ? `Whom ${found.name} hears it doesn't say: ${said.why}` : `Whom ${found.name} hears, by its own word.`);
   const row = said.heard;
@@ -573,7 +628,7 @@ function whatOf(event) {
 }
 
 function eventsPart(title, takes) {
-  const sheet = part("events", () => make("section", { class: "wide" }, make("h2", {}, title), make("p"), table("Time", "Event", "Of", "What")));
+  const sheet = part("events", () => make("section", {}, make("h2", {}, title), make("p"), table("Time", "Event", "Of", "What")));
   const rows = seen.e.filter(takes).slice(0, 50);
   put(sheet.children[1], rows.length ? "" : "Nothing of late, as far as this node remembers.");
   list(sheet.querySelector("tbody"), rows, (event) => String(event.n), (event) => make("tr", {}, ...[
@@ -588,10 +643,10 @@ function eventsView() {
 // ---- who decides
 function electorate() {
   const holder = seen.c.holder;
-  const sheet = part("electorate", () => make("section", { class: "wide" }, make("h2", {}, "Electorate and lease"), make("p"), table("Node", "Votes", "Lease", "Status")));
+  const sheet = part("electorate", () => make("section", {}, make("h2", {}, "Electorate and lease"), make("p"), table("Node", "Votes", "Lease", "Status")));
   const name = (id) => (seen.n.get(id) || { name: id }).name;
   put(sheet.children[1], holder
-    ? `${name(holder.node)} holds the scheduler's lease${seen.c.since ? " since " + timeOf(seen.c.since) : ""}, term ${holder.term}. The electorate has ${many(seen.c.voters.length, "voter")}; a majority of them grants the lease and acknowledges changes.`
+    ? `${name(holder.node)} holds the scheduler's lease${seen.c.since ? (seen.c.sinceExactly ? " since " : " since before ") + timeOf(seen.c.since) : ""}, term ${holder.term}. The electorate has ${many(seen.c.voters.length, "voter")}; a majority of them grants the lease and acknowledges changes.`
     : "Nobody holds the scheduler's lease: containers run on and are restarted where they are; changes are kept until a majority of the voters is back.");
   list(sheet.querySelector("tbody"), byName(seen.n), (node) => node.id, () => make("tr", {}, ...Array.from({ length: 4 }, () => make("td"))), (row, node) =>
     [node.name, node.voter ? "yes" : "", node.holder ? "holds it" : "", node.status].forEach((text, i) => put(row.children[i], text)));
