@@ -391,7 +391,9 @@ impl Core {
     /// What the service's slots are to run: what an automatic rollback went back to, or the operators' choice.
     pub(super) fn effective_revision(&self, service: &Service) -> RevisionId {
         let rollout = self.store.rollout(service.id).filter(|r| r.to == service.current);
-        rollout.map_or(service.current, |r| r.target(service.rolled_back))
+        let target = rollout.map(|r| r.target(service.rolled_back));
+        // What a rollback goes back to may have been cleared away elsewhere: see `ServicePlan::cant_go_back`.
+        target.filter(|target| self.store.revision(service.id, *target).is_some()).unwrap_or(service.current)
     }
 
     fn new_revision(&mut self, now: Now) -> RevisionId {

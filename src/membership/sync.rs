@@ -59,6 +59,10 @@ fn hashes(entries: &[MemberEntry], buckets: usize) -> Vec<u32> {
     sums.into_iter().map(|sum| (sum ^ sum >> 32) as u32).collect()
 }
 
+/// So many members of a table are told on, one by one. More of them at once, as where a node joins or two sides of a cut meet, are
+/// the tables' affair: each rumour is sent several times by everybody who hears it.
+const RUMOURS_AT_ONCE: usize = 32;
+
 impl Membership {
     /// The first half of an exchange.
     pub(super) fn offer_table(&mut self, to: NodeId) {
@@ -161,7 +165,8 @@ impl Membership {
         }
         if !news.is_empty() {
             let about = news.iter().map(|member| member.id().node).collect();
-            let wanted = self.swim.apply(news, true);
+            let spread = news.len() <= RUMOURS_AT_ONCE;
+            let wanted = self.swim.apply(news, spread);
             self.settle(wanted, Scope::These(about), None);
         }
         // Whoever calls many dead may have been cut off himself, or we were: then to ask after all of them at once would

@@ -19,6 +19,8 @@ pub struct Memory {
     starting: BTreeMap<TaskId, Mono>,
     ended: BTreeMap<TaskId, Mono>,
     unplaced: BTreeMap<TaskId, Mono>,
+    /// Services that are to go back to what isn't known here.
+    lost_way: BTreeMap<ServiceId, Mono>,
     down: BTreeMap<NodeId, Mono>,
     engine_down: BTreeMap<NodeId, Mono>,
     moves_since: Option<Mono>,
@@ -85,6 +87,8 @@ impl Memory {
         keep(&mut self.starting, &starting, now);
         keep(&mut self.ended, &ended, now);
         keep(&mut self.unplaced, &unplaced, now);
+        let lost_way = view.services.iter().filter(|(_, state)| state.lacks_the_way_back()).map(|(id, _)| *id);
+        keep(&mut self.lost_way, &lost_way.collect(), now);
         let down = view.nodes.values().filter(|n| n.liveness == Liveness::Down && !n.policy.removed).map(|n| n.id);
         keep(&mut self.down, &down.collect(), now);
         let engine_down =
@@ -110,6 +114,10 @@ impl Memory {
 
     pub(super) fn unplaced_since(&self, task: TaskId) -> Option<Mono> {
         self.unplaced.get(&task).copied()
+    }
+
+    pub(super) fn lost_way_since(&self, service: ServiceId) -> Option<Mono> {
+        self.lost_way.get(&service).copied()
     }
 
     pub(super) fn down_for(&self, node: NodeId, now: Mono) -> Option<Duration> {

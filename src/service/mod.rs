@@ -63,6 +63,14 @@ pub struct ServiceState<'a> {
     pub tasks: Vec<(&'a Task, Option<&'a TaskStatus>)>,
 }
 
+impl ServiceState<'_> {
+    /// What a rollback goes back to is not known here.
+    fn lacks_the_way_back(&self) -> bool {
+        let back = self.rollout.filter(|r| r.to == self.service.current && r.state.is_rollback());
+        back.is_some_and(|r| !self.specs.contains_key(&r.target(self.service.rolled_back)))
+    }
+}
+
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
     /// At most one for each task.
@@ -179,8 +187,9 @@ impl<'a> ServicePlan<'a> {
         new_id: &mut dyn FnMut() -> TaskId,
         changes: &mut Vec<Change>,
     ) -> Option<Mono> {
+        self.cant_go_back(memory);
         // Without the spec that is wanted nothing can be judged: its record is on its way.
-        let spec = self.specs.get(&self.target())?.clone();
+        let Some(spec) = self.specs.get(&self.target()).cloned() else { return self.wake };
         if spec.mode.is_job() {
             self.run_job(&spec, memory, placer, new_id);
             let wake = self.wake;
@@ -191,7 +200,7 @@ impl<'a> ServicePlan<'a> {
         self.begin_rollout(&spec, &slots, placer);
         self.account_failures(memory);
         // The failures may have turned the rollout round, to a revision with other slots: nothing goes before that.
-        let spec = self.specs.get(&self.target())?.clone();
+        let spec = self.specs.get(&self.target()).cloned().unwrap_or(spec);
         let slots = self.wanted_slots(&spec, placer);
         self.let_go(&spec, &slots);
         self.fill_and_replace(&spec, &slots, memory, placer, new_id);

@@ -7,7 +7,10 @@ use crate::limits::START_TIMEOUT;
 use crate::model::rollout::RolloutState;
 use crate::model::spec::FailureAction;
 use crate::plant::{Bug, is_planted};
+use crate::time::Wall;
 
+/// A record that another one names is here within this, or nowhere.
+const LOST_WAY_GRACE: Duration = Duration::from_secs(10);
 /// Docker's defaults for what a health check leaves unset.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 const HEALTH_RETRIES: u32 = 3;
@@ -148,6 +151,26 @@ impl ServicePlan<'_> {
             }
         }
         rollout
+    }
+
+    /// What a rollback goes back to may be gone for good: somebody who hadn't heard of the service removed it and made another of
+    /// its name, whose update is the later word. Then the update stays where it is, paused, for somebody to look at. The record
+    /// may also be on its way, and is waited for.
+    pub(super) fn cant_go_back(&mut self, memory: &Memory) {
+        let since = memory.lost_way_since(self.service.id);
+        if !self.overdue(since, LOST_WAY_GRACE) {
+            return;
+        }
+        let Some(old) = &self.rollout else { return };
+        self.rollout = Some(Rollout {
+            from: None,
+            state: RolloutState::Paused,
+            // Another rollout than the one that went back: no record of one ever turns round twice.
+            started: self.now.wall.max(Wall(old.started.0 + 1)),
+            message: "update paused: it failed, and what ran before is no longer known".to_owned(),
+            failed: BTreeSet::new(),
+            ..old.clone()
+        });
     }
 
     fn has_failed(&mut self, task: &Task, spec: &ServiceSpec, config: &UpdateConfig, memory: &Memory) -> bool {

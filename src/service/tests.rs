@@ -264,7 +264,9 @@ impl Stage {
         let now = self.now().wall;
         for task in self.tasks.values() {
             let Some(node) = task.node.filter(|n| self.nodes[n].liveness == Liveness::Alive) else { continue };
-            let image = &self.specs[&task.revision].task.container.image;
+            // What a worker has begun goes on when its record has gone.
+            let Some(spec) = self.specs.get(&task.revision) else { continue };
+            let image = &spec.task.container.image;
             let fate = (self.fate)(image.rsplit(':').next().unwrap());
             let status = self.status.entry(task.id).or_insert_with(|| TaskStatus::new(task.id, node, now));
             let next = match (task.desired, status.phase) {
@@ -371,6 +373,30 @@ fn an_update_of_where_tasks_may_run_is_a_rollout_and_waits_for_a_node_that_fits(
     policy(&mut stage, other, "lyon");
     stage.play_until("all have moved", |s| s.serving().iter().all(|t| t.node == Some(other)));
     assert_eq!(stage.rollout, rollout);
+}
+
+/// Of the seed `goes-back-to-what-was-cleared-away`.
+#[test]
+fn a_rollback_to_what_is_no_longer_known_ends_in_a_paused_update() {
+    let mut stage = Stage::set(4, &Deploy::default());
+    let old = stage.service.current;
+    stage.fate = |tag| if tag == "2" { Fate::Crashes } else { Fate::Serves };
+    let new = stage.deploy(&Deploy { tag: "2", action: "rollback", ..Deploy::default() });
+    stage.play_until("the rollback", |s| s.state() == Some(RolloutState::RollbackStarted));
+    let spec = stage.specs.remove(&old).unwrap();
+    stage.play(90);
+    assert_eq!(stage.state(), Some(RolloutState::RollbackStarted), "its record may be on its way");
+    stage.play_until("nothing is waited for any more", |s| s.state() == Some(RolloutState::Paused));
+    let message = stage.rollout.as_ref().unwrap().message.clone();
+    assert_eq!(message, "update paused: it failed, and what ran before is no longer known");
+    stage.play(100);
+    assert_eq!(stage.serving_of(old), 3, "what serves is left alone");
+    // Late, but there: nothing turns round once more. What is deployed next mends it.
+    stage.specs.insert(old, spec);
+    stage.play(100);
+    assert_eq!((stage.state(), stage.service.current), (Some(RolloutState::Paused), new));
+    stage.deploy(&Deploy { tag: "3", ..Deploy::default() });
+    stage.play_until("the update", |s| s.state() == Some(RolloutState::Completed));
 }
 
 #[test]
