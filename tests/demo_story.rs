@@ -380,6 +380,34 @@ async fn the_holder_dies_in_the_middle_of_an_update() {
     story.demo.end().await;
 }
 
+/// Not ended, as if the answer were whole, and not left waiting for as long as a tunnel may be silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_to_a_node_that_dies_is_reset() {
+    let mut story = Story::start(3).await;
+    story.create("demo/greeter:1", 1).await;
+    story.until_serving(0, "demo/greeter:1", 1).await;
+    let mut dies = 0;
+    while story.tasks_on(0, dies).await.is_empty() {
+        dies += 1;
+    }
+    let other = (dies + 1) % 3;
+    story.until_serving(other, "demo/greeter:1", 1).await;
+    let ip = story.demo.configs[other].publish_on;
+    let mut client = TcpStream::connect((ip, story.port)).await.unwrap();
+    // The first request is answered, so the connection stands; the second is never said to its end.
+    client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut buffer = [0; 1024];
+    assert!(timeout(PATIENCE, client.read(&mut buffer)).await.unwrap().unwrap() > 0);
+    client.write_all(b"GET / HT").await.unwrap();
+    story.demo.kill(dies).await;
+    let end = timeout(PATIENCE, async {
+        while client.read(&mut buffer).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    });
+    assert_eq!(end.await.unwrap().unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    story.demo.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_nodes_tasks_run_elsewhere_and_its_return_moves_nothing_else() {
     let mut story = Story::start(3).await;

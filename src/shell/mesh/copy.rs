@@ -137,15 +137,13 @@ impl Drop for Way {
 }
 
 /// Both directions until both have ended, or nothing has moved for [`IDLE_TIMEOUT`]; half-closes are passed on. An error on
-/// either side ends both.
-pub async fn copy<A, B>(counted: Counted, client: A, replica: B)
+/// either side ends both, and is returned: what was passed on until then may be half of something.
+pub async fn copy<A, B>(counted: Counted, client: A, replica: B) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    // A broken connection is the client's to notice: there is nobody else to tell.
-    let _ = copy_for(&counted, client, replica, IDLE_TIMEOUT).await;
-    drop(counted);
+    copy_for(&counted, client, replica, IDLE_TIMEOUT).await
 }
 
 pub(super) async fn copy_for<A, B>(counted: &Counted, mut client: A, mut replica: B, idle: Duration) -> io::Result<()>

@@ -147,7 +147,12 @@ impl Userspace {
         let (shared, stop) = (self.shared.clone(), self.stop.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = tunnel::serve(shared, held, send, recv) => {}
+                broken = tunnel::serve(shared, held, send, recv) => {
+                    if let Err(mut send) = broken {
+                        // Refused only where the connection has gone, and the stream with it.
+                        let _ = send.reset(quinn::VarInt::from_u32(0));
+                    }
+                }
                 () = stop.cancelled() => {}
             }
             drop(slot);
@@ -362,8 +367,9 @@ fn plain(addr: SocketAddr) -> SocketAddr {
 }
 
 /// One client's connection: to the next replica, or another one if that can't be reached. While there is none it
-/// waits a little for the table to change: a replica may be ready that this node has not yet heard of.
-async fn carry(client: TcpStream, port: Port, from: SocketAddr, to: SocketAddr, gate: &Gate) {
+/// waits a little for the table to change: a replica may be ready that this node has not yet heard of. What breaks, or goes to
+/// a node that is down, is reset: half an answer must not look like a whole one.
+async fn carry(mut client: TcpStream, port: Port, from: SocketAddr, to: SocketAddr, gate: &Gate) {
     let shared = &gate.shared;
     let patience = Instant::now() + EMPTY_WAIT;
     let mut tried = Vec::new();
@@ -391,7 +397,17 @@ async fn carry(client: TcpStream, port: Port, from: SocketAddr, to: SocketAddr, 
         match Box::pin(connected).await {
             Ok(replica) => {
                 drop((picking, tried));
-                return Box::pin(copy(counted, client, replica)).await;
+                let copied = Box::pin(async {
+                    tokio::select! {
+                        copied = copy(counted, &mut client, replica) => copied,
+                        // A tunnel takes a while to see that nobody is at its other end.
+                        () = shared.node_down(&backend) => Err(io::ErrorKind::NotConnected.into()),
+                    }
+                });
+                if copied.await.is_err() {
+                    let _ = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
+                }
+                return;
             }
             Err(error) => {
                 tracing::debug!(port = port.1, task = %backend.task, %error, "a replica could not be reached; trying another");

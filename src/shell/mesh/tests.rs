@@ -155,6 +155,24 @@ async fn a_port_that_asks_for_it_tells_replicas_the_clients_address() {
 }
 
 #[tokio::test]
+async fn what_breaks_at_the_replica_breaks_at_the_client() {
+    let listener = TcpListener::bind((HERE, 0)).await.unwrap();
+    let (port, target) = (free_port().await, listener.local_addr().unwrap().port());
+    let mut mesh = Mesh::start();
+    mesh.plane.apply(1, table(port, &[target]));
+    assert_eq!(mesh.event().await, MeshEvent::Applied { version: 1 });
+    let mut client = TcpStream::connect((HERE, port)).await.unwrap();
+    let (mut server, _) = within("the connection at the replica", listener.accept()).await.unwrap();
+    server.write_all(b"half an ans").await.unwrap();
+    let mut half = [0; 11];
+    within("half an answer", client.read_exact(&mut half)).await.unwrap();
+    socket2::SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(server);
+    let end = within("the end", client.read_to_end(&mut Vec::new())).await;
+    assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
 async fn the_view_is_what_is_really_there_while_a_replica_drains() {
     let listener = TcpListener::bind((HERE, 0)).await.unwrap();
     let (port, target) = (free_port().await, listener.local_addr().unwrap().port());
@@ -211,7 +229,8 @@ async fn answer_to(shared: &Arc<Shared>, header: &[u8]) -> Vec<u8> {
         peer.read_to_end(&mut answer).await.unwrap();
         answer
     };
-    within("the tunnel's end", async { tokio::join!(tunnel::serve(shared.clone(), false, send, recv), talk).1 }).await
+    let serving = async { drop(tunnel::serve(shared.clone(), false, send, recv).await) };
+    within("the tunnel's end", async { tokio::join!(serving, talk).1 }).await
 }
 
 #[tokio::test]

@@ -76,7 +76,10 @@ fn decode(header: [u8; TUNNEL_HEADER_BYTES - 1]) -> (TaskId, u16) {
 }
 
 /// The answering side, until the connection ends. The first byte has been read: `held` if it was [`HELD_VERSION`].
-pub async fn serve<S, R>(shared: Arc<Shared>, held: bool, mut send: S, mut recv: R)
+///
+/// # Errors
+/// The connection broke: the sending half, to be reset, so that what was sent doesn't look whole.
+pub async fn serve<S, R>(shared: Arc<Shared>, held: bool, mut send: S, mut recv: R) -> Result<(), S>
 where
     S: AsyncWrite + Unpin,
     R: AsyncRead + Unpin,
@@ -84,23 +87,24 @@ where
     let mut header = [0; TUNNEL_HEADER_BYTES - 1];
     match timeout(TUNNEL_TIMEOUT, recv.read_exact(&mut header)).await {
         Ok(Ok(_)) => {}
-        _ => return,
+        _ => return Ok(()),
     }
     let (task, target) = decode(header);
     let Some((address, counted)) = shared.admit(task, target) else {
         let _ = send.write_u8(NOT_HERE).await;
-        return;
+        return Ok(());
     };
     counted.hold(held);
     let Ok(Ok(replica)) = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await else {
         let _ = send.write_u8(REFUSED).await;
-        return;
+        return Ok(());
     };
     super::copy::tune(&replica);
     if send.write_u8(CONNECTED).await.is_err() {
-        return;
+        return Ok(());
     }
-    copy(counted, tokio::io::join(recv, send), replica).await;
+    let mut tunnel = tokio::io::join(recv, send);
+    copy(counted, &mut tunnel, replica).await.map_err(|_| tunnel.into_inner().1)
 }
 
 #[cfg(test)]
@@ -130,7 +134,7 @@ mod tests {
             let _ = peer.read_to_end(&mut answer).await;
             answer
         };
-        let ends = async { tokio::join!(serve(shared, held, send, recv), talk).1 };
+        let ends = async { tokio::join!(async { drop(serve(shared, held, send, recv).await) }, talk).1 };
         let mut ends = std::pin::pin!(ends);
         tokio::select! {
             answer = &mut ends => (answer, false),

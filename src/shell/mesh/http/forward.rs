@@ -261,7 +261,8 @@ fn pass(
             let (client, replica) = tokio::try_join!(client, replica)?;
             // From here on a connection like any other.
             counted.hold(false);
-            copy(counted, TokioIo::new(client), TokioIo::new(replica)).await;
+            // Its end is all that hyper lets us tell either side.
+            let _ = copy(counted, TokioIo::new(client), TokioIo::new(replica)).await;
             Ok::<(), hyper::Error>(())
         };
         tokio::select! {
