@@ -6,6 +6,7 @@ mod page_support;
 
 use page_support::{PATIENCE, deploy};
 use peer::core::face::Request;
+use peer::core::view::Since;
 use peer::model::node::Availability;
 use peer::shell::demo::Demo;
 use serde_json::{Value, json};
@@ -181,14 +182,62 @@ async fn a_node_that_returns_tells_what_happens_and_not_what_has_happened() {
     };
     assert_eq!(returned.count(old), 0, "{:#?}", returned.seen);
     // Since when the lease is held all nodes say alike, whoever was there as it was got.
-    let known = async |index: usize| {
-        let view = demo.agent(index).unwrap().handle.query(|core| core.cluster()).await.unwrap();
-        (view.holder, view.holder_since)
-    };
     let deadline = Instant::now() + PATIENCE;
-    while known(1).await != known(0).await {
-        assert!(Instant::now() < deadline, "{:?} and {:?}", known(0).await, known(1).await);
+    while held(&demo, 1).await != held(&demo, 0).await {
+        assert!(Instant::now() < deadline, "{:?} and {:?}", held(&demo, 0).await, held(&demo, 1).await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    demo.end().await;
+}
+
+/// Who holds the lease, and since when, by a node's word.
+async fn held(demo: &Demo, index: usize) -> (Option<String>, Option<Since>) {
+    let view = demo.agent(index).unwrap().handle.query(|core| core.cluster()).await.unwrap();
+    (view.holder.map(|(node, term)| format!("{node} {}", term.round)), view.holder_since)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_moved_while_a_node_was_away_is_no_news_to_it_and_one_that_nobody_can_renew_is_lost() {
+    let mut demo = Demo::start(3).await.unwrap();
+    demo.wait_formed(3).await.unwrap();
+    let holds = async |index: usize| {
+        demo.agent(index).unwrap().handle.query(|core| core.node(core.cluster().node).unwrap().is_holder).await.unwrap()
+    };
+    // One voter alone takes the lease with it.
+    let deadline = Instant::now() + PATIENCE;
+    while demo.agent(1).unwrap().handle.query(|core| core.cluster().voters.len()).await.unwrap() < 3 {
+        assert!(Instant::now() < deadline, "three voters");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut holder = 0;
+    while !holds(holder).await {
+        holder = (holder + 1) % 3;
+    }
+    let other = (holder + 1) % 3;
+    let mut stream = Stream::open(&demo.socket(other), "").await;
+    demo.kill(holder).await;
+    stream.until("the next holder", |event| is(event, "lease", "acquire")).await;
+    demo.restart(holder).await.unwrap();
+    while held(&demo, holder).await.0 != held(&demo, other).await.0 {
+        assert!(Instant::now() < deadline, "{:?}, not {:?}", held(&demo, holder).await, held(&demo, other).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (ours, theirs) = (held(&demo, holder).await.1.unwrap(), held(&demo, other).await.1.unwrap());
+    assert!(ours == theirs || (!ours.is_exact && ours.at >= theirs.at), "{ours:?}, and {theirs:?}");
+    let mut returned = Stream::open(&demo.socket(holder), "since=0").await;
+    let id = demo.agent(other).unwrap().node;
+    let pause = Request::UpdateNode { id, version: None, availability: Some(Availability::Pause), labels: None };
+    demo.agent(other).unwrap().handle.request(pause).await.unwrap();
+    returned
+        .until("what happens now", |event| is(event, "node", "update") && says(event, "availability.new") == "pause")
+        .await;
+    assert_eq!(returned.count(|event| is(event, "lease", "acquire")), 0, "{:#?}", returned.seen);
+
+    // Two of three are gone: whoever held it can't renew it, and says so.
+    for index in (0..3).filter(|index| *index != other) {
+        demo.kill(index).await;
+    }
+    stream.until("the end of the lease", |event| is(event, "lease", "lose")).await;
+    assert_eq!(held(&demo, other).await, (None, None));
     demo.end().await;
 }

@@ -102,7 +102,10 @@ pub enum Since {
 
 /// "10m", "2026-11-22T20:26:09Z", or seconds since 1970.
 pub fn since(text: &str) -> Result<Since, String> {
-    if let Ok(Nanos(nanos)) = text.parse() {
+    // As docker has it: "0" is 1970, "0s" is now.
+    if let Ok(Nanos(nanos)) = text.parse()
+        && text != "0"
+    {
         return Ok(Since::Ago(nanos));
     }
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..1e10).contains(seconds));

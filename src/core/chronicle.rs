@@ -86,7 +86,9 @@ pub(super) struct Chronicle {
     rollouts: BTreeMap<ServiceId, Rollout>,
     tasks: BTreeMap<TaskId, Task>,
     objects: BTreeMap<(ObjectKind, ObjectId), (String, Hlc)>,
-    /// The first one that is known in this life may have been told of long ago.
+    /// The lease's term by what the last life has left behind.
+    last_term: Term,
+    /// The cluster has said who holds it: what comes after that is news.
     lease_known: bool,
     holder: Option<(NodeId, Term)>,
     /// Of `holder`.
@@ -198,6 +200,7 @@ impl Core {
             rollouts: BTreeMap::new(),
             tasks: BTreeMap::new(),
             objects: BTreeMap::new(),
+            last_term: self.store.record(&Key::Electorate).map_or(Term::ZERO, |record| record.stamp.term),
             lease_known: false,
             holder: None,
             holder_since: Since { at: now.wall, is_exact: false },
@@ -282,6 +285,12 @@ impl Core {
         };
         // That those who were there come up in this node's eyes after its start is no news.
         let unseen = |state: Option<&'static str>| state.filter(|state| !matches!(*state, "down" | "unknown"));
+        // Nor that an agent which has just started again hasn't asked its engine yet.
+        let asks = fact.engine == EngineState::Unknown;
+        let state = match chronicle.nodes.get(&id).and_then(|was| was.state) {
+            Some(before) if asks && state == Some("unknown") => Some(before),
+            _ => state,
+        };
         let Some(was) = chronicle.nodes.get(&id).cloned() else {
             chronicle.nodes.insert(id, is(unseen(state)));
             return vec![Said::new(Kind::Node, "create", id).with("name", &fact.hostname)];
@@ -457,10 +466,10 @@ impl Core {
                 return said;
             };
             is_news = self.acquired(term).is_some() && record.stamp.hlc > chronicle.began;
+            chronicle.lease_known = term != chronicle.last_term;
         }
-        chronicle.lease_known |= holder.is_some();
         match (chronicle.holder.take(), holder) {
-            (None, Some(_)) if !is_news => {}
+            (_, Some(_)) if !is_news => {}
             (_, Some((node, term))) => said.push(
                 Said::new(Kind::Lease, "acquire", node).with("name", self.host_name(node)).with("term", term.round),
             ),

@@ -201,10 +201,12 @@ impl Core {
     }
 
     pub(super) fn has_quorum(&self) -> bool {
-        let live = self.liveness();
-        let reachable: Vec<NodeId> =
-            live.into_iter().filter(|(_, l)| *l <= Liveness::Suspect).map(|(n, _)| n).collect();
-        self.lease.electorate().is_majority(&reachable)
+        let is_up = |node: &NodeId| {
+            let live = || self.membership.member(*node).is_some_and(|member| member.liveness <= Liveness::Suspect);
+            *node == self.me || (!self.removed.contains(node) && live())
+        };
+        let electorate = self.lease.electorate();
+        electorate.is_majority(electorate.voters.iter().filter(|voter| is_up(voter)))
     }
 
     // ---- services

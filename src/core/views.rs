@@ -266,10 +266,12 @@ impl Core {
             _ => None,
         };
         let holder = self.lease.holder(now).or_else(recorded)?;
-        // A holder that is down holds nothing any more.
-        let live =
-            holder.0 == self.me || self.membership.member(holder.0).is_some_and(|m| m.liveness <= Liveness::Suspect);
-        live.then_some(holder)
+        if holder.0 == self.me {
+            return self.lease.held(now).map(|term| (self.me, term));
+        }
+        // A holder that is down holds nothing any more, nor one that no majority can renew it for.
+        let live = self.membership.member(holder.0).is_some_and(|m| m.liveness <= Liveness::Suspect);
+        (live && self.has_quorum()).then_some(holder)
     }
 
     /// Since when: by the electorate that the holder wrote as it began, or else since this node has known of it.

@@ -334,7 +334,9 @@ fn api_extra(
 
 const PAGE_TOKEN_FILE: &str = "dashboard-token";
 
-/// The token is kept, so that a page that is open stays so when its agent restarts.
+const PAGE_ADDR_FILE: &str = "dashboard-addr";
+
+/// The token is kept, and where it is served if nobody says so, so that a page that is open stays so when its agent restarts.
 async fn serve_page(
     where_to: Dashboard,
     dir: &DataDir,
@@ -355,10 +357,21 @@ async fn serve_page(
         }
     };
     let serve = |addr| page::serve(addr, token.clone(), sources.clone(), stop.clone());
-    match serve(addr).await {
-        Err(_) if where_to == Dashboard::Default => serve(SocketAddr::new(addr.ip(), 0)).await.map(Some),
-        result => result.map(Some),
+    if where_to != Dashboard::Default {
+        return serve(addr).await.map(Some);
     }
+    let last = dir.read_private(PAGE_ADDR_FILE)?.and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
+    let last = last.filter(|last: &SocketAddr| last.ip() == addr.ip());
+    let mut served = serve(last.unwrap_or(addr)).await;
+    for addr in [addr, SocketAddr::new(addr.ip(), 0)] {
+        if served.is_err() {
+            served = serve(addr).await;
+        }
+    }
+    if let Ok(page) = &served {
+        dir.write_private(PAGE_ADDR_FILE, page.addr.to_string().as_bytes())?;
+    }
+    served.map(Some)
 }
 
 /// Who may join: whoever knows the cluster's secret, under a node id that nobody has.

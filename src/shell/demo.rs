@@ -159,6 +159,10 @@ pub fn config(dir: &Path, number: usize) -> anyhow::Result<AgentConfig> {
     })
 }
 
+pub fn free_tcp_addr(ip: IpAddr) -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((ip, 0)).context("no free TCP port")?.local_addr()?)
+}
+
 pub fn free_udp_port(ip: IpAddr) -> anyhow::Result<u16> {
     Ok(UdpSocket::bind((ip, 0)).context("no free UDP port")?.local_addr()?.port())
 }

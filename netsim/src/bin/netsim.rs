@@ -118,9 +118,9 @@ enum Command {
     Model(netsim::model::cli::Cli),
     /// Figures of big clusters, as a table
     Scale {
-        /// Sizes of clusters
+        /// Sizes of clusters, each with rows of its own if it is to have others: 100,3000:rest+update
         #[arg(long, value_delimiter = ',', default_value = "100,1000")]
-        nodes: Vec<usize>,
+        nodes: Vec<scale::Size>,
         /// Only these: rest, update, detect, peace, stalls, halves, holder, place
         #[arg(long, value_delimiter = ',')]
         rows: Vec<String>,
@@ -256,12 +256,15 @@ fn main() -> Result<()> {
     }
 }
 
-fn measure(sizes: &[usize], options: &scale::Options, json: bool) -> Result<()> {
-    if let Some(row) = options.rows.iter().find(|row| !scale::ROWS.contains(&row.as_str())) {
+fn measure(sizes: &[scale::Size], options: &scale::Options, json: bool) -> Result<()> {
+    let mut rows = sizes.iter().flat_map(|size| &size.rows).chain(&options.rows);
+    if let Some(row) = rows.find(|row| !scale::ROWS.contains(&row.as_str())) {
         bail!("no row {row:?}; there are {}", scale::ROWS.join(", "));
     }
     let mut all = Vec::new();
-    for nodes in sizes {
+    for scale::Size { nodes, rows } in sizes {
+        let rows = if rows.is_empty() { &options.rows } else { rows };
+        let options = &scale::Options { rows: rows.clone(), ..options.clone() };
         let began = cpu_seconds();
         let mut tell = |f: &scale::Figure| {
             eprintln!("{:>7.1} CPU-s  {} nodes, {}: {}", cpu_seconds() - began, f.nodes, f.row, f.text);

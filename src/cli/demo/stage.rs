@@ -8,7 +8,7 @@ use crate::cli::client::Client;
 use crate::cli::json::{items, text};
 use crate::shell::agent::{StartError, answers};
 use crate::shell::demo::image::{self, DemoDocker};
-use crate::shell::demo::{address, tempfile_dir};
+use crate::shell::demo::{address, free_tcp_addr, tempfile_dir};
 use anyhow::{Context, bail, ensure};
 use futures_util::future::try_join_all;
 use std::collections::VecDeque;
@@ -116,8 +116,11 @@ impl Stage {
             None => "demo".to_owned(),
         };
         for index in 0..count {
-            // The page shows the whole cluster: one is enough here.
-            let page = if index == 0 { args.dashboard.clone() } else { Some("none".to_owned()) };
+            // Each shows the whole cluster, and the first one's is named; the others' are there when that node is killed.
+            let page = match args.dashboard.as_deref() {
+                said if index == 0 || said == Some("none") => said.map(str::to_owned),
+                _ => Some(free_tcp_addr(address(index + 1))?.to_string()),
+            };
             self.nodes.push(Node::new(index, self.dir.path(), &engine, page, self.report.clone())?);
         }
         let Some((first, others)) = self.nodes.split_first_mut() else { bail!("a demo without nodes") };

@@ -110,12 +110,14 @@ impl Picture {
             name => format!("{name} holds the lease (term {})", number(&self.status, "/Holder/Term")),
         };
         let running = self.tasks.iter().filter(|task| is_wanted(task) && text(task, "/Status/State") == "running");
+        let running = running.filter(|task| !self.is_down(text(task, "/NodeID"))).count();
+        let many = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let heading = format!(
-            "{} of {} nodes ready, {} services, {} tasks running, {holder}; seen by {}",
+            "{} of {} nodes ready, {}, {} running, {holder}; seen by {}",
             count("Ready"),
             count("Total"),
-            self.services.len(),
-            running.count(),
+            many(self.services.len(), "service"),
+            many(running, "task"),
             text(&self.status, "/Node/Hostname"),
         );
         let mut troubles: Vec<String> = texts(&self.status, "/Troubles").into_iter().map(str::to_owned).collect();
@@ -124,6 +126,11 @@ impl Picture {
         }
         troubles.extend(self.lost.as_ref().map(|why| format!("not up to date: {why}")));
         (heading, troubles)
+    }
+
+    /// What runs there nobody knows.
+    fn is_down(&self, node: &str) -> bool {
+        self.nodes.iter().any(|other| text(other, "/ID") == node && text(other, "/Status/State") == "down")
     }
 
     pub fn parts(&self, now: Timestamp) -> [Part; 5] {
@@ -154,7 +161,7 @@ impl Picture {
                 shown,
                 capital(availability),
                 roles.join(" "),
-                tasks_on(id).to_string(),
+                if state == "down" { "?".to_owned() } else { tasks_on(id).to_string() },
                 text(node, "/Status/Addr").to_owned(),
                 text(node, "/Status/Message").to_owned(),
             ];

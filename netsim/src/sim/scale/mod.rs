@@ -7,6 +7,7 @@ mod placing;
 use cluster::{Cluster, Rest, Times};
 use serde::Serialize;
 use std::fmt::Write as _;
+use std::str::FromStr;
 
 /// Which rows to measure, and how long.
 #[derive(Debug, Clone)]
@@ -23,6 +24,26 @@ pub struct Options {
 }
 
 pub const ROWS: &[&str] = &["rest", "update", "detect", "peace", "stalls", "halves", "holder", "place"];
+
+/// A cluster to measure: `1000`, or with the rows that are wanted of it alone, `3000:rest+update`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Size {
+    pub nodes: usize,
+    /// Empty for those of the [`Options`].
+    pub rows: Vec<String>,
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (nodes, rows) = text.split_once(':').unwrap_or((text, ""));
+        let nodes =
+            nodes.parse().map_err(|_| format!("{nodes:?} is no number of nodes: want 1000, or 3000:rest+update"))?;
+        let rows = rows.split('+').filter(|row| !row.is_empty()).map(str::to_owned).collect();
+        Ok(Self { nodes, rows })
+    }
+}
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {

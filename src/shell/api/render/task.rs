@@ -195,7 +195,12 @@ fn status<'a>(row: &Row<'a>) -> Seen<'a> {
             shown: Status {
                 timestamp: status.since.rfc3339(),
                 state: status.phase.as_str(),
-                message: if status.message.is_empty() { spoken(status.phase) } else { &status.message },
+                message: match (&*status.message, &*view.task.message) {
+                    // Why it was told to stop says more than that it did.
+                    ("", why) if status.phase == TaskPhase::Shutdown && !why.is_empty() => why,
+                    ("", _) => spoken(status.phase),
+                    (message, _) => message,
+                },
                 // What it was before its node fell silent is told by the state: why that may be so no more stands here.
                 err: view.out_of_sight.as_deref().unwrap_or(&status.error),
                 container_status: ContainerStatus {

@@ -313,6 +313,11 @@ function cluster() {
   stale.services.clear();
 }
 
+function lastError(s) {
+  const failed = [...seen.t.values()].filter((task) => task.service === s.id && task.error).sort((a, b) => b.since - a.since);
+  return failed.length ? `; ${failed[0].error}` : "";
+}
+
 // What turns over, and what has stopped doing so: first of all, since it waits for somebody.
 function rolloutsPart() {
   const sheet = part("rollouts", () => make("ul", { class: "rollouts", "aria-label": "Updates under way" }));
@@ -322,7 +327,7 @@ function rolloutsPart() {
   const done = open.length ? countDone() : new Map();
   list(sheet, open, (s) => s.id, (s) => make("li", {}, make("a", { href: "#/service/" + encodeURI(s.name) }, s.name), " ", make("span")), (element, s) => {
     const words = element.children[1];
-    put(words, progressOf(s, done.get(s.id) || 0));
+    put(words, progressOf(s, done.get(s.id) || 0) + (s.rollout.state.endsWith("paused") ? lastError(s) : ""));
     words.className = rolloutClass(s);
   });
 }
@@ -428,7 +433,7 @@ function service(name) {
   bar.hidden = !isOpen(s);
   bar.max = Math.max(1, s.desired);
   bar.value = done;
-  put(rollout, s.rollout ? `${rolloutOf(s)} — ${done} of ${s.desired} slots done, ${many(s.rollout.failed, "failure")}; ${s.order}, ${s.parallelism || "all"} at a time` : "no update under way, and none since the last change that needed no new task");
+  put(rollout, s.rollout ? `${rolloutOf(s)} — ${done} of ${s.desired} slots done, ${many(s.rollout.failed, "failure")}; ${s.order}, ${s.parallelism || "all"} at a time` : "no update under way");
   rollout.className = rolloutClass(s);
   put(pending, s.pending || "");
   const acts = part("acts", () => make("section", { class: "sheet" }, make("h2", {}, "Change it"), ...notAllowed(), ...serviceActs(s)));
