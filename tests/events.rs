@@ -241,3 +241,22 @@ async fn a_lease_that_moved_while_a_node_was_away_is_no_news_to_it_and_one_that_
     assert_eq!(held(&demo, other).await, (None, None));
     demo.end().await;
 }
+
+/// Whoever leads sees what happened and what it decides on that at one go: told is the cause before what comes of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tasks_failure_is_told_before_the_pause_that_it_leads_to() {
+    let demo = Demo::start(1).await.unwrap();
+    demo.wait_formed(1).await.unwrap();
+    let id = deploy(&demo, 2).await.parse().unwrap();
+    let service = demo.agent(0).unwrap().handle.query(move |core| core.service(id)).await.unwrap().unwrap();
+    let mut stream = Stream::open(&demo.socket(0), "").await;
+    let mut spec: Value = serde_json::from_str(&service.spec_json).unwrap();
+    spec["TaskTemplate"]["ContainerSpec"]["Image"] = json!("demo/greeter:bad");
+    let update = Request::UpdateService { id, version: None, spec_json: spec.to_string(), auth: None };
+    demo.agent(0).unwrap().handle.request(update).await.unwrap();
+    stream.until("the pause", |event| is(event, "rollout", "paused")).await;
+    let began = stream.seen.iter().position(|event| is(event, "rollout", "updating")).expect("it began");
+    let failed = stream.seen.iter().position(|event| event["Type"] == "task" && says(event, "state.new") == "failed");
+    assert!(began < failed.expect("what failed comes first"), "{:#?}", stream.seen);
+    demo.end().await;
+}

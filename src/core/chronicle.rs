@@ -214,8 +214,18 @@ impl Core {
     /// What has happened since the last call.
     pub fn take_happenings(&mut self, now: Now) -> Vec<Happening> {
         let Some(mut chronicle) = self.chronicle.take() else { return Vec::new() };
-        // In the order of the keys: nodes before services before tasks, so that what is named is known.
-        for key in std::mem::take(&mut chronicle.touched) {
+        // In the order of the keys: nodes before services before tasks, so that what is named is known. A rollout goes on,
+        // pauses or ends because of its tasks: after them.
+        let begins = |key: &Key| match key {
+            Key::Rollout(id) => self
+                .store
+                .rollout(*id)
+                .is_some_and(|rollout| chronicle.rollouts.get(id).is_none_or(|was| was.started != rollout.started)),
+            _ => true,
+        };
+        let touched = std::mem::take(&mut chronicle.touched);
+        let (first, later): (Vec<Key>, Vec<Key>) = touched.into_iter().partition(begins);
+        for key in first.into_iter().chain(later) {
             let news = self.store.record(&key).is_none_or(|record| record.stamp.hlc > chronicle.began);
             let said = match key {
                 Key::NodeFact(id) | Key::NodePolicy(id) => self.node_said(&mut chronicle, id),

@@ -99,6 +99,8 @@ fn service(view: &ServiceView) -> Value {
         let mode = if p.mode == PublishMode::Host { "host" } else { "ingress" };
         json!({"published": p.published, "target": p.target, "protocol": p.protocol.as_str(), "mode": mode})
     };
+    let rolls_back = view.rollout.as_ref().is_some_and(|r| r.state.is_rollback());
+    let config = if rolls_back { view.spec.rollback } else { view.spec.update };
     let rollout = view.rollout.as_ref().map(|r| {
         json!({
             "state": r.state.as_str(),
@@ -120,8 +122,8 @@ fn service(view: &ServiceView) -> Value {
         "rollout": rollout,
         "pending": view.pending,
         "previous": view.service.previous.is_some(),
-        "parallelism": view.spec.update.parallelism,
-        "order": if view.spec.update.order == Order::StartFirst { "start-first" } else { "stop-first" },
+        "parallelism": config.parallelism,
+        "order": if config.order == Order::StartFirst { "start-first" } else { "stop-first" },
         "cpu": view.spec.task.resources.reserve_nano_cpus,
         "memory": view.spec.task.resources.reserve_memory,
         "updated": millis(view.service.updated),

@@ -138,7 +138,7 @@ function draw() {
 }
 
 // Between a holder's end and the next one's beginning a majority is missed for a moment: no news.
-const QUORUM_PATIENCE = 3000;
+const QUORUM_PATIENCE = 1500;
 let quorumLost = 0;
 function lacksQuorum() {
   if (seen.c.quorum) {
@@ -415,7 +415,9 @@ function services() {
 }
 
 const portsOf = (s) => s.ports.map((p) => `*:${p.published}->${p.target}/${p.protocol}` + (p.mode === "host" ? " (host)" : "")).join(", ");
-const rolloutOf = (s) => (s.rollout ? s.rollout.state.replace("_", " ") + (s.rollout.message ? ": " + s.rollout.message : "") : "");
+// A task is known by its name here, not by its id.
+const named = (text) => text.replace(/\b[0-9a-z]{25}\b/g, (id) => (seen.t.has(id) ? nameOf(seen.t.get(id)) : id));
+const rolloutOf = (s) => (s.rollout ? s.rollout.state.replace("_", " ") + (s.rollout.message ? ": " + named(s.rollout.message) : "") : "");
 const isOpen = (s) => s.rollout && !s.rollout.state.endsWith("completed");
 const progressOf = (s, done) => rolloutOf(s) + (isOpen(s) ? ` — ${done} of ${s.desired} slots done, ${many(s.rollout.failed, "failure")}` : "");
 const rolloutClass = (s) => (!isOpen(s) ? "" : s.rollout.state.endsWith("paused") ? "state-bad" : "state-busy");
@@ -659,6 +661,7 @@ function electorate() {
 }
 
 addEventListener("hashchange", () => {
+  $("toast").hidden = true;
   token = takeToken();
   draw();
   main.focus({ preventScroll: true });
