@@ -36,6 +36,11 @@ pub fn tune(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
+/// Closing it will reset it: what broke elsewhere must not look whole at its other end.
+pub fn break_off(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
 type Buffer = Box<[u8]>;
 
 thread_local! {

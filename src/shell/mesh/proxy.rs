@@ -1,7 +1,7 @@
 //! The userspace data plane: a TCP listener per published port, and per connection a copy loop or, on an HTTP-aware port,
 //! a server ([`super::http`]).
 
-use super::copy::{copy, tune};
+use super::copy::{break_off, copy, tune};
 use super::http::{self, Entry, Gate, Pool};
 use super::table::{Pick, Shared};
 use super::tunnel::{self, Tunnels};
@@ -395,17 +395,18 @@ async fn carry(mut client: TcpStream, port: Port, from: SocketAddr, to: SocketAd
             Ok::<_, io::Error>(replica)
         };
         match Box::pin(connected).await {
-            Ok(replica) => {
+            Ok(mut replica) => {
                 drop((picking, tried));
                 let copied = Box::pin(async {
                     tokio::select! {
-                        copied = copy(counted, &mut client, replica) => copied,
+                        copied = copy(counted, &mut client, &mut replica) => copied,
                         // A tunnel takes a while to see that nobody is at its other end.
                         () = shared.node_down(&backend) => Err(io::ErrorKind::NotConnected.into()),
                     }
                 });
                 if copied.await.is_err() {
-                    let _ = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
+                    break_off(&client);
+                    replica.break_off();
                 }
                 return;
             }
@@ -418,5 +419,5 @@ async fn carry(mut client: TcpStream, port: Port, from: SocketAddr, to: SocketAd
     }
     shared.client_failed(port);
     // Nobody to serve it: a reset tells the client at once.
-    let _ = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
+    break_off(&client);
 }

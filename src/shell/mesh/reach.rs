@@ -1,6 +1,6 @@
 //! A way to a replica: straight to a container of this node, or through a tunnel to the node that runs it.
 
-use super::copy::tune;
+use super::copy::{break_off, tune};
 use super::tunnel::{self, CONNECT_TIMEOUT, Tunnels};
 use crate::routes::{Backend, Reach};
 use quinn::{RecvStream, SendStream};
@@ -30,6 +30,17 @@ pub async fn connect(tunnels: &dyn Tunnels, backend: &Backend, version: u8) -> i
             let open = tunnel::connect(tunnels, backend.node, addr, backend.task, backend.target, version);
             let (send, recv) = open.await?;
             Ok(Replica::Remote(tokio::io::join(recv, send)))
+        }
+    }
+}
+
+impl Replica {
+    /// Resets it, once dropped, instead of ending it.
+    pub fn break_off(&mut self) {
+        match self {
+            Self::Local(stream) => break_off(stream),
+            // Refused only where the connection has gone, and the stream with it.
+            Self::Remote(stream) => _ = stream.writer_mut().reset(quinn::VarInt::from_u32(0)),
         }
     }
 }

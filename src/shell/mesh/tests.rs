@@ -170,6 +170,17 @@ async fn what_breaks_at_the_replica_breaks_at_the_client() {
     drop(server);
     let end = within("the end", client.read_to_end(&mut Vec::new())).await;
     assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+
+    // And the other way: half a question is none.
+    let mut client = TcpStream::connect((HERE, port)).await.unwrap();
+    let (mut server, _) = within("the connection at the replica", listener.accept()).await.unwrap();
+    client.write_all(b"half a quest").await.unwrap();
+    let mut half = [0; 12];
+    within("half a question", server.read_exact(&mut half)).await.unwrap();
+    super::copy::break_off(&client);
+    drop(client);
+    let end = within("the end", server.read_to_end(&mut Vec::new())).await;
+    assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ fn decode(header: [u8; TUNNEL_HEADER_BYTES - 1]) -> (TaskId, u16) {
 /// The answering side, until the connection ends. The first byte has been read: `held` if it was [`HELD_VERSION`].
 ///
 /// # Errors
-/// The connection broke: the sending half, to be reset, so that what was sent doesn't look whole.
+/// The connection broke: the sending half, to be reset, so that what was sent doesn't look whole. The replica's is reset, too.
 pub async fn serve<S, R>(shared: Arc<Shared>, held: bool, mut send: S, mut recv: R) -> Result<(), S>
 where
     S: AsyncWrite + Unpin,
@@ -95,7 +95,7 @@ where
         return Ok(());
     };
     counted.hold(held);
-    let Ok(Ok(replica)) = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await else {
+    let Ok(Ok(mut replica)) = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await else {
         let _ = send.write_u8(REFUSED).await;
         return Ok(());
     };
@@ -104,7 +104,10 @@ where
         return Ok(());
     }
     let mut tunnel = tokio::io::join(recv, send);
-    copy(counted, &mut tunnel, replica).await.map_err(|_| tunnel.into_inner().1)
+    copy(counted, &mut tunnel, &mut replica).await.map_err(|_| {
+        super::copy::break_off(&replica);
+        tunnel.into_inner().1
+    })
 }
 
 #[cfg(test)]
