@@ -67,7 +67,8 @@ impl ServiceState<'_> {
     /// What a rollback goes back to is not known here.
     fn lacks_the_way_back(&self) -> bool {
         let back = self.rollout.filter(|r| r.to == self.service.current && r.state.is_rollback());
-        back.is_some_and(|r| !self.specs.contains_key(&r.target(self.service.rolled_back)))
+        let known = |revision: &RevisionId| self.specs.contains_key(revision);
+        back.is_some_and(|r| !known(&r.target(self.service.rolled_back))) && known(&self.service.current)
     }
 }
 
