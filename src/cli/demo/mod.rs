@@ -52,7 +52,7 @@ pub struct DemoArgs {
     /// What runs the greeters: the Docker Engine behind a socket, the built-in engine (demo), or auto: Docker if it can
     #[arg(long, value_name = "auto|demo|unix:///PATH", default_value = "auto")]
     engine: Engine,
-    /// Serve node1's page, which shows the whole cluster, here, or nowhere [default: 127.0.0.1:7373, or a free port]
+    /// Serve node1's page here, or no page at all [default: 127.0.0.1:7373, or a free port; the others' are on ports of their own]
     #[arg(long, value_name = "IP[:PORT]|none")]
     dashboard: Option<String>,
     /// Play the story by itself, with a line on each step: scale, update, a bad update, drain, a crash
